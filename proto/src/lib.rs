@@ -1,1 +1,12 @@
-//! Placeholder.
+//! Flotilla's protobuf files and the code generated from them. No logic.
+//!
+//! The `.proto` files beside this crate are the reference; their comments are the documentation.
+#![allow(missing_docs, clippy::all, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+/// The public API, one file per service.
+pub mod v1 {
+    tonic::include_proto!("flotilla.v1");
+}
+
+/// All public files as an encoded `FileDescriptorSet`, for gRPC reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
