@@ -4,6 +4,11 @@
 //!
 //! All calls block; they are made from writer and flusher threads (or a simulation), never from async tasks.
 
+#[cfg(test)]
+mod contract;
+pub mod real;
+pub mod sim;
+
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
