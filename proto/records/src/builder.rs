@@ -4,8 +4,7 @@ use bytes::Bytes;
 
 use crate::codec::Codec;
 use crate::error::BatchError;
-use crate::header::{BatchHeader, CRC_COVERS_FROM, HEADER_BYTES, ProducerStamp, TimestampType};
-use crate::record::RecordRef;
+use crate::header::{BatchHeader, HEADER_BYTES, ProducerStamp, TimestampType};
 use crate::varint::{varlong_len, write_varint, write_varlong};
 
 /// The largest length that the format's 32-bit fields can say.
@@ -109,26 +108,6 @@ impl BatchBuilder {
         Ok(())
     }
 
-    /// Adds a record that was decoded from another batch. Its offset delta is not kept.
-    ///
-    /// # Errors
-    /// As [`add`](BatchBuilder::add).
-    pub fn add_ref(&mut self, record: &RecordRef<'_>) -> Result<(), BatchError> {
-        let mut headers = Vec::with_capacity(record.headers.len() as usize);
-        headers.extend(
-            record
-                .headers
-                .iter()
-                .map(|header| (header.key, header.value)),
-        );
-        self.add(
-            record.timestamp_ms,
-            record.key,
-            record.value,
-            headers.iter().copied(),
-        )
-    }
-
     /// Records added so far.
     #[must_use]
     pub fn record_count(&self) -> u32 {
@@ -168,7 +147,8 @@ impl BatchBuilder {
     /// The batch of the records added so far, at base offset 0; the builder is empty afterwards, even after an error.
     ///
     /// # Errors
-    /// [`BatchError::NoRecords`] if there are none, [`BatchError::CompressFailed`] if the compressor gives up.
+    /// [`BatchError::NoRecords`] if there are none, [`BatchError::BadProducer`] if the stamp has negative numbers,
+    /// [`BatchError::CompressFailed`] if the compressor gives up.
     pub fn finish(
         &mut self,
         codec: Codec,
@@ -187,6 +167,9 @@ impl BatchBuilder {
         if self.is_empty() {
             return Err(BatchError::NoRecords);
         }
+        if let Some(stamp) = &producer {
+            stamp.check(false)?;
+        }
         let mut batch = if codec == Codec::None {
             // The records leave without a copy; the next batch will be about as large.
             let next = Self::with_capacity(self.encoded.len());
@@ -199,7 +182,7 @@ impl BatchBuilder {
             )?;
             compressed
         };
-        let mut header = BatchHeader {
+        let header = BatchHeader {
             base_offset: 0,
             batch_bytes: batch.len(),
             leader_epoch: -1,
@@ -216,23 +199,6 @@ impl BatchBuilder {
         };
         header.seal(&mut batch)?;
         Ok(batch.into())
-    }
-}
-
-impl BatchHeader {
-    /// Writes this header, with the checksum that belongs to it, over the first bytes of `batch`.
-    pub(crate) fn seal(&mut self, batch: &mut [u8]) -> Result<(), BatchError> {
-        let too_short = BatchError::TooShort {
-            needed: HEADER_BYTES,
-            actual: batch.len(),
-        };
-        let first = batch.first_chunk_mut::<HEADER_BYTES>().ok_or(too_short)?;
-        *first = self.encode();
-        self.crc = crc32c::crc32c(batch.get(CRC_COVERS_FROM..).unwrap_or_default());
-        if let Some(first) = batch.first_chunk_mut::<HEADER_BYTES>() {
-            *first = self.encode();
-        }
-        Ok(())
     }
 }
 

@@ -68,6 +68,24 @@ impl ProducerStamp {
             (i64::from(self.base_sequence) + i64::from(count)) % (i64::from(i32::MAX) + 1);
         wrapped as i32
     }
+
+    /// Refuses negative numbers. The markers that end a transaction (`control`) take no place in the producer's sequence.
+    pub(crate) fn check(&self, control: bool) -> Result<(), BatchError> {
+        let Self {
+            id,
+            epoch,
+            base_sequence,
+        } = *self;
+        let smallest_sequence = if control { -1 } else { 0 };
+        if id < 0 || epoch < 0 || base_sequence < smallest_sequence {
+            return Err(BatchError::BadProducer {
+                id,
+                epoch,
+                base_sequence,
+            });
+        }
+        Ok(())
+    }
 }
 
 /// The fixed header of a batch, its attributes taken apart. Parsing it touches no record.
@@ -134,12 +152,15 @@ impl BatchHeader {
         let (base_offset, last_offset_delta) = offsets(base_offset, last_offset_delta)?;
         let base_timestamp_ms = fields.get_i64();
         let max_timestamp_ms = fields.get_i64();
-        let producer = producer(
-            fields.get_i64(),
-            fields.get_i16(),
-            fields.get_i32(),
-            control,
-        )?;
+        let producer = ProducerStamp {
+            id: fields.get_i64(),
+            epoch: fields.get_i16(),
+            base_sequence: fields.get_i32(),
+        };
+        let producer = (producer.id != NO_PRODUCER_ID).then_some(producer);
+        if let Some(stamp) = &producer {
+            stamp.check(control)?;
+        }
         let record_count = record_count(fields.get_i32(), last_offset_delta)?;
         let log_append_time = attributes & LOG_APPEND_TIME_BIT != 0;
         Ok(Self {
@@ -173,6 +194,26 @@ impl BatchHeader {
     #[must_use]
     pub fn last_offset(&self) -> u64 {
         self.base_offset + u64::from(self.last_offset_delta)
+    }
+
+    /// Writes this header and the checksum that belongs to it over the first bytes of `batch`.
+    pub(crate) fn seal(mut self, batch: &mut [u8]) -> Result<(), BatchError> {
+        let bytes = batch.len();
+        if bytes > i32::MAX as usize {
+            return Err(BatchError::BatchFull { bytes });
+        }
+        let (header, body) =
+            batch
+                .split_first_chunk_mut::<HEADER_BYTES>()
+                .ok_or(BatchError::TooShort {
+                    needed: HEADER_BYTES,
+                    actual: bytes,
+                })?;
+        let unsealed = self.encode();
+        let covered = unsealed.get(CRC_COVERS_FROM..).unwrap_or_default();
+        self.crc = crc32c::crc32c_append(crc32c::crc32c(covered), body);
+        *header = self.encode();
+        Ok(())
     }
 
     /// The header as bytes. The fields must be in the ranges that [`BatchHeader::parse`] accepts.
@@ -233,31 +274,6 @@ fn offsets(base_offset: i64, last_offset_delta: i32) -> Result<(u64, u32), Batch
         }
         _ => Err(refused),
     }
-}
-
-fn producer(
-    id: i64,
-    epoch: i16,
-    base_sequence: i32,
-    control: bool,
-) -> Result<Option<ProducerStamp>, BatchError> {
-    if id == NO_PRODUCER_ID {
-        return Ok(None);
-    }
-    // The markers that end a transaction take no place in the producer's sequence.
-    let smallest_sequence = if control { -1 } else { 0 };
-    if id < 0 || epoch < 0 || base_sequence < smallest_sequence {
-        return Err(BatchError::BadProducer {
-            id,
-            epoch,
-            base_sequence,
-        });
-    }
-    Ok(Some(ProducerStamp {
-        id,
-        epoch,
-        base_sequence,
-    }))
 }
 
 fn record_count(count: i32, last_offset_delta: u32) -> Result<u32, BatchError> {

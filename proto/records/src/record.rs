@@ -81,7 +81,7 @@ impl<'a> Headers<'a> {
     }
 
     /// The headers, decoded one by one.
-    pub fn iter(&self) -> impl Iterator<Item = HeaderRef<'a>> + use<'a> {
+    pub fn iter(&self) -> impl Iterator<Item = HeaderRef<'a>> + Clone + use<'a> {
         let mut rest = self.encoded;
         (0..self.count).map_while(move |_| decode_header(&mut rest).ok())
     }
