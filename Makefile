@@ -1,0 +1,39 @@
+# The few commands people type. Every one builds with the same profile and features, so that RocksDB is compiled once.
+SHELL := /bin/bash
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/flotilla/target
+# A fresh rustup may not be on the PATH of this shell yet.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+FLOTILLA := $(CARGO_TARGET_DIR)/release/flotilla
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test run check fix bench
+
+help: ## Show these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: build ## Build, start a node, produce and consume a real file, compare, show the rates, stop
+	@deploy/demo.sh "$(FLOTILLA)"
+
+test: build ## Build and run every test
+	cargo test --release --workspace
+
+run: build ## Build and leave a node running (data in ./flotilla-data, or FLOTILLA_DATA_DIR)
+	@echo "Ctrl-C stops the node."
+	@"$(FLOTILLA)" server
+
+check: setup ## Format and lints; reads only
+	cargo fmt --all --check
+	cargo clippy --release --workspace --all-targets -- -D warnings
+
+fix: setup ## Format and apply what the lints suggest; writes
+	cargo fmt --all
+	cargo clippy --release --workspace --all-targets --fix --allow-dirty --allow-staged
+
+bench: build ## Start a node and measure it (see docs/benchmarks.md)
+	@deploy/bench.sh "$(FLOTILLA)"
+
+build: setup ## Build the release binary
+	cargo build --release --workspace
+
+setup: ## Install what the build needs, if it is missing (Debian, Ubuntu)
+	@deploy/setup.sh

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Starts a node in a temporary directory and measures it. docs/benchmarks.md says what the figures mean.
+set -euo pipefail
+
+flotilla=${1:?usage: deploy/bench.sh PATH_OF_FLOTILLA}
+repository=$(cd "$(dirname "$0")/.." && pwd)
+# shellcheck source=deploy/node.sh
+source "$repository/deploy/node.sh"
+
+start_node
+set -x
+"$flotilla" bench produce --records 1000000 --size 100 --batch-bytes 262144 --producers 4 --partitions 6 -o json
+"$flotilla" bench produce --records 500000 --size 1024 --batch-bytes 262144 --producers 4 --partitions 6 -o json
+"$flotilla" bench consume --records 1000000 --size 100 --partitions 6 -o json
+"$flotilla" bench latency --rate 1000 --size 1024 --seconds 10 -o json

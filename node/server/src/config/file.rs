@@ -1,0 +1,97 @@
+//! The configuration file: flat TOML, one `name = value` a line. Unknown names are errors, not noise.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use super::{ConfigError, SETTINGS};
+
+/// Reads a file into text by setting name.
+pub fn read(path: &Path) -> Result<BTreeMap<String, String>, ConfigError> {
+    let shown = path.display().to_string();
+    let text = fs::read_to_string(path).map_err(|error| ConfigError::Unreadable { path: shown.clone(), error })?;
+    parse(&text, &shown)
+}
+
+fn parse(text: &str, path: &str) -> Result<BTreeMap<String, String>, ConfigError> {
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| ConfigError::Syntax {
+        path: path.to_owned(),
+        line: line_of(text, error.span().map_or(0, |span| span.start)),
+        why: error.message().to_owned(),
+    })?;
+    table.into_iter().map(|(name, value)| entry(path, name, value)).collect()
+}
+
+fn entry(path: &str, name: String, value: toml::Value) -> Result<(String, String), ConfigError> {
+    if !SETTINGS.iter().any(|setting| setting.name == name) {
+        return Err(ConfigError::UnknownKey { path: path.to_owned(), nearest: nearest(&name), name });
+    }
+    match value {
+        toml::Value::String(text) => Ok((name, text)),
+        toml::Value::Integer(number) => Ok((name, number.to_string())),
+        other => Err(ConfigError::WrongType { path: path.to_owned(), name, found: other.type_str() }),
+    }
+}
+
+fn line_of(text: &str, position: usize) -> usize {
+    text.bytes().take(position).filter(|byte| *byte == b'\n').count() + 1
+}
+
+/// The declared name with the fewest edits from `name`.
+fn nearest(name: &str) -> &'static str {
+    SETTINGS.iter().map(|setting| setting.name).min_by_key(|known| distance(known, name)).unwrap_or_default()
+}
+
+/// Edits (insert, delete, replace) between two words: Levenshtein's distance, one row at a time.
+fn distance(from: &str, to: &str) -> usize {
+    let mut row: Vec<usize> = (0..=to.chars().count()).collect();
+    for (line, a) in from.chars().enumerate() {
+        let mut diagonal = line;
+        let mut left = line + 1;
+        for (b, cell) in to.chars().zip(row.iter_mut().skip(1)) {
+            let replaced = diagonal + usize::from(a != b);
+            diagonal = *cell;
+            left = replaced.min(left + 1).min(*cell + 1);
+            *cell = left;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = line + 1;
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_names_the_nearest_valid_one() {
+        let error = parse("data-dir = \"x\"", "f.toml").unwrap_err().to_string();
+        assert_eq!(error, "f.toml: unknown key \"data-dir\": did you mean \"data_dir\"?");
+        let error = parse("[journal]\nbytes = 1", "f.toml").unwrap_err().to_string();
+        assert!(error.contains("\"journal\""), "{error}");
+    }
+
+    #[test]
+    fn a_syntax_error_names_its_line() {
+        let error = parse("node_id = 1\nhttp = \n", "f.toml").unwrap_err().to_string();
+        assert!(error.starts_with("f.toml:2: "), "{error}");
+    }
+
+    #[test]
+    fn only_text_and_whole_numbers_are_values() {
+        let error = parse("node_id = [1]", "f.toml").unwrap_err().to_string();
+        assert!(error.contains("array"), "{error}");
+        assert_eq!(parse("node_id = 3", "f").unwrap()["node_id"], "3");
+    }
+
+    #[test]
+    fn distance_counts_edits() {
+        assert_eq!(distance("listen", "listen"), 0);
+        assert_eq!(distance("listen", "listne"), 2);
+        assert_eq!(distance("", "http"), 4);
+        assert_eq!(distance("kitten", "sitting"), 3);
+    }
+}

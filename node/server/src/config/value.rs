@@ -1,0 +1,179 @@
+//! The types a setting can have: how each is read from text, written back, and called in help.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::units;
+
+/// A type that settings can have. All sources (flag, environment, file, default) speak text.
+pub trait Value: Sized {
+    /// What stands for the value in help, such as `SIZE`.
+    const HINT: &'static str;
+
+    /// Reads it. The error says what would be right.
+    fn parse(text: &str) -> Result<Self, String>;
+
+    /// Writes it so that `parse` reads it back.
+    fn show(&self) -> String;
+}
+
+/// A size in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size(pub u64);
+
+impl Size {
+    /// As a length in memory; sizes beyond the address space become its end.
+    pub fn as_usize(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
+/// Filter directives of tracing: `info`, or `info,flotilla_raft=debug`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFilter(pub String);
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where clients reach this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Advertise {
+    /// At the address it listens on.
+    Listen,
+    /// At this host and port.
+    At(String),
+}
+
+impl Value for PathBuf {
+    const HINT: &'static str = "PATH";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() { Err("a path cannot be empty".to_owned()) } else { Ok(Self::from(text)) }
+    }
+
+    fn show(&self) -> String {
+        self.display().to_string()
+    }
+}
+
+impl Value for SocketAddr {
+    const HINT: &'static str = "ADDR";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| format!("{text:?} is not an address: write IP:PORT, such as 127.0.0.1:7070 or [::]:7070"))
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for u64 {
+    const HINT: &'static str = "NUMBER";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| format!("{text:?} is not a whole number"))
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for u32 {
+    const HINT: &'static str = "NUMBER";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| format!("{text:?} is not a whole number up to {}", Self::MAX))
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for Size {
+    const HINT: &'static str = "SIZE";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        units::parse_size(text).map(Self)
+    }
+
+    fn show(&self) -> String {
+        units::format_size(self.0)
+    }
+}
+
+impl Value for Duration {
+    const HINT: &'static str = "DURATION";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        units::parse_duration(text)
+    }
+
+    fn show(&self) -> String {
+        units::format_duration(*self)
+    }
+}
+
+impl Value for LogFilter {
+    const HINT: &'static str = "FILTER";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        EnvFilter::try_new(text)
+            .map(|_| Self(text.to_owned()))
+            .map_err(|_| format!("{text:?} is not a log filter: write error, warn, info, debug, trace, or target=level pairs"))
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+}
+
+impl Value for LogFormat {
+    const HINT: &'static str = "FORMAT";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(format!("{text:?} is not a log format: write text or json")),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Text => "text".to_owned(),
+            Self::Json => "json".to_owned(),
+        }
+    }
+}
+
+impl Value for Advertise {
+    const HINT: &'static str = "HOST:PORT";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        if text == "listen" {
+            return Ok(Self::Listen);
+        }
+        let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, port)| port.parse::<u16>().ok());
+        port.map(|_| Self::At(text.to_owned()))
+            .ok_or_else(|| format!("{text:?} is not an address: write HOST:PORT, or listen for the address it listens on"))
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Listen => "listen".to_owned(),
+            Self::At(address) => address.clone(),
+        }
+    }
+}

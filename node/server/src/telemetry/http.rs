@@ -1,0 +1,101 @@
+//! The HTTP port: `/livez` (the process runs), `/startupz` (it has started), `/readyz` (it takes requests now) and
+//! `/metrics`.
+
+use std::io;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::metrics::Metrics;
+
+/// How far the server's life has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Opening its data.
+    Starting,
+    /// Taking requests.
+    Ready,
+    /// Finishing what is in flight; nothing new is taken.
+    Stopping,
+}
+
+/// What the pages show.
+#[derive(Debug, Clone)]
+pub struct Pages {
+    /// Where the server is in its life.
+    pub phase: watch::Receiver<Phase>,
+    /// What it counts.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Serves the pages until `stop`.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(listener: TcpListener, pages: Pages, stop: CancellationToken) -> io::Result<()> {
+    axum::serve(listener, router(pages)).with_graceful_shutdown(stop.cancelled_owned()).await
+}
+
+fn router(pages: Pages) -> Router {
+    Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/startupz", get(|State(pages): State<Pages>| async move { check(&pages, |phase| phase >= Phase::Ready) }))
+        .route("/readyz", get(|State(pages): State<Pages>| async move { check(&pages, |phase| phase == Phase::Ready) }))
+        .route("/metrics", get(metrics))
+        .with_state(pages)
+}
+
+fn check(pages: &Pages, good: fn(Phase) -> bool) -> (StatusCode, &'static str) {
+    let phase = *pages.phase.borrow();
+    let text = match phase {
+        Phase::Starting => "starting: the node opens its data\n",
+        Phase::Ready => "ok\n",
+        Phase::Stopping => "stopping: the node finishes what is in flight\n",
+    };
+    (if good(phase) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text)
+}
+
+async fn metrics(State(pages): State<Pages>) -> impl IntoResponse {
+    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    match pages.metrics.encode() {
+        Ok(text) => (StatusCode::OK, [(header::CONTENT_TYPE, OPEN_METRICS)], text),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, "text/plain")], error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    use axum::body::Body;
+    use axum::http::Request;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    async fn status(phase: Phase, path: &str) -> StatusCode {
+        let pages = Pages { phase: watch::channel(phase).1, metrics: Arc::new(Metrics::new()) };
+        router(pages).oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap().status()
+    }
+
+    #[tokio::test]
+    async fn pages_follow_the_phase() {
+        const NO: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
+        for (phase, live, started, ready) in [
+            (Phase::Starting, StatusCode::OK, NO, NO),
+            (Phase::Ready, StatusCode::OK, StatusCode::OK, StatusCode::OK),
+            (Phase::Stopping, StatusCode::OK, StatusCode::OK, NO),
+        ] {
+            assert_eq!(status(phase, "/livez").await, live, "{phase:?}");
+            assert_eq!(status(phase, "/startupz").await, started, "{phase:?}");
+            assert_eq!(status(phase, "/readyz").await, ready, "{phase:?}");
+            assert_eq!(status(phase, "/metrics").await, StatusCode::OK);
+        }
+    }
+}

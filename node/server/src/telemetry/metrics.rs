@@ -1,0 +1,235 @@
+//! Every metric of the server, declared once with name and help, and the typed functions that count.
+//!
+//! Names follow Prometheus: `flotilla_` in front, the unit behind, `_total` on counters. The values of objects that
+//! others own (partitions, memory) are read when a scrape asks for them, not kept twice.
+
+use std::fmt;
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Metric, Registry};
+use tonic::Code;
+
+/// A unary or streaming method and how a call of it ended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Call {
+    method: &'static str,
+    code: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Method {
+    method: &'static str,
+}
+
+type Histograms = Family<Method, Histogram, fn() -> Histogram>;
+
+/// The server's counters.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    calls: Family<Call, Counter>,
+    call_seconds: Histograms,
+    streams: Family<Method, Gauge>,
+    produced_batches: Counter,
+    produced_records: Counter,
+    produced_bytes: Counter,
+    produce_failures: Counter,
+    produce_seconds: Histogram,
+    fetched_batches: Counter,
+    fetched_bytes: Counter,
+}
+
+impl Metrics {
+    /// All metrics at zero.
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("flotilla");
+        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "Version of the server", version);
+        registry.register_collector(Box::new(Process));
+        let r = &mut registry;
+        let calls = declare(r, "calls", "Calls answered, by method and status code", Family::default());
+        let call_seconds = Histograms::new_with_constructor(latency);
+        let call_seconds = declare(r, "call_seconds", "Time until a unary call was answered", call_seconds);
+        let streams = declare(r, "streams", "Streams open now, by method", Family::default());
+        let produced_batches =
+            declare(r, "produced_batches", "Batches acknowledged: on the disks of a majority", Counter::default());
+        let produced_records =
+            declare(r, "produced_records", "Records acknowledged: on the disks of a majority", Counter::default());
+        let produced_bytes = declare(r, "produced_bytes", "Bytes of acknowledged batches, as sent", Counter::default());
+        let produce_failures = declare(r, "produce_failures", "Batches refused or failed", Counter::default());
+        let produce_seconds = declare(r, "produce_seconds", "Time from a batch's arrival to its acknowledgement", latency());
+        let fetched_batches = declare(r, "fetched_batches", "Batches sent to consumers", Counter::default());
+        let fetched_bytes = declare(r, "fetched_bytes", "Bytes of batches sent to consumers, as stored", Counter::default());
+        Self {
+            registry,
+            calls,
+            call_seconds,
+            streams,
+            produced_batches,
+            produced_records,
+            produced_bytes,
+            produce_failures,
+            produce_seconds,
+            fetched_batches,
+            fetched_bytes,
+        }
+    }
+
+    /// Adds values that somebody else owns.
+    pub fn collect_from(&mut self, collector: impl Collector) {
+        self.registry.register_collector(Box::new(collector));
+    }
+
+    /// A unary call was answered.
+    pub fn called(&self, method: &'static str, code: Code, took: Duration) {
+        self.calls.get_or_create(&Call { method, code: name_of(code) }).inc();
+        self.call_seconds.get_or_create(&Method { method }).observe(took.as_secs_f64());
+    }
+
+    /// A stream was opened; it is counted as open until the guard is dropped.
+    pub fn stream_opened(&self, method: &'static str) -> OpenStream {
+        let open = self.streams.get_or_create_owned(&Method { method });
+        open.inc();
+        OpenStream { open }
+    }
+
+    /// A batch was acknowledged.
+    pub fn produced(&self, records: u64, bytes: u64, took: Duration) {
+        self.produced_batches.inc();
+        self.produced_records.inc_by(records);
+        self.produced_bytes.inc_by(bytes);
+        self.produce_seconds.observe(took.as_secs_f64());
+    }
+
+    /// A batch was refused or failed.
+    pub fn produce_failed(&self) {
+        self.produce_failures.inc();
+    }
+
+    /// Batches go out to a consumer.
+    pub fn fetched(&self, batches: u64, bytes: u64) {
+        self.fetched_batches.inc_by(batches);
+        self.fetched_bytes.inc_by(bytes);
+    }
+
+    /// All metrics in the OpenMetrics text format.
+    ///
+    /// # Errors
+    /// Only if a collector fails.
+    pub fn encode(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+/// Counts a stream as open while it lives.
+#[derive(Debug)]
+pub struct OpenStream {
+    open: Gauge,
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.open.dec();
+    }
+}
+
+fn declare<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+/// 0.1 ms to 26 s.
+fn latency() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_1, 2.0, 19))
+}
+
+fn name_of(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+/// Memory and CPU time of this process, as Linux reports them; absent elsewhere.
+#[derive(Debug)]
+struct Process;
+
+impl Collector for Process {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Some((resident_bytes, cpu_seconds)) = process_usage() else { return Ok(()) };
+        let resident = ConstGauge::new(i64::try_from(resident_bytes).unwrap_or(i64::MAX));
+        let help = "Memory of the process that is in RAM";
+        let metric = encoder.encode_descriptor("process_resident_memory_bytes", help, None, resident.metric_type())?;
+        resident.encode(metric)?;
+        let cpu = ConstCounter::new(cpu_seconds);
+        let help = "CPU time that the process has used, user and system";
+        cpu.encode(encoder.encode_descriptor("process_cpu_seconds", help, None, cpu.metric_type())?)
+    }
+}
+
+/// Resident bytes and CPU seconds, from /proc (see proc_pid_status(5) and proc_pid_stat(5)).
+fn process_usage() -> Option<(u64, f64)> {
+    /// Unit of CPU times in /proc: USER_HZ, 100 on every architecture that we build for.
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let resident_kib: u64 = resident.trim().trim_end_matches(" kB").parse().ok()?;
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The command's name may hold spaces and parentheses; the fields are counted from its end.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let ticks = fields.nth(11)?.parse::<u32>().ok()?.checked_add(fields.next()?.parse().ok()?)?;
+    Some((resident_kib * 1024, f64::from(ticks) / TICKS_PER_SECOND))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    use super::*;
+
+    #[test]
+    fn a_scrape_shows_what_was_counted() {
+        let metrics = Metrics::new();
+        metrics.called("Produce", Code::NotFound, Duration::from_millis(1));
+        metrics.produced(3, 100, Duration::from_millis(2));
+        let stream = metrics.stream_opened("Consume");
+        let text = metrics.encode().unwrap();
+        assert!(text.contains("flotilla_calls_total{method=\"Produce\",code=\"NOT_FOUND\"} 1"), "{text}");
+        assert!(text.contains("flotilla_produced_records_total 3"), "{text}");
+        assert!(text.contains("flotilla_streams{method=\"Consume\"} 1"), "{text}");
+        drop(stream);
+        assert!(metrics.encode().unwrap().contains("flotilla_streams{method=\"Consume\"} 0"));
+    }
+
+    #[test]
+    fn every_metric_has_help() {
+        let text = Metrics::new().encode().unwrap();
+        let helps = text.lines().filter(|line| line.starts_with("# HELP ")).count();
+        assert_eq!(helps, text.lines().filter(|line| line.starts_with("# TYPE ")).count());
+        assert!(helps >= 10, "{text}");
+    }
+}

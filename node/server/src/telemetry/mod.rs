@@ -1,0 +1,17 @@
+//! What the server shows of itself: log lines on stderr, [`metrics`], and the [`http`] port that serves them.
+
+pub mod http;
+pub mod metrics;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Config, LogFormat};
+
+/// Sends log lines to stderr, as the configuration says. Once per process.
+pub fn start_logging(config: &Config) {
+    let lines = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(EnvFilter::new(&config.log_level.0));
+    match config.log_format {
+        LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Json => lines.json().flatten_event(true).init(),
+    }
+}
