@@ -4,21 +4,24 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::{env, fs};
 
+use prost::Message;
+
+/// `flotilla/v1`: what clients see, also through reflection.
 const PUBLIC: &[&str] = &["types", "producer", "consumer", "groups", "topics", "cluster"];
-const INTERNAL: &[&str] = &[];
+/// `flotilla/internal/v1`: peer traffic, replicated commands, stored values. Not reflected.
+const INTERNAL: &[&str] = &["partition", "controller"];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let files: Vec<String> = (PUBLIC.iter().map(|name| format!("flotilla/v1/{name}.proto")))
-        .chain(INTERNAL.iter().map(|name| format!("flotilla/internal/v1/{name}.proto")))
-        .collect();
     println!("cargo:rerun-if-changed=flotilla");
-    let descriptors = protox::compile(&files, ["."])?;
+    let public = protox::compile(paths("flotilla/v1", PUBLIC), ["."])?;
     let out_dir = PathBuf::from(env::var("OUT_DIR")?);
-    fs::write(out_dir.join("descriptors.bin"), prost_encode(&descriptors))?;
-    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    fs::write(out_dir.join("descriptors.bin"), public.encode_to_vec())?;
+    tonic_prost_build::configure().bytes(".").compile_fds(public)?;
+    let internal = protox::compile(paths("flotilla/internal/v1", INTERNAL), ["."])?;
+    tonic_prost_build::configure().bytes(".").compile_fds(internal)?;
     Ok(())
 }
 
-fn prost_encode(descriptors: &impl prost::Message) -> Vec<u8> {
-    descriptors.encode_to_vec()
+fn paths(folder: &str, names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| format!("{folder}/{name}.proto")).collect()
 }

@@ -8,5 +8,13 @@ pub mod v1 {
     tonic::include_proto!("flotilla.v1");
 }
 
+/// What nodes say to each other, replicate and store. Never reflected, never seen by clients.
+pub mod internal {
+    /// The first version of the internal messages.
+    pub mod v1 {
+        tonic::include_proto!("flotilla.internal.v1");
+    }
+}
+
 /// All public files as an encoded `FileDescriptorSet`, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

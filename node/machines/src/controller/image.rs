@@ -1,0 +1,167 @@
+//! The cluster's metadata as everyone reads it: immutable, versioned, in memory.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use super::config::TopicConfig;
+
+/// All metadata at one version.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Image {
+    pub(super) version: u64,
+    nodes: BTreeMap<u64, Node>,
+    topics: BTreeMap<Arc<str>, Arc<Topic>>,
+    names: BTreeMap<TopicId, Arc<str>>,
+    /// First group id of each run of partitions that were created together; group ids are handed out in order, so a
+    /// run has consecutive numbers on both sides.
+    runs: BTreeMap<u64, Run>,
+    partition_count: usize,
+}
+
+/// A node of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// host:port at which clients reach it.
+    pub address: String,
+}
+
+/// A topic: its layout and configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topic {
+    /// Its name, unique while it exists.
+    pub name: Arc<str>,
+    /// Its identity: a topic created again under the same name has another one.
+    pub id: TopicId,
+    /// Copies of each partition.
+    pub replication_factor: u32,
+    /// Every value in force.
+    pub config: TopicConfig,
+    /// Machine time of its creation, in milliseconds since the Unix epoch.
+    pub created_at_ms: i64,
+    /// By number.
+    pub partitions: Vec<Partition>,
+}
+
+/// A partition: where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partition {
+    /// The Raft group that holds it. Never reused.
+    pub group_id: u64,
+    /// The nodes that hold a copy; the first is the preferred leader.
+    pub replicas: Vec<u64>,
+}
+
+/// A UUID.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicId(pub [u8; 16]);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Run {
+    topic: Arc<str>,
+    first_partition: u32,
+    partition_count: u32,
+}
+
+impl Image {
+    /// Number of changes that led here: rises with each.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The topic of that name.
+    #[must_use]
+    pub fn topic(&self, name: &str) -> Option<&Arc<Topic>> {
+        self.topics.get(name)
+    }
+
+    /// The topic of that id.
+    #[must_use]
+    pub fn topic_by_id(&self, id: TopicId) -> Option<&Arc<Topic>> {
+        self.topics.get(self.names.get(&id)?)
+    }
+
+    /// All topics, by name.
+    pub fn topics(&self) -> impl ExactSizeIterator<Item = &Arc<Topic>> {
+        self.topics.values()
+    }
+
+    /// The topic and the number of the partition that a Raft group holds.
+    #[must_use]
+    pub fn partition_of_group(&self, group_id: u64) -> Option<(&Arc<Topic>, u32)> {
+        let (first, run) = self.runs.range(..=group_id).next_back()?;
+        let within = u32::try_from(group_id - first).ok()?;
+        if within >= run.partition_count {
+            return None;
+        }
+        Some((self.topics.get(&run.topic)?, run.first_partition + within))
+    }
+
+    /// The node of that id.
+    #[must_use]
+    pub fn node(&self, node_id: u64) -> Option<&Node> {
+        self.nodes.get(&node_id)
+    }
+
+    /// All nodes, by id.
+    pub fn nodes(&self) -> impl ExactSizeIterator<Item = (u64, &Node)> {
+        self.nodes.iter().map(|(id, node)| (*id, node))
+    }
+
+    /// Partitions of all topics together.
+    #[must_use]
+    pub fn partition_count(&self) -> usize {
+        self.partition_count
+    }
+
+    pub(super) fn insert_node(&mut self, node_id: u64, node: Node) {
+        self.nodes.insert(node_id, node);
+    }
+
+    /// Adds the topic, or replaces the one of its name.
+    pub(super) fn insert_topic(&mut self, topic: Arc<Topic>) {
+        self.remove_topic(&topic.name);
+        self.partition_count += topic.partitions.len();
+        self.names.insert(topic.id, Arc::clone(&topic.name));
+        self.runs.extend(runs(&topic));
+        self.topics.insert(Arc::clone(&topic.name), topic);
+    }
+
+    pub(super) fn remove_topic(&mut self, name: &str) {
+        if let Some(topic) = self.topics.remove(name) {
+            self.partition_count -= topic.partitions.len();
+            self.names.remove(&topic.id);
+            for (first, _) in runs(&topic) {
+                self.runs.remove(&first);
+            }
+        }
+    }
+}
+
+fn runs(topic: &Topic) -> Vec<(u64, Run)> {
+    let mut runs: Vec<(u64, Run)> = Vec::new();
+    for (partition, number) in topic.partitions.iter().zip(0..) {
+        match runs.last_mut() {
+            Some((first, run)) if partition.group_id.checked_sub(*first) == Some(run.partition_count.into()) => {
+                run.partition_count += 1;
+            }
+            _ => runs
+                .push((partition.group_id, Run { topic: Arc::clone(&topic.name), first_partition: number, partition_count: 1 })),
+        }
+    }
+    runs
+}
+
+impl fmt::Display for TopicId {
+    /// The 36 characters of RFC 9562.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (byte, at) in self.0.iter().zip(0..) {
+            if matches!(at, 4 | 6 | 8 | 10) {
+                f.write_str("-")?;
+            }
+            write!(f, "{byte:02x}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,145 @@
+//! The controller machine: nodes, topics with their layout and configuration, and blocks of producer ids.
+//! One file for each command.
+//!
+//! What everyone else watches is the [`Image`]. Who leads a partition is not here: that is known where the Raft
+//! groups run.
+
+mod add_partitions;
+mod allocate_producer_ids;
+mod alter_topic;
+mod config;
+mod create_topic;
+mod delete_topic;
+mod image;
+mod limits;
+mod outcome;
+mod placement;
+mod register_node;
+mod restore;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use flotilla_proto::internal::v1;
+use flotilla_proto::internal::v1::controller_command::Command;
+use prost::Message;
+
+pub use config::{ConfigError, TopicConfig};
+pub use image::{Image, Node, Partition, Topic, TopicId};
+pub use limits::*;
+pub use outcome::{ControllerAnswer, ControllerOutcome, ControllerRefusal};
+
+use crate::Applied;
+use crate::item::{self, Malformed};
+use crate::rows::{META_KEY, RestoreError, Rows, table};
+
+/// The first Raft group of a partition; group 0 is the controller itself.
+const GROUP_ID_FIRST: u64 = 1;
+/// The first producer id. 0 is left out, so that a field which somebody forgot to fill names no producer.
+const PRODUCER_ID_FIRST: u64 = 1;
+
+/// The state of the controller. See the [module](self).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControllerMachine {
+    now_ms: i64,
+    next_group_id: u64,
+    next_producer_id: u64,
+    image: Arc<Image>,
+}
+
+impl Default for ControllerMachine {
+    fn default() -> Self {
+        Self { now_ms: 0, next_group_id: GROUP_ID_FIRST, next_producer_id: PRODUCER_ID_FIRST, image: Arc::default() }
+    }
+}
+
+impl ControllerMachine {
+    /// The machine that wrote `rows` (table, key, value), in any order. No rows make an empty cluster.
+    ///
+    /// # Errors
+    /// If a row is damaged or of a newer version; the replica must then not serve.
+    pub fn restore(rows: impl IntoIterator<Item = (u8, Vec<u8>, Vec<u8>)>) -> Result<Self, RestoreError> {
+        restore::restore(rows)
+    }
+
+    /// Applies one item of a committed entry. A refused item changes nothing. No payload stays readable.
+    pub fn apply(&mut self, kind: u8, payload: &Bytes, rows: &mut dyn Rows) -> Applied<ControllerOutcome> {
+        Applied::dropped(match kind {
+            item::COMMAND => self.command(payload, rows),
+            item::CLOCK => self.advance_clock(payload, rows),
+            kind => Err(Malformed::UnknownKind { kind }.into()),
+        })
+    }
+
+    /// The metadata as of what is applied. Whoever holds an image keeps it as it was; the next change after that
+    /// copies its maps once (not the topics), so take one per entry, not one per item.
+    #[must_use]
+    pub fn image(&self) -> Arc<Image> {
+        Arc::clone(&self.image)
+    }
+
+    /// Machine time, in milliseconds since the Unix epoch; 0 before the first clock item.
+    #[must_use]
+    pub fn now_ms(&self) -> i64 {
+        self.now_ms
+    }
+
+    fn command(&mut self, payload: &Bytes, rows: &mut dyn Rows) -> ControllerOutcome {
+        let message = v1::ControllerCommand::decode(payload.clone()).map_err(Malformed::Command)?;
+        match message.command.ok_or(Malformed::UnknownCommand)? {
+            Command::RegisterNode(command) => self.register_node(command, rows),
+            Command::CreateTopic(command) => self.create_topic(command, rows),
+            Command::AlterTopic(command) => self.alter_topic(&command, rows),
+            Command::AddPartitions(command) => self.add_partitions(command, rows),
+            Command::DeleteTopic(command) => self.delete_topic(&command, rows),
+            Command::AllocateProducerIds(command) => self.allocate_producer_ids(&command, rows),
+        }
+    }
+
+    fn advance_clock(&mut self, payload: &Bytes, rows: &mut dyn Rows) -> ControllerOutcome {
+        let leader_ms = item::parse_clock(payload)?;
+        if leader_ms > self.now_ms {
+            self.now_ms = leader_ms;
+            self.put_meta(rows);
+        }
+        Ok(ControllerAnswer::Time { now_ms: self.now_ms })
+    }
+
+    fn topic(&self, name: &str) -> Result<&Arc<Topic>, ControllerRefusal> {
+        self.image.topic(name).ok_or_else(|| ControllerRefusal::UnknownTopic { name: name.to_owned() })
+    }
+
+    /// Makes a topic, new or changed, part of the image and the rows.
+    fn put_topic(&mut self, topic: Topic, rows: &mut dyn Rows) -> Arc<Topic> {
+        let stored = v1::StoredTopic::from(&topic).encode_to_vec();
+        rows.put(table::TOPIC, topic.name.as_bytes(), stored);
+        let topic = Arc::new(topic);
+        self.change_image(rows, |image| image.insert_topic(Arc::clone(&topic)));
+        topic
+    }
+
+    /// Changes the image: the only place where its version rises.
+    fn change_image(&mut self, rows: &mut dyn Rows, change: impl FnOnce(&mut Image)) {
+        let image = Arc::make_mut(&mut self.image);
+        image.version += 1;
+        change(image);
+        self.put_meta(rows);
+    }
+
+    fn put_meta(&self, rows: &mut dyn Rows) {
+        let meta = v1::ControllerMeta {
+            version: self.image.version,
+            now_ms: self.now_ms,
+            next_group_id: self.next_group_id,
+            next_producer_id: self.next_producer_id,
+        };
+        rows.put(table::CONTROLLER_META, META_KEY, meta.encode_to_vec());
+    }
+}
+
+/// The payload of a command item.
+#[must_use]
+pub fn command_payload(command: Command) -> Bytes {
+    let message = v1::ControllerCommand { command: Some(command) };
+    message.encode_to_vec().into()
+}

@@ -1,0 +1,158 @@
+//! What the controller answers to an item.
+
+use std::sync::Arc;
+
+use super::config::ConfigError;
+use super::image::Topic;
+use super::limits::{PRODUCER_IDS_PER_BLOCK_MAX, REPLICATION_FACTOR_MAX};
+use crate::item::Malformed;
+use crate::name::NameError;
+
+/// The answer to one item, or why it was refused.
+pub type ControllerOutcome = Result<ControllerAnswer, ControllerRefusal>;
+
+/// What an accepted item did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ControllerAnswer {
+    /// The node is known under its address.
+    NodeRegistered,
+    /// A new topic.
+    TopicCreated(Arc<Topic>),
+    /// The topic as it is now.
+    TopicAltered(Arc<Topic>),
+    /// The topic as it is now.
+    PartitionsAdded(Arc<Topic>),
+    /// The topic as it was.
+    TopicDeleted(Arc<Topic>),
+    /// Producer ids that nobody got before or will get after.
+    ProducerIds {
+        /// The first of them.
+        first: u64,
+        /// How many, one after the other.
+        count: u32,
+    },
+    /// The machine's time.
+    Time {
+        /// Milliseconds since the Unix epoch; never less than before.
+        now_ms: i64,
+    },
+}
+
+/// Why an item was refused. Nothing changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ControllerRefusal {
+    /// The name is taken.
+    #[error("topic {name:?} exists already, with {partition_count} partitions: choose another name")]
+    TopicExists {
+        /// The name.
+        name: String,
+        /// Partitions of the existing topic.
+        partition_count: usize,
+        /// Whether the existing topic has as many partitions as asked for.
+        same_layout: bool,
+    },
+    /// No such topic.
+    #[error("topic {name:?} does not exist: create it, or check its name")]
+    UnknownTopic {
+        /// The name.
+        name: String,
+    },
+    /// Not a name for a topic.
+    #[error("topic name {name:?} is invalid: {why}")]
+    InvalidName {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        why: NameError,
+    },
+    /// Not 16 bytes, or the id of another topic.
+    #[error("topic id {} is not a new UUID: try again", .topic_id.escape_ascii())]
+    InvalidTopicId {
+        /// The bytes found.
+        topic_id: Vec<u8>,
+    },
+    /// A value that a topic cannot have.
+    #[error("topic configuration: {0}")]
+    InvalidConfig(#[from] ConfigError),
+    /// Fewer than one partition, or more than a topic may have.
+    #[error("a topic has 1 to {partitions_max} partitions, not {partitions}: choose a number between")]
+    InvalidPartitionCount {
+        /// The number asked for.
+        partitions: usize,
+        /// Limit.
+        partitions_max: usize,
+    },
+    /// Partitions are added, never removed.
+    #[error("topic {name:?} has {partition_count} partitions already, {requested} are not more: ask for a larger total")]
+    NotMorePartitions {
+        /// The name.
+        name: String,
+        /// Partitions that the topic has.
+        partition_count: usize,
+        /// The total asked for.
+        requested: usize,
+    },
+    /// The topic got partitions since the leader chose the replicas.
+    #[error("topic {name:?} has {partition_count} partitions by now: try again")]
+    PlanOutdated {
+        /// The name.
+        name: String,
+        /// Partitions that the topic has.
+        partition_count: usize,
+    },
+    /// Fewer than one copy, or more than allowed.
+    #[error("replication factor {replication_factor} is not in 1 to {REPLICATION_FACTOR_MAX}: choose a number between")]
+    InvalidReplicationFactor {
+        /// The number asked for.
+        replication_factor: u32,
+    },
+    /// The nodes chosen for a partition are too few, too many or the same twice.
+    #[error("partition {partition} needs {replication_factor} different nodes, chosen were {nodes:?}: try again")]
+    InvalidReplicas {
+        /// Number of the partition.
+        partition: usize,
+        /// Copies that it needs.
+        replication_factor: u32,
+        /// The nodes chosen.
+        nodes: Vec<u64>,
+    },
+    /// No such node.
+    #[error("node {node_id} is not registered: start it, or choose another one")]
+    UnknownNode {
+        /// The node.
+        node_id: u64,
+    },
+    /// Not a node that could be reached.
+    #[error("node {node_id} cannot be registered at {address:?}: {why}")]
+    InvalidAddress {
+        /// The node.
+        node_id: u64,
+        /// The address.
+        address: String,
+        /// What is wrong with it.
+        why: NameError,
+    },
+    /// Not an id for a node.
+    #[error("node id 0 is reserved: number nodes from 1")]
+    InvalidNodeId,
+    /// The metadata would outgrow a limit.
+    #[error("the cluster has {max} {what}, as many as it may have: delete some first")]
+    LimitReached {
+        /// What there is too much of.
+        what: &'static str,
+        /// Limit.
+        max: usize,
+    },
+    /// No id, or more than allowed at once.
+    #[error("a block has 1 to {PRODUCER_IDS_PER_BLOCK_MAX} producer ids, not {count}: ask for a number between")]
+    InvalidBlock {
+        /// The number asked for.
+        count: u32,
+    },
+    /// There is no producer id left.
+    #[error("producer ids are used up: produce without a producer id")]
+    ProducerIdsExhausted,
+    /// The item means nothing here.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+}

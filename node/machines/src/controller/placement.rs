@@ -1,0 +1,49 @@
+//! Partitions on the replicas that the leader chose for them.
+
+use std::collections::BTreeSet;
+
+use flotilla_proto::internal::v1;
+
+use super::image::Partition;
+use super::limits::{PARTITIONS_MAX, REPLICATION_FACTOR_MAX};
+use super::{ControllerMachine, ControllerRefusal};
+
+impl ControllerMachine {
+    pub(super) fn check_replication_factor(factor: u32) -> Result<(), ControllerRefusal> {
+        if !(1..=REPLICATION_FACTOR_MAX).contains(&(factor as usize)) {
+            return Err(ControllerRefusal::InvalidReplicationFactor { replication_factor: factor });
+        }
+        Ok(())
+    }
+
+    /// New partitions, the first with number `first_number`, on the groups that come next. The groups are taken only
+    /// when the caller moves [`next_group_id`](Self) past them.
+    pub(super) fn place(
+        &self,
+        chosen: Vec<v1::Replicas>,
+        first_number: usize,
+        replication_factor: u32,
+    ) -> Result<Vec<Partition>, ControllerRefusal> {
+        if self.image.partition_count() + chosen.len() > PARTITIONS_MAX {
+            return Err(ControllerRefusal::LimitReached { what: "partitions", max: PARTITIONS_MAX });
+        }
+        let numbered = chosen.into_iter().zip(first_number..);
+        (numbered.zip(self.next_group_id..))
+            .map(|((replicas, number), group_id)| {
+                self.check_replicas(number, replication_factor, &replicas.nodes)?;
+                Ok(Partition { group_id, replicas: replicas.nodes })
+            })
+            .collect()
+    }
+
+    fn check_replicas(&self, partition: usize, replication_factor: u32, nodes: &[u64]) -> Result<(), ControllerRefusal> {
+        let distinct: BTreeSet<&u64> = nodes.iter().collect();
+        if nodes.len() != replication_factor as usize || distinct.len() != nodes.len() {
+            return Err(ControllerRefusal::InvalidReplicas { partition, replication_factor, nodes: nodes.to_vec() });
+        }
+        match nodes.iter().find(|node| self.image.node(**node).is_none()) {
+            Some(node_id) => Err(ControllerRefusal::UnknownNode { node_id: *node_id }),
+            None => Ok(()),
+        }
+    }
+}
