@@ -1,0 +1,107 @@
+//! One push stream: opened, read, and kept in credit.
+
+use flotilla_proto::v1;
+use flotilla_proto::v1::consume_request::Request;
+use flotilla_proto::v1::consume_response::Response;
+use flotilla_proto::v1::consumer_client::ConsumerClient;
+use flotilla_records::BatchHeader;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+use super::ConsumerOptions;
+use crate::client::Client;
+use crate::error::Error;
+
+/// Messages that may wait to be sent.
+const CREDITS_MAX: usize = 16;
+
+#[derive(Debug)]
+pub(super) struct ConsumeStream {
+    client: Client,
+    address: String,
+    requests: mpsc::Sender<v1::ConsumeRequest>,
+    responses: Streaming<v1::ConsumeResponse>,
+    prefetch: v1::Credit,
+    /// Received since the last credit was sent.
+    used: v1::Credit,
+}
+
+impl ConsumeStream {
+    /// Opens a stream within the request timeout.
+    pub async fn open(
+        client: &Client,
+        topic: &str,
+        partitions: Vec<v1::PartitionPosition>,
+        options: &ConsumerOptions,
+    ) -> Result<Self, Error> {
+        // One partition is read from its leader; several come through any node.
+        let leader = match partitions.as_slice() {
+            [only] => client.known_leader(topic, only.partition),
+            _ => None,
+        };
+        let prefetch = v1::Credit { records: options.prefetch_records, bytes: options.prefetch_bytes };
+        let open = v1::ConsumeOpen {
+            topic: topic.to_owned(),
+            partitions,
+            // The stop positions say it, and hold when the stream is opened again.
+            until_end: false,
+            encoding: v1::Encoding::Batches.into(),
+            credit: Some(prefetch),
+        };
+        let timeout = client.options().request_timeout;
+        let opening = async {
+            let connection = client.connection(leader.as_deref()).await?;
+            let (requests, receiver) = mpsc::channel(CREDITS_MAX);
+            // Cannot fail: the channel is empty and its receiver is here.
+            let _ = requests.try_send(v1::ConsumeRequest { request: Some(Request::Open(open)) });
+            let mut stub = ConsumerClient::new(connection.channel).max_decoding_message_size(client.message_bytes_max());
+            let answer = stub.consume(ReceiverStream::new(receiver)).await;
+            let address = connection.address;
+            let responses = answer.map_err(|status| lost(client, &address, status))?.into_inner();
+            let (client, used) = (client.clone(), v1::Credit::default());
+            let mut stream = Self { client, address, requests, responses, prefetch, used };
+            match stream.message().await? {
+                Some(Response::Opened(_)) => Ok(stream),
+                Some(_) => Err(Error::Protocol("a consume stream must begin with `opened`".to_owned())),
+                None => Err(Error::ConnectionLost { reason: "the server ended the stream".to_owned() }),
+            }
+        };
+        tokio::time::timeout(timeout, opening).await.unwrap_or(Err(Error::Timeout(timeout)))
+    }
+
+    /// The next message. None at the end of the stream.
+    pub async fn message(&mut self) -> Result<Option<Response>, Error> {
+        let message = self.responses.message().await.map_err(|status| lost(&self.client, &self.address, status))?;
+        match message {
+            None => Ok(None),
+            Some(v1::ConsumeResponse { response: Some(response) }) => Ok(Some(response)),
+            Some(_) => Err(Error::Protocol("an empty message came; the server may be newer than this client".to_owned())),
+        }
+    }
+
+    /// Gives back the credit that a push took.
+    pub fn used(&mut self, records: &v1::ConsumedRecords) -> Result<(), Error> {
+        for batch in &records.batches {
+            self.used.bytes += batch.len() as u64;
+            self.used.records += u64::from(BatchHeader::parse(batch)?.offset_count());
+        }
+        if self.used.bytes >= self.prefetch.bytes / 2 || self.used.records >= self.prefetch.records / 2 {
+            // If there is no room, enough credits are on their way; this one goes out with the next. If the stream has
+            // ended, the next read says why.
+            if let Ok(room) = self.requests.try_reserve() {
+                room.send(v1::ConsumeRequest { request: Some(Request::Credit(std::mem::take(&mut self.used))) });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Of a connection that broke, nothing is used again.
+fn lost(client: &Client, address: &str, status: tonic::Status) -> Error {
+    let error = Error::from(status);
+    if matches!(error, Error::ConnectionLost { .. }) {
+        client.forget_connection(address);
+    }
+    error
+}

@@ -1,0 +1,217 @@
+//! The one error of this crate, and what it means for a caller: may a retry help, and may the request have taken effect?
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use flotilla_proto::v1;
+use flotilla_records::BatchError;
+pub use tonic::Code;
+use tonic::Status;
+use tonic_types::StatusExt;
+
+/// Reasons of the server that this client acts upon (docs/errors.md lists all).
+pub(crate) mod reason {
+    /// A batch was damaged on its way to the server.
+    pub const CORRUPT_BATCH: &str = "CORRUPT_BATCH";
+    /// The write was proposed, and what became of it is not known.
+    pub const OUTCOME_UNKNOWN: &str = "OUTCOME_UNKNOWN";
+    /// A batch came before one with smaller sequence numbers.
+    pub const OUT_OF_ORDER_SEQUENCE: &str = "OUT_OF_ORDER_SEQUENCE";
+    /// The partition does not remember the producer id.
+    pub const UNKNOWN_PRODUCER: &str = "UNKNOWN_PRODUCER";
+    /// The offset lies before the log start or behind the end.
+    pub const OFFSET_OUT_OF_RANGE: &str = "OFFSET_OUT_OF_RANGE";
+}
+
+/// Why a call failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The server refused.
+    #[error("{message}{}", in_brackets(.reason))]
+    Server {
+        /// gRPC status code.
+        code: Code,
+        /// Stable reason, as documented in docs/errors.md; empty if the server gave none.
+        reason: String,
+        /// For people: what is wrong and what to do.
+        message: String,
+        /// Details by name.
+        metadata: HashMap<String, String>,
+        /// How long the server asks to wait before a retry.
+        retry_after: Option<Duration>,
+    },
+    /// No node could be reached; the request was not sent.
+    #[error("cannot reach {addresses}: {reason}; check that the server runs and that the address is right")]
+    Unreachable {
+        /// Addresses tried.
+        addresses: String,
+        /// Why the last one failed.
+        reason: String,
+    },
+    /// The connection broke while the request was on its way.
+    #[error("the connection broke before the answer came ({reason}); the request may have taken effect")]
+    ConnectionLost {
+        /// What the transport said.
+        reason: String,
+    },
+    /// No answer within the time allowed.
+    #[error("no answer within {}; the request may have taken effect", seconds(.0))]
+    Timeout(Duration),
+    /// A record was not acknowledged within the delivery timeout.
+    #[error("not acknowledged within {}{}; {}", seconds(.timeout), last_cause(.last), if *.outcome_unknown {
+        "it may have been written or not"
+    } else {
+        "it was not written"
+    })]
+    DeliveryTimeout {
+        /// The timeout.
+        timeout: Duration,
+        /// Whether an attempt may have succeeded unseen.
+        outcome_unknown: bool,
+        /// Why the last attempt failed.
+        last: String,
+    },
+    /// A record was refused, but an attempt before that may have written it.
+    #[error("{cause}; an attempt before that broke off, so the record may have been written or not")]
+    InDoubt {
+        /// The refusal.
+        cause: Box<Error>,
+    },
+    /// The caller asked for something impossible.
+    #[error("{0}")]
+    InvalidArgument(String),
+    /// A batch from the server, or one that was to be built, is not valid.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// The server broke the protocol.
+    #[error("the server's answer makes no sense: {0}; client and server may be of versions that do not fit")]
+    Protocol(String),
+    /// The producer was closed.
+    #[error("the producer is closed: create a new one")]
+    Closed,
+}
+
+impl Error {
+    /// The gRPC status code that fits the error.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Server { code, .. } => *code,
+            Self::Unreachable { .. } | Self::ConnectionLost { .. } => Code::Unavailable,
+            Self::Timeout(_) | Self::DeliveryTimeout { .. } => Code::DeadlineExceeded,
+            Self::InDoubt { cause } => cause.code(),
+            Self::InvalidArgument(_) => Code::InvalidArgument,
+            Self::Batch(_) => Code::DataLoss,
+            Self::Protocol(_) => Code::Internal,
+            Self::Closed => Code::FailedPrecondition,
+        }
+    }
+
+    /// The server's stable reason; empty where there is none.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Server { reason, .. } => reason,
+            Self::InDoubt { cause } => cause.reason(),
+            _ => "",
+        }
+    }
+
+    /// Whether the same request may succeed later. It says nothing about the first attempt: see
+    /// [`outcome_unknown`](Error::outcome_unknown).
+    #[must_use]
+    pub fn is_retriable(&self) -> bool {
+        match self {
+            Self::Server { code, reason, .. } => {
+                matches!(code, Code::Unavailable | Code::DeadlineExceeded)
+                    || matches!(reason.as_str(), reason::OUTCOME_UNKNOWN | reason::CORRUPT_BATCH)
+            }
+            Self::Unreachable { .. } | Self::ConnectionLost { .. } | Self::Timeout(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the request may have taken effect although it failed.
+    #[must_use]
+    pub fn outcome_unknown(&self) -> bool {
+        match self {
+            Self::Server { code, reason, .. } => reason == reason::OUTCOME_UNKNOWN || *code == Code::DeadlineExceeded,
+            Self::ConnectionLost { .. } | Self::Timeout(_) | Self::InDoubt { .. } => true,
+            Self::DeliveryTimeout { outcome_unknown, .. } => *outcome_unknown,
+            _ => false,
+        }
+    }
+
+    /// Whether the server's answer to a batch says that its sequence numbers do not follow what it remembers.
+    pub(crate) fn is_sequence_error(&self) -> bool {
+        matches!(self.reason(), reason::OUT_OF_ORDER_SEQUENCE | reason::UNKNOWN_PRODUCER)
+    }
+
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Server { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}
+
+impl From<Status> for Error {
+    fn from(status: Status) -> Self {
+        let details = status.get_error_details();
+        let info = details.error_info();
+        let lost = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal);
+        if info.is_none() && lost {
+            // Flotilla gives a reason with every error, so this one comes from the transport.
+            return Self::ConnectionLost { reason: transport_reason(&status) };
+        }
+        Self::Server {
+            code: status.code(),
+            reason: info.map(|info| info.reason.clone()).unwrap_or_default(),
+            message: status.message().to_owned(),
+            metadata: info.map(|info| info.metadata.clone()).unwrap_or_default(),
+            retry_after: details.retry_info().and_then(|retry| retry.retry_delay),
+        }
+    }
+}
+
+impl From<v1::Error> for Error {
+    fn from(error: v1::Error) -> Self {
+        Self::Server {
+            code: Code::from_i32(error.code),
+            reason: error.reason,
+            message: error.message,
+            metadata: error.metadata,
+            retry_after: None,
+        }
+    }
+}
+
+/// The innermost cause says more than "transport error".
+pub(crate) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+fn transport_reason(status: &Status) -> String {
+    match std::error::Error::source(status) {
+        Some(source) => innermost(source),
+        None if status.message().is_empty() => status.code().to_string(),
+        None => status.message().to_owned(),
+    }
+}
+
+fn in_brackets(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(" [{reason}]") }
+}
+
+fn last_cause(last: &str) -> String {
+    if last.is_empty() { String::new() } else { format!(" (last: {last})") }
+}
+
+fn seconds(duration: &Duration) -> String {
+    format!("{} s", duration.as_secs_f64())
+}

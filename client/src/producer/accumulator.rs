@@ -1,0 +1,268 @@
+//! Where records wait until their batch leaves: one open batch per partition, behind a short lock, within the
+//! producer's buffer memory. No I/O.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use flotilla_records::{BatchBuilder, Codec, partition_for_key};
+use futures::FutureExt;
+use tokio::sync::{Notify, Semaphore, oneshot};
+
+use super::delivery::{Counters, Delivery, Outcome, SharedOutcome};
+use super::options::{ProducerOptions, Record};
+use crate::error::Error;
+use crate::metadata::{Limits, TopicView};
+use crate::retry::random_fraction;
+
+/// Builders kept for reuse.
+const SPARE_BUILDERS_MAX: usize = 64;
+
+/// The open batches of one producer, shared by its users and its sender.
+#[derive(Debug)]
+pub(super) struct Accumulator {
+    pub options: ProducerOptions,
+    slots: Vec<Mutex<Slot>>,
+    /// Where keyless records go until that partition's batch leaves (KIP-480).
+    sticky: AtomicU32,
+    /// Bytes left of the buffer memory.
+    memory: Semaphore,
+    /// Partitions that got something since the sender looked.
+    touched: Mutex<Vec<u32>>,
+    spare: Mutex<Vec<BatchBuilder>>,
+    counters: Counters,
+    record_bytes_max: usize,
+    /// Wakes the sender.
+    pub wake: Notify,
+    /// Whether nothing more is taken.
+    pub closed: AtomicBool,
+    /// Whether the sender is to end, too.
+    pub stopped: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    open: Option<Open>,
+    full: VecDeque<Open>,
+    /// Whether the sender knows that there is something.
+    touched: bool,
+}
+
+/// A batch that is not encoded yet.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub builder: BatchBuilder,
+    pub opened_at: Instant,
+    /// Buffer memory that its records reserved.
+    pub reserved_bytes: usize,
+    /// Whether a record came through `enqueue`.
+    pub unwatched: bool,
+    pub outcome: oneshot::Sender<Outcome>,
+    watch: SharedOutcome,
+}
+
+impl Accumulator {
+    pub fn new(view: &TopicView, limits: &Limits, mut options: ProducerOptions) -> Self {
+        let as_usize = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        let batch_bytes_max = as_usize(view.batch_bytes_max);
+        // What compression saves is not known in advance, so only the decompressed size bounds compressed records.
+        let record_bytes_max = match options.codec {
+            Codec::None => batch_bytes_max,
+            _ => as_usize(limits.decompressed_bytes_max),
+        };
+        options.batch_bytes = options.batch_bytes.min(batch_bytes_max);
+        options.batch_records_max = options.batch_records_max.min(limits.records_per_batch_max);
+        let partitions = view.partition_count;
+        Self {
+            slots: (0..partitions).map(|_| Mutex::default()).collect(),
+            sticky: AtomicU32::new((random_fraction() * f64::from(partitions)) as u32 % partitions.max(1)),
+            memory: Semaphore::new(options.buffer_bytes),
+            touched: Mutex::default(),
+            spare: Mutex::default(),
+            counters: Counters::default(),
+            record_bytes_max: record_bytes_max.min(options.buffer_bytes),
+            wake: Notify::new(),
+            closed: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            options,
+        }
+    }
+
+    /// Bytes that `record` takes, if it can be written at all.
+    pub fn check(&self, record: &Record<'_>) -> Result<u32, Error> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        if let Some(partition) = record.partition
+            && partition as usize >= self.slots.len()
+        {
+            let last = self.slots.len().saturating_sub(1);
+            return Err(Error::InvalidArgument(format!("there is no partition {partition}: the topic has 0 to {last}")));
+        }
+        let bytes = BatchBuilder::record_bytes_max(record.key, record.value, record.headers.iter().copied());
+        match u32::try_from(bytes) {
+            Ok(fits) if bytes.saturating_add(flotilla_records::HEADER_BYTES) <= self.record_bytes_max => Ok(fits),
+            _ => Err(Error::InvalidArgument(format!(
+                "the record takes {bytes} bytes, allowed are {}: send a smaller one, or raise the topic's batch_bytes_max or the producer's buffer",
+                self.record_bytes_max
+            ))),
+        }
+    }
+
+    /// Takes buffer memory if there is enough.
+    pub fn try_reserve(&self, bytes: u32) -> bool {
+        self.memory.try_acquire_many(bytes).map(|permit| permit.forget()).is_ok()
+    }
+
+    /// Waits for buffer memory. What lingers leaves at once, or nothing might ever be freed.
+    pub async fn reserve(&self, bytes: u32) -> Result<(), Error> {
+        self.close_all();
+        let permit = self.memory.acquire_many(bytes).await.map_err(|_| Error::Closed)?;
+        permit.forget();
+        Ok(())
+    }
+
+    pub fn release(&self, bytes: usize) {
+        self.memory.add_permits(bytes);
+    }
+
+    pub fn partition_count(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Adds a record, for which memory was reserved, to its partition's open batch.
+    pub fn append(&self, record: &Record<'_>, bytes: u32, watched: bool) -> Result<Option<Delivery>, Error> {
+        let partition = self.partition_of(record);
+        let Some(slot) = self.slots.get(partition as usize) else {
+            return Err(Error::InvalidArgument(format!("there is no partition {partition}")));
+        };
+        let timestamp_ms = record.timestamp_ms.unwrap_or_else(now_ms);
+        let mut slot = lock(slot);
+        self.make_room(&mut slot, partition, bytes as usize);
+        let open = slot.open.get_or_insert_with(|| self.open());
+        if let Err(error) = open.builder.add(timestamp_ms, record.key, record.value, record.headers.iter().copied()) {
+            self.release(bytes as usize);
+            return Err(error.into());
+        }
+        open.reserved_bytes += bytes as usize;
+        open.unwatched |= !watched;
+        let index = open.builder.record_count() - 1;
+        let delivery = watched.then(|| Delivery { outcome: open.watch.clone(), partition, index });
+        let full = self.is_full(open, 0);
+        if full {
+            self.close_open(&mut slot, partition);
+        }
+        let first = !std::mem::replace(&mut slot.touched, true);
+        drop(slot);
+        if first {
+            lock(&self.touched).push(partition);
+        }
+        if first || full {
+            self.wake.notify_one();
+        }
+        Ok(delivery)
+    }
+
+    fn partition_of(&self, record: &Record<'_>) -> u32 {
+        match (record.partition, record.key) {
+            (Some(partition), _) => partition,
+            (None, Some(key)) => partition_for_key(key, self.slots.len() as u32),
+            (None, None) => self.sticky.load(Ordering::Relaxed),
+        }
+    }
+
+    fn is_full(&self, open: &Open, more_bytes: usize) -> bool {
+        open.builder.uncompressed_bytes() + more_bytes > self.options.batch_bytes
+            || open.builder.record_count() >= self.options.batch_records_max
+    }
+
+    fn make_room(&self, slot: &mut Slot, partition: u32, bytes: usize) {
+        if slot.open.as_ref().is_some_and(|open| self.is_full(open, bytes)) {
+            self.close_open(slot, partition);
+        }
+    }
+
+    fn open(&self) -> Open {
+        let spare = lock(&self.spare).pop();
+        let (outcome, watch) = oneshot::channel();
+        Open {
+            builder: spare.unwrap_or_else(|| BatchBuilder::with_capacity(self.options.batch_bytes)),
+            opened_at: Instant::now(),
+            reserved_bytes: 0,
+            unwatched: false,
+            outcome,
+            watch: watch.shared(),
+        }
+    }
+
+    fn close_open(&self, slot: &mut Slot, partition: u32) {
+        if let Some(open) = slot.open.take() {
+            slot.full.push_back(open);
+            self.move_sticky(partition);
+        }
+    }
+
+    /// The next keyless records go to the next partition.
+    fn move_sticky(&self, from: u32) {
+        let next = (from + 1) % (self.slots.len() as u32).max(1);
+        // If it is elsewhere already, another batch left first.
+        let _ = self.sticky.compare_exchange(from, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Closes every open batch, so that it leaves however briefly it has lingered.
+    pub fn close_all(&self) {
+        for (partition, slot) in self.slots.iter().enumerate() {
+            self.close_open(&mut lock(slot), partition as u32);
+        }
+        self.wake.notify_one();
+    }
+
+    /// Ends the sender.
+    pub fn stop(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.stopped.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    /// Partitions that got records since the last call.
+    pub fn take_touched(&self) -> Vec<u32> {
+        std::mem::take(&mut *lock(&self.touched))
+    }
+
+    /// What may leave now: full batches, and the open one if `take_open` says so of its age.
+    /// Also when the one that stays was opened; a partition that keeps nothing is not touched any more.
+    pub fn take(&self, partition: u32, take_open: impl Fn(Duration) -> bool, now: Instant) -> (VecDeque<Open>, Option<Instant>) {
+        let Some(slot) = self.slots.get(partition as usize) else {
+            return (VecDeque::new(), None);
+        };
+        let mut slot = lock(slot);
+        if slot.open.as_ref().is_some_and(|open| take_open(now.saturating_duration_since(open.opened_at))) {
+            self.close_open(&mut slot, partition);
+        }
+        let stays = slot.open.as_ref().map(|open| open.opened_at);
+        slot.touched = stays.is_some();
+        (std::mem::take(&mut slot.full), stays)
+    }
+
+    /// Takes an emptied builder back, with its memory.
+    pub fn recycle(&self, builder: BatchBuilder) {
+        let mut spare = lock(&self.spare);
+        if spare.len() < SPARE_BUILDERS_MAX {
+            spare.push(builder);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,237 @@
+//! The batches of one partition that are not acknowledged yet, and the rules of their order. No I/O and no clock.
+//!
+//! - Batches go out in order. After a failed attempt nothing more goes out until every attempt on its way has ended;
+//!   then all that are left go out again, in the same order and under the same sequence numbers.
+//! - A batch that may be in the log (*in doubt*) never gets another stamp, or it might be stored twice.
+//! - If a stamped batch is given up, or the partition has forgotten the producer, the sequence has a gap: what is not in
+//!   doubt starts again under a new producer id.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use flotilla_records::ProducerStamp;
+
+use super::batch::{Attempt, Batch, Correlation, StreamId};
+use super::delivery::Outcome;
+use crate::error::{Error, reason};
+use crate::retry::Backoff;
+
+/// What a queue wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Nothing before something else happens.
+    Nothing,
+    /// To be asked again at this time.
+    At(Instant),
+    /// A new producer id.
+    ProducerId,
+    /// To send this batch.
+    Send(usize),
+}
+
+/// A batch that has left its queue.
+#[derive(Debug)]
+pub(super) struct Resolved {
+    pub batch: Batch,
+    pub outcome: Outcome,
+}
+
+#[derive(Debug)]
+pub(super) struct Queue {
+    batches: VecDeque<Batch>,
+    in_flight_max: usize,
+    idempotent: bool,
+    /// The stamp of the next new batch.
+    next_stamp: Option<ProducerStamp>,
+    /// Whether sequence numbers were used up by a batch that is not in the log.
+    gap: bool,
+    /// Since an attempt failed: when the next may begin.
+    retry_at: Option<Instant>,
+    backoff: Backoff,
+}
+
+impl Queue {
+    pub fn new(idempotent: bool, in_flight_max: usize, backoff: Backoff) -> Self {
+        Self { batches: VecDeque::new(), in_flight_max, idempotent, next_stamp: None, gap: false, retry_at: None, backoff }
+    }
+
+    pub fn push(&mut self, batch: Batch) {
+        self.batches.push_back(batch);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
+    /// Smallest id of its batches.
+    pub fn first_id(&self) -> Option<u64> {
+        self.batches.front().map(|batch| batch.id)
+    }
+
+    /// Whether a batch that came now could go out at once.
+    pub fn is_ready_for_more(&self) -> bool {
+        self.retry_at.is_none() && !self.gap && self.batches.len() < self.in_flight_max && self.in_flight() == self.batches.len()
+    }
+
+    pub fn in_flight(&self) -> usize {
+        self.batches.iter().filter(|batch| batch.attempt.is_some()).count()
+    }
+
+    /// The oldest attempt on its way.
+    pub fn oldest_attempt(&self) -> Option<Attempt> {
+        self.batches.iter().find_map(|batch| batch.attempt)
+    }
+
+    /// Whether the attempt is on its way.
+    pub fn awaits(&self, correlation: Correlation) -> bool {
+        self.batches.iter().filter_map(|batch| batch.attempt).any(|attempt| attempt.correlation == correlation)
+    }
+
+    /// When the first batch is to be given up.
+    pub fn first_deadline(&self) -> Option<Instant> {
+        self.batches.front().map(|batch| batch.deadline)
+    }
+
+    /// What to do now.
+    pub fn next(&mut self, now: Instant) -> Next {
+        let Some(index) = self.batches.iter().position(|batch| batch.attempt.is_none()) else {
+            return Next::Nothing;
+        };
+        let in_flight = self.in_flight();
+        if in_flight >= self.in_flight_max || in_flight > 0 && (self.retry_at.is_some() || self.gap) {
+            return Next::Nothing;
+        }
+        match self.retry_at {
+            Some(at) if now < at => return Next::At(at),
+            _ => self.retry_at = None,
+        }
+        let front_in_doubt = self.batches.front().is_some_and(|batch| batch.in_doubt);
+        if self.gap && !front_in_doubt {
+            self.start_new_sequence();
+        }
+        let stamped = self.batches.get(index).is_some_and(|batch| batch.stamp.is_some());
+        if self.idempotent && !stamped && self.next_stamp.is_none() {
+            return Next::ProducerId;
+        }
+        Next::Send(index)
+    }
+
+    fn start_new_sequence(&mut self) {
+        self.gap = false;
+        self.next_stamp = None;
+        for batch in self.batches.iter_mut().filter(|batch| !batch.in_doubt) {
+            batch.stamp = None;
+        }
+    }
+
+    /// Gives a producer id, if the queue has none.
+    pub fn offer_producer(&mut self, stamp: ProducerStamp) {
+        if self.idempotent {
+            self.next_stamp.get_or_insert(stamp);
+        }
+    }
+
+    /// Starts an attempt for the batch that [`next`](Queue::next) named; it is to be encoded and sent.
+    pub fn start(&mut self, index: usize, attempt: Attempt) -> Option<&mut Batch> {
+        let batch = self.batches.get_mut(index)?;
+        batch.attempt = Some(attempt);
+        if batch.stamp.is_none() {
+            batch.stamp = self.next_stamp;
+            if let Some(next) = &mut self.next_stamp {
+                next.base_sequence = next.sequence_after(batch.records);
+            }
+        }
+        Some(batch)
+    }
+
+    /// The answer to an attempt. None: the batch stays, or the attempt is not on its way any more.
+    pub fn answer(&mut self, correlation: Correlation, answer: Outcome, now: Instant) -> Option<Resolved> {
+        let is_it = |batch: &Batch| batch.attempt.is_some_and(|attempt| attempt.correlation == correlation);
+        let index = self.batches.iter().position(is_it)?;
+        let batch = self.batches.get_mut(index)?;
+        batch.attempt = None;
+        let error = match answer {
+            Ok(offset) => {
+                self.backoff.reset();
+                return self.batches.remove(index).map(|batch| Resolved { batch, outcome: Ok(offset) });
+            }
+            Err(error) => error,
+        };
+        if error.is_sequence_error() {
+            return self.out_of_sequence(index, error, now);
+        }
+        if !error.is_retriable() {
+            return self.give_up(index, error);
+        }
+        batch.in_doubt |= error.outcome_unknown();
+        self.retry_later(now, error.retry_after());
+        None
+    }
+
+    fn out_of_sequence(&mut self, index: usize, error: Error, now: Instant) -> Option<Resolved> {
+        let in_doubt = self.batches.get(index).is_some_and(|batch| batch.in_doubt);
+        if index > 0 {
+            // One before it is not in the log yet: they go again together.
+            self.retry_later(now, None);
+            return None;
+        }
+        let expected = self.gap || error.reason() == reason::UNKNOWN_PRODUCER;
+        if in_doubt || !expected {
+            return self.give_up(index, error);
+        }
+        self.gap = true;
+        self.retry_later(now, None);
+        None
+    }
+
+    /// Removes a batch that will not be tried again.
+    pub fn give_up(&mut self, index: usize, error: Error) -> Option<Resolved> {
+        let batch = self.batches.remove(index)?;
+        self.gap |= batch.stamp.is_some();
+        let doubtful = batch.in_doubt && !error.outcome_unknown();
+        let error = if doubtful { Error::InDoubt { cause: Box::new(error) } } else { error };
+        Some(Resolved { batch, outcome: Err(error) })
+    }
+
+    /// A stream broke: its attempts have ended without an answer. How many there were.
+    pub fn broken(&mut self, stream: StreamId, now: Instant) -> usize {
+        let mut ended = 0;
+        for batch in &mut self.batches {
+            if batch.attempt.is_some_and(|attempt| attempt.stream == stream) {
+                batch.attempt = None;
+                batch.in_doubt = true;
+                ended += 1;
+            }
+        }
+        if ended > 0 {
+            self.retry_later(now, None);
+        }
+        ended
+    }
+
+    fn retry_later(&mut self, now: Instant, at_least: Option<Duration>) {
+        if self.retry_at.is_none() {
+            self.retry_at = Some(now + self.backoff.next().max(at_least.unwrap_or_default()));
+        }
+    }
+
+    /// Takes out a batch whose time is over.
+    pub fn expire(&mut self, now: Instant, timeout: Duration, last_error: &str) -> Option<Resolved> {
+        let front = self.batches.front().filter(|batch| batch.deadline <= now)?;
+        let outcome_unknown = front.in_doubt || front.attempt.is_some();
+        self.give_up(0, Error::DeliveryTimeout { timeout, outcome_unknown, last: last_error.to_owned() })
+    }
+
+    /// Takes out everything: the producer ends.
+    pub fn abandon(&mut self) -> Option<Resolved> {
+        let front = self.batches.front_mut()?;
+        front.in_doubt |= front.attempt.is_some();
+        self.give_up(0, Error::Closed)
+    }
+
+    /// Takes out what never got a stamp because there is no producer id for a lasting reason.
+    pub fn refuse_unstamped(&mut self, error: &Error) -> Option<Resolved> {
+        let index = self.batches.iter().position(|batch| batch.stamp.is_none() && batch.attempt.is_none())?;
+        self.give_up(index, error.clone())
+    }
+}
