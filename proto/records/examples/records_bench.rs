@@ -14,10 +14,7 @@ const VALUE_BYTES: usize = 100;
 const SECONDS_PER_STEP: f64 = 1.0;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    println!(
-        "{:<8}{:>14}{:>16}{:>16}{:>16}{:>8}",
-        "codec", "encode/s", "validate/s", "borrow/s", "own/s", "ratio"
-    );
+    println!("{:<8}{:>14}{:>16}{:>16}{:>16}{:>8}", "codec", "encode/s", "validate/s", "borrow/s", "own/s", "ratio");
     let values = values();
     let limits = Limits::default();
     for codec in Codec::ALL {
@@ -53,26 +50,15 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// Values that look like lines of a log: a changing number in front of repeating text.
 fn values() -> Vec<[u8; VALUE_BYTES]> {
     let line = |at: usize| {
-        let text = format!(
-            "{:08x} GET /index.html?session={:05} HTTP/1.1 200 user-agent=",
-            at * 2_654_435_761,
-            at
-        );
+        let text = format!("{:08x} GET /index.html?session={:05} HTTP/1.1 200 user-agent=", at * 2_654_435_761, at);
         let mut value = [b'x'; VALUE_BYTES];
-        value
-            .iter_mut()
-            .zip(text.bytes())
-            .for_each(|(to, from)| *to = from);
+        value.iter_mut().zip(text.bytes()).for_each(|(to, from)| *to = from);
         value
     };
     (0..10_000).map(line).collect()
 }
 
-fn batch(
-    builder: &mut BatchBuilder,
-    codec: Codec,
-    values: &[[u8; VALUE_BYTES]],
-) -> Result<Bytes, Box<dyn Error>> {
+fn batch(builder: &mut BatchBuilder, codec: Codec, values: &[[u8; VALUE_BYTES]]) -> Result<Bytes, Box<dyn Error>> {
     for (at, value) in values.iter().cycle().enumerate() {
         if builder.uncompressed_bytes() >= BATCH_BYTES {
             break;
@@ -83,10 +69,7 @@ fn batch(
 }
 
 /// Records a second, if each call of `step` does `records`.
-fn rate(
-    records: u32,
-    mut step: impl FnMut() -> Result<(), Box<dyn Error>>,
-) -> Result<f64, Box<dyn Error>> {
+fn rate(records: u32, mut step: impl FnMut() -> Result<(), Box<dyn Error>>) -> Result<f64, Box<dyn Error>> {
     let start = Instant::now();
     let mut done = 0.0;
     while start.elapsed().as_secs_f64() < SECONDS_PER_STEP {

@@ -23,10 +23,7 @@ impl Batch {
     pub fn parse(bytes: Bytes) -> Result<Self, BatchError> {
         let header = BatchHeader::parse(&bytes)?;
         if header.batch_bytes != bytes.len() {
-            return Err(BatchError::LengthMismatch {
-                announced: header.batch_bytes as i64,
-                actual: bytes.len(),
-            });
+            return Err(BatchError::LengthMismatch { announced: header.batch_bytes as i64, actual: bytes.len() });
         }
         Ok(Self { header, bytes })
     }
@@ -73,10 +70,7 @@ impl Batch {
     pub fn verify_crc(&self) -> Result<(), BatchError> {
         let actual = crc32c::crc32c(self.bytes.get(CRC_COVERS_FROM..).unwrap_or_default());
         if actual != self.header.crc {
-            return Err(BatchError::CrcMismatch {
-                expected: self.header.crc,
-                actual,
-            });
+            return Err(BatchError::CrcMismatch { expected: self.header.crc, actual });
         }
         Ok(())
     }
@@ -90,19 +84,13 @@ impl Batch {
         let codec = self.header.codec;
         let bytes = if codec == Codec::None {
             if stored.len() > decompressed_bytes_max {
-                return Err(BatchError::DecompressedTooLarge {
-                    codec,
-                    max: decompressed_bytes_max,
-                });
+                return Err(BatchError::DecompressedTooLarge { codec, max: decompressed_bytes_max });
             }
             stored
         } else {
             codec.decompress(&stored, decompressed_bytes_max)?.into()
         };
-        Ok(Body {
-            header: self.header,
-            bytes,
-        })
+        Ok(Body { header: self.header, bytes })
     }
 }
 

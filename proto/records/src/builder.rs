@@ -40,12 +40,7 @@ impl BatchBuilder {
     pub fn with_capacity(bytes: usize) -> Self {
         let mut encoded = Vec::with_capacity(bytes.max(HEADER_BYTES));
         encoded.resize(HEADER_BYTES, 0);
-        Self {
-            encoded,
-            record_count: 0,
-            base_timestamp_ms: 0,
-            max_timestamp_ms: i64::MIN,
-        }
+        Self { encoded, record_count: 0, base_timestamp_ms: 0, max_timestamp_ms: i64::MIN }
     }
 
     /// Adds a record behind the others. `timestamp_ms` counts from the Unix epoch; `headers` are pairs of name and
@@ -66,22 +61,11 @@ impl BatchBuilder {
         H::IntoIter: Clone,
     {
         let headers = headers.into_iter();
-        let base_timestamp_ms = if self.is_empty() {
-            timestamp_ms
-        } else {
-            self.base_timestamp_ms
-        };
+        let base_timestamp_ms = if self.is_empty() { timestamp_ms } else { self.base_timestamp_ms };
         let content = content(key, value, headers.clone());
-        let bytes = self
-            .encoded
-            .len()
-            .saturating_add(content.bytes)
-            .saturating_add(RECORD_OVERHEAD_BYTES_MAX);
+        let bytes = self.encoded.len().saturating_add(content.bytes).saturating_add(RECORD_OVERHEAD_BYTES_MAX);
         let delta_ms = timestamp_ms.checked_sub(base_timestamp_ms);
-        let (Some(delta_ms), true) = (
-            delta_ms,
-            bytes <= FORMAT_BYTES_MAX && self.record_count < i32::MAX as u32,
-        ) else {
+        let (Some(delta_ms), true) = (delta_ms, bytes <= FORMAT_BYTES_MAX && self.record_count < i32::MAX as u32) else {
             return Err(BatchError::BatchFull { bytes });
         };
         let length = 1
@@ -132,9 +116,7 @@ impl BatchBuilder {
     where
         H: IntoIterator<Item = (&'a str, Option<&'a [u8]>)>,
     {
-        content(key, value, headers.into_iter())
-            .bytes
-            .saturating_add(RECORD_OVERHEAD_BYTES_MAX)
+        content(key, value, headers.into_iter()).bytes.saturating_add(RECORD_OVERHEAD_BYTES_MAX)
     }
 
     /// Forgets the records added so far.
@@ -149,21 +131,13 @@ impl BatchBuilder {
     /// # Errors
     /// [`BatchError::NoRecords`] if there are none, [`BatchError::BadProducer`] if the stamp has negative numbers,
     /// [`BatchError::CompressFailed`] if the compressor gives up.
-    pub fn finish(
-        &mut self,
-        codec: Codec,
-        producer: Option<ProducerStamp>,
-    ) -> Result<Bytes, BatchError> {
+    pub fn finish(&mut self, codec: Codec, producer: Option<ProducerStamp>) -> Result<Bytes, BatchError> {
         let built = self.build(codec, producer);
         self.clear();
         built
     }
 
-    fn build(
-        &mut self,
-        codec: Codec,
-        producer: Option<ProducerStamp>,
-    ) -> Result<Bytes, BatchError> {
+    fn build(&mut self, codec: Codec, producer: Option<ProducerStamp>) -> Result<Bytes, BatchError> {
         if self.is_empty() {
             return Err(BatchError::NoRecords);
         }
@@ -176,10 +150,7 @@ impl BatchBuilder {
             std::mem::replace(&mut self.encoded, next.encoded)
         } else {
             let mut compressed = vec![0; HEADER_BYTES];
-            codec.compress(
-                self.encoded.get(HEADER_BYTES..).unwrap_or_default(),
-                &mut compressed,
-            )?;
+            codec.compress(self.encoded.get(HEADER_BYTES..).unwrap_or_default(), &mut compressed)?;
             compressed
         };
         let header = BatchHeader {
@@ -208,15 +179,8 @@ struct Content {
     header_count: i32,
 }
 
-fn content<'a>(
-    key: Option<&[u8]>,
-    value: Option<&[u8]>,
-    headers: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>,
-) -> Content {
-    let mut content = Content {
-        bytes: nullable_len(key).saturating_add(nullable_len(value)),
-        header_count: 0,
-    };
+fn content<'a>(key: Option<&[u8]>, value: Option<&[u8]>, headers: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>) -> Content {
+    let mut content = Content { bytes: nullable_len(key).saturating_add(nullable_len(value)), header_count: 0 };
     for (name, value) in headers {
         let header = nullable_len(Some(name.as_bytes())).saturating_add(nullable_len(value));
         content.bytes = content.bytes.saturating_add(header);
@@ -226,9 +190,7 @@ fn content<'a>(
 }
 
 fn nullable_len(field: Option<&[u8]>) -> usize {
-    field.map_or(1, |bytes| {
-        varlong_len(bytes.len() as i64).saturating_add(bytes.len())
-    })
+    field.map_or(1, |bytes| varlong_len(bytes.len() as i64).saturating_add(bytes.len()))
 }
 
 #[inline]

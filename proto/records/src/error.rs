@@ -7,9 +7,7 @@ use crate::varint::VarintError;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BatchError {
     /// Fewer bytes than a batch header has.
-    #[error(
-        "a record batch has at least {needed} bytes, this one has {actual}: send the whole batch"
-    )]
+    #[error("a record batch has at least {needed} bytes, this one has {actual}: send the whole batch")]
     TooShort {
         /// Bytes of the fixed header.
         needed: usize,
@@ -17,17 +15,13 @@ pub enum BatchError {
         actual: usize,
     },
     /// Another format version than 2.
-    #[error(
-        "record batch format version (magic) {magic} is not supported: encode batches in version 2"
-    )]
+    #[error("record batch format version (magic) {magic} is not supported: encode batches in version 2")]
     UnsupportedMagic {
         /// The version found.
         magic: i8,
     },
     /// The length in the header is not that of the bytes at hand.
-    #[error(
-        "the record batch header announces {announced} bytes, but {actual} were sent: send exactly one whole batch"
-    )]
+    #[error("the record batch header announces {announced} bytes, but {actual} were sent: send exactly one whole batch")]
     LengthMismatch {
         /// Bytes of the batch according to its header.
         announced: i64,
@@ -45,9 +39,7 @@ pub enum BatchError {
         actual: u32,
     },
     /// A compression codec that does not exist.
-    #[error(
-        "compression codec {code} is unknown: use none (0), gzip (1), snappy (2), lz4 (3) or zstd (4)"
-    )]
+    #[error("compression codec {code} is unknown: use none (0), gzip (1), snappy (2), lz4 (3) or zstd (4)")]
     UnknownCodec {
         /// The code found.
         code: u8,
@@ -61,9 +53,7 @@ pub enum BatchError {
         attributes: u16,
     },
     /// The base offset is negative, or the batch reaches beyond the largest offset.
-    #[error(
-        "record batch offsets {base_offset} + {last_offset_delta} are out of range: a client sends base offset 0"
-    )]
+    #[error("record batch offsets {base_offset} + {last_offset_delta} are out of range: a client sends base offset 0")]
     OffsetsOutOfRange {
         /// Base offset found.
         base_offset: i64,
@@ -96,9 +86,7 @@ pub enum BatchError {
     #[error("the record batch holds no record: send at least one")]
     NoRecords,
     /// Offsets inside a client's batch have gaps.
-    #[error(
-        "record batch has {count} records but last offset delta {last_offset_delta}: the delta must be the count - 1"
-    )]
+    #[error("record batch has {count} records but last offset delta {last_offset_delta}: the delta must be the count - 1")]
     OffsetGaps {
         /// Records according to the header.
         count: u32,
@@ -114,24 +102,16 @@ pub enum BatchError {
         max: u32,
     },
     /// A control batch from a client.
-    #[error(
-        "the record batch is a control batch: only the server writes those, clear the control bit"
-    )]
+    #[error("the record batch is a control batch: only the server writes those, clear the control bit")]
     ControlNotAllowed,
     /// A transactional batch where none is allowed.
-    #[error(
-        "the record batch is transactional, which is not accepted here: clear the transactional bit"
-    )]
+    #[error("the record batch is transactional, which is not accepted here: clear the transactional bit")]
     TransactionalNotAllowed,
     /// A batch from a client that claims the server's timestamps.
-    #[error(
-        "the record batch claims timestamps set by the log: a client sends timestamp type 0 (create time)"
-    )]
+    #[error("the record batch claims timestamps set by the log: a client sends timestamp type 0 (create time)")]
     LogAppendTimeNotAllowed,
     /// The records do not decompress.
-    #[error(
-        "the records do not decompress with {codec}: {reason}; compress them again or send them uncompressed"
-    )]
+    #[error("the records do not decompress with {codec}: {reason}; compress them again or send them uncompressed")]
     BadCompression {
         /// Codec named by the header.
         codec: Codec,
@@ -139,9 +119,7 @@ pub enum BatchError {
         reason: String,
     },
     /// The records take more bytes than allowed when decompressed.
-    #[error(
-        "the records take more than {max} bytes when decompressed with {codec}: send smaller batches"
-    )]
+    #[error("the records take more than {max} bytes when decompressed with {codec}: send smaller batches")]
     DecompressedTooLarge {
         /// Codec named by the header.
         codec: Codec,
@@ -173,9 +151,7 @@ pub enum BatchError {
         reason: RecordError,
     },
     /// Bytes behind the last record.
-    #[error(
-        "{bytes} bytes follow the last of {count} records: the record count in the header is wrong"
-    )]
+    #[error("{bytes} bytes follow the last of {count} records: the record count in the header is wrong")]
     TrailingBytes {
         /// Bytes left.
         bytes: usize,
@@ -183,9 +159,7 @@ pub enum BatchError {
         count: u32,
     },
     /// The largest timestamp of the header is not that of the records.
-    #[error(
-        "record batch says its largest timestamp is {announced} ms, the records' is {actual} ms: set it to the largest"
-    )]
+    #[error("record batch says its largest timestamp is {announced} ms, the records' is {actual} ms: set it to the largest")]
     MaxTimestampMismatch {
         /// Milliseconds since the Unix epoch, according to the header.
         announced: i64,
@@ -223,9 +197,7 @@ pub enum RecordError {
         attributes: u8,
     },
     /// The offset delta does not follow from the record before it, or lies behind the batch's last.
-    #[error(
-        "offset delta is {found}, expected {expected} (at most {last}): number the records from 0"
-    )]
+    #[error("offset delta is {found}, expected {expected} (at most {last}): number the records from 0")]
     OffsetDelta {
         /// Delta found.
         found: i32,
@@ -254,9 +226,7 @@ pub enum RecordError {
         max: usize,
     },
     /// The value is too long.
-    #[error(
-        "the value has {bytes} bytes, allowed are {max}: send a smaller value or store it elsewhere and send a reference"
-    )]
+    #[error("the value has {bytes} bytes, allowed are {max}: send a smaller value or store it elsewhere and send a reference")]
     ValueTooLarge {
         /// Bytes of the value.
         bytes: usize,

@@ -64,25 +64,16 @@ impl ProducerStamp {
     /// The sequence number `count` records after `base_sequence`: after `i32::MAX` it starts again at 0.
     #[must_use]
     pub fn sequence_after(&self, count: u32) -> i32 {
-        let wrapped =
-            (i64::from(self.base_sequence) + i64::from(count)) % (i64::from(i32::MAX) + 1);
+        let wrapped = (i64::from(self.base_sequence) + i64::from(count)) % (i64::from(i32::MAX) + 1);
         wrapped as i32
     }
 
     /// Refuses negative numbers. The markers that end a transaction (`control`) take no place in the producer's sequence.
     pub(crate) fn check(&self, control: bool) -> Result<(), BatchError> {
-        let Self {
-            id,
-            epoch,
-            base_sequence,
-        } = *self;
+        let Self { id, epoch, base_sequence } = *self;
         let smallest_sequence = if control { -1 } else { 0 };
         if id < 0 || epoch < 0 || base_sequence < smallest_sequence {
-            return Err(BatchError::BadProducer {
-                id,
-                epoch,
-                base_sequence,
-            });
+            return Err(BatchError::BadProducer { id, epoch, base_sequence });
         }
         Ok(())
     }
@@ -128,10 +119,7 @@ impl BatchHeader {
     /// If the bytes are too few, the format version or the codec is unknown, reserved bits are set, or the fields
     /// contradict each other.
     pub fn parse(bytes: &[u8]) -> Result<Self, BatchError> {
-        let too_short = BatchError::TooShort {
-            needed: HEADER_BYTES,
-            actual: bytes.len(),
-        };
+        let too_short = BatchError::TooShort { needed: HEADER_BYTES, actual: bytes.len() };
         let mut fields = &bytes.first_chunk::<HEADER_BYTES>().ok_or(too_short)?[..];
         let base_offset = fields.get_i64();
         let batch_length = fields.get_i32();
@@ -152,11 +140,7 @@ impl BatchHeader {
         let (base_offset, last_offset_delta) = offsets(base_offset, last_offset_delta)?;
         let base_timestamp_ms = fields.get_i64();
         let max_timestamp_ms = fields.get_i64();
-        let producer = ProducerStamp {
-            id: fields.get_i64(),
-            epoch: fields.get_i16(),
-            base_sequence: fields.get_i32(),
-        };
+        let producer = ProducerStamp { id: fields.get_i64(), epoch: fields.get_i16(), base_sequence: fields.get_i32() };
         let producer = (producer.id != NO_PRODUCER_ID).then_some(producer);
         if let Some(stamp) = &producer {
             stamp.check(control)?;
@@ -169,11 +153,7 @@ impl BatchHeader {
             leader_epoch,
             crc,
             codec,
-            timestamp_type: if log_append_time {
-                TimestampType::LogAppendTime
-            } else {
-                TimestampType::CreateTime
-            },
+            timestamp_type: if log_append_time { TimestampType::LogAppendTime } else { TimestampType::CreateTime },
             transactional: attributes & TRANSACTIONAL_BIT != 0,
             control,
             last_offset_delta,
@@ -203,12 +183,7 @@ impl BatchHeader {
             return Err(BatchError::BatchFull { bytes });
         }
         let (header, body) =
-            batch
-                .split_first_chunk_mut::<HEADER_BYTES>()
-                .ok_or(BatchError::TooShort {
-                    needed: HEADER_BYTES,
-                    actual: bytes,
-                })?;
+            batch.split_first_chunk_mut::<HEADER_BYTES>().ok_or(BatchError::TooShort { needed: HEADER_BYTES, actual: bytes })?;
         let unsealed = self.encode();
         let covered = unsealed.get(CRC_COVERS_FROM..).unwrap_or_default();
         self.crc = crc32c::crc32c_append(crc32c::crc32c(covered), body);
@@ -220,20 +195,13 @@ impl BatchHeader {
     pub(crate) fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut attributes = u16::from(self.codec.code());
         for (set, bit) in [
-            (
-                self.timestamp_type == TimestampType::LogAppendTime,
-                LOG_APPEND_TIME_BIT,
-            ),
+            (self.timestamp_type == TimestampType::LogAppendTime, LOG_APPEND_TIME_BIT),
             (self.transactional, TRANSACTIONAL_BIT),
             (self.control, CONTROL_BIT),
         ] {
             attributes |= if set { bit } else { 0 };
         }
-        let producer = self.producer.unwrap_or(ProducerStamp {
-            id: NO_PRODUCER_ID,
-            epoch: -1,
-            base_sequence: -1,
-        });
+        let producer = self.producer.unwrap_or(ProducerStamp { id: NO_PRODUCER_ID, epoch: -1, base_sequence: -1 });
         let mut header = [0; HEADER_BYTES];
         let mut fields = &mut header[..];
         fields.put_u64(self.base_offset);
@@ -256,22 +224,14 @@ impl BatchHeader {
 /// Bytes of the whole batch, from its length field; `actual` is what is at hand.
 fn announced_bytes(batch_length: i32, actual: usize) -> Result<usize, BatchError> {
     let announced = i64::from(batch_length) + LENGTH_COUNTS_FROM as i64;
-    usize::try_from(announced)
-        .ok()
-        .filter(|bytes| *bytes >= HEADER_BYTES)
-        .ok_or(BatchError::LengthMismatch { announced, actual })
+    usize::try_from(announced).ok().filter(|bytes| *bytes >= HEADER_BYTES).ok_or(BatchError::LengthMismatch { announced, actual })
 }
 
 /// Both as unsigned numbers whose sum is an offset.
 fn offsets(base_offset: i64, last_offset_delta: i32) -> Result<(u64, u32), BatchError> {
-    let refused = BatchError::OffsetsOutOfRange {
-        base_offset,
-        last_offset_delta,
-    };
+    let refused = BatchError::OffsetsOutOfRange { base_offset, last_offset_delta };
     match (u64::try_from(base_offset), u32::try_from(last_offset_delta)) {
-        (Ok(base), Ok(delta)) if base_offset.checked_add(i64::from(delta)).is_some() => {
-            Ok((base, delta))
-        }
+        (Ok(base), Ok(delta)) if base_offset.checked_add(i64::from(delta)).is_some() => Ok((base, delta)),
         _ => Err(refused),
     }
 }
@@ -280,20 +240,13 @@ fn record_count(count: i32, last_offset_delta: u32) -> Result<u32, BatchError> {
     u32::try_from(count)
         .ok()
         .filter(|count| *count <= last_offset_delta + 1)
-        .ok_or(BatchError::CountOutOfRange {
-            count,
-            last_offset_delta: last_offset_delta as i32,
-        })
+        .ok_or(BatchError::CountOutOfRange { count, last_offset_delta: last_offset_delta as i32 })
 }
 
 /// A copy of `header` with base offset and leader epoch set, for a reader: send it, then the batch's bytes from
 /// [`HEADER_BYTES`] on. The checksum stays valid. `base_offset` is at most `i64::MAX`.
 #[must_use]
-pub fn stamped_header(
-    header: &[u8; HEADER_BYTES],
-    base_offset: u64,
-    leader_epoch: i32,
-) -> [u8; HEADER_BYTES] {
+pub fn stamped_header(header: &[u8; HEADER_BYTES], base_offset: u64, leader_epoch: i32) -> [u8; HEADER_BYTES] {
     let mut stamped = *header;
     let mut fields = &mut stamped[..];
     fields.put_u64(base_offset);
@@ -306,15 +259,8 @@ pub fn stamped_header(
 ///
 /// # Errors
 /// If there are fewer bytes than a header has.
-pub fn set_base_offset(
-    bytes: &mut [u8],
-    base_offset: u64,
-    leader_epoch: i32,
-) -> Result<(), BatchError> {
-    let too_short = BatchError::TooShort {
-        needed: HEADER_BYTES,
-        actual: bytes.len(),
-    };
+pub fn set_base_offset(bytes: &mut [u8], base_offset: u64, leader_epoch: i32) -> Result<(), BatchError> {
+    let too_short = BatchError::TooShort { needed: HEADER_BYTES, actual: bytes.len() };
     let header = bytes.first_chunk_mut::<HEADER_BYTES>().ok_or(too_short)?;
     *header = stamped_header(header, base_offset, leader_epoch);
     Ok(())
@@ -325,14 +271,8 @@ pub fn set_base_offset(
 ///
 /// # Errors
 /// If there are fewer bytes than a header has.
-pub fn with_base_offset(
-    bytes: Bytes,
-    base_offset: u64,
-    leader_epoch: i32,
-) -> Result<Bytes, BatchError> {
-    let mut owned = bytes
-        .try_into_mut()
-        .unwrap_or_else(|shared| shared.as_ref().into());
+pub fn with_base_offset(bytes: Bytes, base_offset: u64, leader_epoch: i32) -> Result<Bytes, BatchError> {
+    let mut owned = bytes.try_into_mut().unwrap_or_else(|shared| shared.as_ref().into());
     set_base_offset(&mut owned, base_offset, leader_epoch)?;
     Ok(owned.freeze())
 }

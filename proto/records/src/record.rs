@@ -89,11 +89,7 @@ impl<'a> Headers<'a> {
     /// Takes everything that is left of a record, checked.
     fn decode(rest: &mut &'a [u8]) -> Result<Self, RecordError> {
         let count = read_varint(rest)?;
-        let out_of_range = RecordError::LengthOutOfRange {
-            field: "header count",
-            length: count,
-            left: rest.len(),
-        };
+        let out_of_range = RecordError::LengthOutOfRange { field: "header count", length: count, left: rest.len() };
         // A header takes at least two bytes.
         if count < 0 || count as usize > rest.len() / 2 {
             return Err(out_of_range);
@@ -102,10 +98,7 @@ impl<'a> Headers<'a> {
         for _ in 0..count {
             decode_header(rest)?;
         }
-        Ok(Self {
-            count: count as u32,
-            encoded,
-        })
+        Ok(Self { count: count as u32, encoded })
     }
 }
 
@@ -113,10 +106,7 @@ impl RecordRef<'_> {
     /// The record as slices of `body`, which it must borrow from.
     fn to_record(self, body: &Bytes) -> Record {
         let share = |slice: Option<&[u8]>| slice.map(|slice| body.slice_ref(slice));
-        let headers = self.headers.iter().map(|header| Header {
-            key: header.key.to_owned(),
-            value: share(header.value),
-        });
+        let headers = self.headers.iter().map(|header| Header { key: header.key.to_owned(), value: share(header.value) });
         Record {
             offset_delta: self.offset_delta,
             timestamp_ms: self.timestamp_ms,
@@ -136,10 +126,7 @@ pub struct RecordRefs<'a> {
 
 impl<'a> RecordRefs<'a> {
     pub(crate) fn new(header: &BatchHeader, body: &'a [u8]) -> Self {
-        Self {
-            walk: Walk::new(header),
-            body,
-        }
+        Self { walk: Walk::new(header), body }
     }
 }
 
@@ -167,10 +154,7 @@ pub struct Records {
 
 impl Records {
     pub(crate) fn new(header: &BatchHeader, body: Bytes) -> Self {
-        Self {
-            walk: Walk::new(header),
-            body,
-        }
+        Self { walk: Walk::new(header), body }
     }
 }
 
@@ -228,10 +212,7 @@ impl Walk {
         let mut rest = body.get(self.position..).unwrap_or_default();
         if self.index == self.count {
             self.done = true;
-            let trailing = BatchError::TrailingBytes {
-                bytes: rest.len(),
-                count: self.count,
-            };
+            let trailing = BatchError::TrailingBytes { bytes: rest.len(), count: self.count };
             return (!rest.is_empty()).then_some(Err(trailing));
         }
         match self.decode(&mut rest) {
@@ -243,10 +224,7 @@ impl Walk {
             }
             Err(reason) => {
                 self.done = true;
-                Some(Err(BatchError::Record {
-                    index: self.index,
-                    reason,
-                }))
+                Some(Err(BatchError::Record { index: self.index, reason }))
             }
         }
     }
@@ -255,9 +233,7 @@ impl Walk {
     fn decode<'a>(&self, rest: &mut &'a [u8]) -> Result<RecordRef<'a>, RecordError> {
         let length = read_varint(rest)?;
         let mut record = take(rest, length, "the record")?;
-        let (&attributes, behind) = record
-            .split_first()
-            .ok_or(crate::varint::VarintError::Truncated)?;
+        let (&attributes, behind) = record.split_first().ok_or(crate::varint::VarintError::Truncated)?;
         record = behind;
         if attributes != 0 {
             return Err(RecordError::ReservedAttributes { attributes });
@@ -268,37 +244,23 @@ impl Walk {
         let value = take_nullable(&mut record, "the value")?;
         let headers = Headers::decode(&mut record)?;
         if !record.is_empty() {
-            return Err(RecordError::LongerThanContent {
-                bytes: record.len(),
-            });
+            return Err(RecordError::LongerThanContent { bytes: record.len() });
         }
         let timestamp_ms = match self.log_append_time_ms {
             Some(timestamp_ms) => timestamp_ms,
-            None => self.base_timestamp_ms.checked_add(delta_ms).ok_or(
-                RecordError::TimestampOverflow {
-                    base_ms: self.base_timestamp_ms,
-                    delta_ms,
-                },
-            )?,
+            None => self
+                .base_timestamp_ms
+                .checked_add(delta_ms)
+                .ok_or(RecordError::TimestampOverflow { base_ms: self.base_timestamp_ms, delta_ms })?,
         };
-        Ok(RecordRef {
-            offset_delta,
-            timestamp_ms,
-            key,
-            value,
-            headers,
-        })
+        Ok(RecordRef { offset_delta, timestamp_ms, key, value, headers })
     }
 
     #[inline]
     fn offset_delta(&self, found: i32) -> Result<u32, RecordError> {
         match u32::try_from(found) {
             Ok(delta) if delta >= self.next_delta && delta <= self.last_delta => Ok(delta),
-            _ => Err(RecordError::OffsetDelta {
-                found,
-                expected: self.next_delta,
-                last: self.last_delta,
-            }),
+            _ => Err(RecordError::OffsetDelta { found, expected: self.next_delta, last: self.last_delta }),
         }
     }
 
@@ -319,10 +281,7 @@ fn decode_header<'a>(rest: &mut &'a [u8]) -> Result<HeaderRef<'a>, RecordError> 
 
 /// Takes a length and that many bytes; -1 means null.
 #[inline]
-fn take_nullable<'a>(
-    rest: &mut &'a [u8],
-    field: &'static str,
-) -> Result<Option<&'a [u8]>, RecordError> {
+fn take_nullable<'a>(rest: &mut &'a [u8], field: &'static str) -> Result<Option<&'a [u8]>, RecordError> {
     match read_varint(rest)? {
         -1 => Ok(None),
         length => take(rest, length, field).map(Some),
@@ -330,19 +289,9 @@ fn take_nullable<'a>(
 }
 
 #[inline]
-fn take<'a>(
-    rest: &mut &'a [u8],
-    length: i32,
-    field: &'static str,
-) -> Result<&'a [u8], RecordError> {
-    let split = usize::try_from(length)
-        .ok()
-        .and_then(|length| rest.split_at_checked(length));
-    let (taken, behind) = split.ok_or(RecordError::LengthOutOfRange {
-        field,
-        length,
-        left: rest.len(),
-    })?;
+fn take<'a>(rest: &mut &'a [u8], length: i32, field: &'static str) -> Result<&'a [u8], RecordError> {
+    let split = usize::try_from(length).ok().and_then(|length| rest.split_at_checked(length));
+    let (taken, behind) = split.ok_or(RecordError::LengthOutOfRange { field, length, left: rest.len() })?;
     *rest = behind;
     Ok(taken)
 }

@@ -68,15 +68,9 @@ pub fn validate(bytes: &Bytes, limits: &Limits) -> Result<BatchSummary, BatchErr
         max_timestamp_ms = max_timestamp_ms.max(record.timestamp_ms);
     }
     if max_timestamp_ms != header.max_timestamp_ms {
-        return Err(BatchError::MaxTimestampMismatch {
-            announced: header.max_timestamp_ms,
-            actual: max_timestamp_ms,
-        });
+        return Err(BatchError::MaxTimestampMismatch { announced: header.max_timestamp_ms, actual: max_timestamp_ms });
     }
-    Ok(BatchSummary {
-        header,
-        decompressed_bytes: body.bytes().len(),
-    })
+    Ok(BatchSummary { header, decompressed_bytes: body.bytes().len() })
 }
 
 fn check_header(header: &BatchHeader, limits: &Limits) -> Result<(), BatchError> {
@@ -85,16 +79,10 @@ fn check_header(header: &BatchHeader, limits: &Limits) -> Result<(), BatchError>
         return Err(BatchError::NoRecords);
     }
     if count != header.offset_count() {
-        return Err(BatchError::OffsetGaps {
-            count,
-            last_offset_delta: header.last_offset_delta,
-        });
+        return Err(BatchError::OffsetGaps { count, last_offset_delta: header.last_offset_delta });
     }
     if count > limits.records_max {
-        return Err(BatchError::TooManyRecords {
-            count,
-            max: limits.records_max,
-        });
+        return Err(BatchError::TooManyRecords { count, max: limits.records_max });
     }
     if limits.internal_allowed {
         return Ok(());
@@ -116,22 +104,13 @@ fn check_record(record: &RecordRef<'_>, limits: &Limits) -> Result<(), RecordErr
     let bytes = |field: Option<&[u8]>| field.map_or(0, <[u8]>::len);
     let (key, value, headers) = (bytes(record.key), bytes(record.value), record.headers.len());
     if key > limits.key_bytes_max {
-        return Err(RecordError::KeyTooLarge {
-            bytes: key,
-            max: limits.key_bytes_max,
-        });
+        return Err(RecordError::KeyTooLarge { bytes: key, max: limits.key_bytes_max });
     }
     if value > limits.value_bytes_max {
-        return Err(RecordError::ValueTooLarge {
-            bytes: value,
-            max: limits.value_bytes_max,
-        });
+        return Err(RecordError::ValueTooLarge { bytes: value, max: limits.value_bytes_max });
     }
     if headers > limits.headers_max {
-        return Err(RecordError::TooManyHeaders {
-            count: headers,
-            max: limits.headers_max,
-        });
+        return Err(RecordError::TooManyHeaders { count: headers, max: limits.headers_max });
     }
     Ok(())
 }

@@ -123,10 +123,7 @@ mod tests {
             (64, vec![0x80, 0x01]),
             (i64::from(i32::MAX), vec![0xfe, 0xff, 0xff, 0xff, 0x0f]),
             (i64::from(i32::MIN), vec![0xff, 0xff, 0xff, 0xff, 0x0f]),
-            (
-                i64::MIN,
-                vec![0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01],
-            ),
+            (i64::MIN, vec![0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01]),
         ] {
             assert_eq!(encoded(value), bytes, "{value}");
         }
@@ -135,10 +132,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_or_end_is_refused() {
         let too_long = |bits| Err(VarintError::TooLong { bits });
-        assert_eq!(
-            read_varint(&mut &[0xff, 0xff, 0xff, 0xff, 0x1f][..]),
-            too_long(32).map(|()| 0)
-        );
+        assert_eq!(read_varint(&mut &[0xff, 0xff, 0xff, 0xff, 0x1f][..]), too_long(32).map(|()| 0));
         assert_eq!(read_varint(&mut &[0x80; 6][..]), too_long(32).map(|()| 0));
         assert_eq!(
             read_varlong(&mut &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02][..]),

@@ -3,10 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use bytes::Bytes;
-use flotilla_records::{
-    Batch, BatchBuilder, BatchHeader, Codec, HEADER_BYTES, Limits, ProducerStamp, TimestampType,
-    validate,
-};
+use flotilla_records::{Batch, BatchBuilder, BatchHeader, Codec, HEADER_BYTES, Limits, ProducerStamp, TimestampType, validate};
 
 const GOLDEN: &str = "
     00 00 00 00 00 00 00 00   base offset 0
@@ -51,43 +48,21 @@ const GOLDEN: &str = "
     08 6e 61 6d 65 06 c3 a4 21    name = 0xc3a421
 ";
 
-const PRODUCER: ProducerStamp = ProducerStamp {
-    id: 7,
-    epoch: 1,
-    base_sequence: 42,
-};
+const PRODUCER: ProducerStamp = ProducerStamp { id: 7, epoch: 1, base_sequence: 42 };
 const BASE_MS: i64 = 1_700_000_000_000;
 
 fn golden() -> Vec<u8> {
     // The hex pairs at the start of each line; a comment is set off by at least two spaces.
-    let columns = GOLDEN
-        .lines()
-        .filter_map(|line| line.trim_start().split("  ").next());
+    let columns = GOLDEN.lines().filter_map(|line| line.trim_start().split("  ").next());
     let pairs = columns.flat_map(str::split_whitespace);
-    pairs
-        .map(|pair| u8::from_str_radix(pair, 16).expect("hex pair"))
-        .collect()
+    pairs.map(|pair| u8::from_str_radix(pair, 16).expect("hex pair")).collect()
 }
 
 fn built() -> Bytes {
     let mut builder = BatchBuilder::new();
-    builder
-        .add(
-            BASE_MS,
-            Some(b"k"),
-            Some(b"one"),
-            [("a", Some(&b"1"[..])), ("a", None)],
-        )
-        .unwrap();
+    builder.add(BASE_MS, Some(b"k"), Some(b"one"), [("a", Some(&b"1"[..])), ("a", None)]).unwrap();
     builder.add(BASE_MS + 5, None, Some(b"v"), []).unwrap();
-    builder
-        .add(
-            BASE_MS - 3,
-            Some(b""),
-            None,
-            [("name", Some(&b"\xc3\xa4!"[..]))],
-        )
-        .unwrap();
+    builder.add(BASE_MS - 3, Some(b""), None, [("name", Some(&b"\xc3\xa4!"[..]))]).unwrap();
     builder.finish(Codec::None, Some(PRODUCER)).unwrap()
 }
 
@@ -102,58 +77,23 @@ fn the_golden_bytes_are_valid_and_read_back() {
     let summary = validate(&bytes, &Limits::default()).unwrap();
     assert_eq!(summary.decompressed_bytes, bytes.len() - HEADER_BYTES);
     let header = summary.header;
-    assert_eq!(
-        (header.base_offset, header.leader_epoch, header.batch_bytes),
-        (0, -1, bytes.len())
-    );
-    assert_eq!(
-        (header.codec, header.timestamp_type),
-        (Codec::None, TimestampType::CreateTime)
-    );
+    assert_eq!((header.base_offset, header.leader_epoch, header.batch_bytes), (0, -1, bytes.len()));
+    assert_eq!((header.codec, header.timestamp_type), (Codec::None, TimestampType::CreateTime));
     assert_eq!((header.transactional, header.control), (false, false));
-    assert_eq!(
-        (
-            header.last_offset_delta,
-            header.offset_count(),
-            header.record_count
-        ),
-        (2, 3, 3)
-    );
-    assert_eq!(
-        (header.base_timestamp_ms, header.max_timestamp_ms),
-        (BASE_MS, BASE_MS + 5)
-    );
+    assert_eq!((header.last_offset_delta, header.offset_count(), header.record_count), (2, 3, 3));
+    assert_eq!((header.base_timestamp_ms, header.max_timestamp_ms), (BASE_MS, BASE_MS + 5));
     assert_eq!(header.producer, Some(PRODUCER));
 
     let body = Batch::parse(bytes).unwrap().body(1 << 20).unwrap();
     let records: Vec<_> = body.records().map(Result::unwrap).collect();
-    let timestamps: Vec<_> = records
-        .iter()
-        .map(|record| record.timestamp_ms - BASE_MS)
-        .collect();
+    let timestamps: Vec<_> = records.iter().map(|record| record.timestamp_ms - BASE_MS).collect();
     assert_eq!(timestamps, [0, 5, -3]);
-    assert_eq!(
-        (records[0].key.as_deref(), records[0].value.as_deref()),
-        (Some(&b"k"[..]), Some(&b"one"[..]))
-    );
-    assert_eq!(
-        (records[1].key.as_deref(), records[1].value.as_deref()),
-        (None, Some(&b"v"[..]))
-    );
-    assert_eq!(
-        (records[2].key.as_deref(), records[2].value.as_deref()),
-        (Some(&b""[..]), None)
-    );
-    let headers: Vec<_> = records[0]
-        .headers
-        .iter()
-        .map(|h| (h.key.as_str(), h.value.as_deref()))
-        .collect();
+    assert_eq!((records[0].key.as_deref(), records[0].value.as_deref()), (Some(&b"k"[..]), Some(&b"one"[..])));
+    assert_eq!((records[1].key.as_deref(), records[1].value.as_deref()), (None, Some(&b"v"[..])));
+    assert_eq!((records[2].key.as_deref(), records[2].value.as_deref()), (Some(&b""[..]), None));
+    let headers: Vec<_> = records[0].headers.iter().map(|h| (h.key.as_str(), h.value.as_deref())).collect();
     assert_eq!(headers, [("a", Some(&b"1"[..])), ("a", None)]);
-    assert_eq!(
-        records[2].headers[0].value.as_deref(),
-        Some(&b"\xc3\xa4!"[..])
-    );
+    assert_eq!(records[2].headers[0].value.as_deref(), Some(&b"\xc3\xa4!"[..]));
 }
 
 #[test]

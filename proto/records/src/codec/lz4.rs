@@ -17,9 +17,7 @@ const DICTIONARY_ID: u8 = 1;
 const STORED_BIT: u32 = 1 << 31;
 
 pub(super) fn compress(plain: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
-    let info = FrameInfo::new()
-        .block_size(BlockSize::Max64KB)
-        .block_mode(BlockMode::Independent);
+    let info = FrameInfo::new().block_size(BlockSize::Max64KB).block_mode(BlockMode::Independent);
     let mut encoder = FrameEncoder::with_frame_info(info, out);
     encoder.write_all(plain)?;
     encoder.finish()?;
@@ -31,11 +29,7 @@ pub(super) fn decompress(compressed: &[u8], out: &mut Capped) -> Result<(), Deco
     let mut decoder = FrameDecoder::new(compressed);
     out.fill_from(&mut decoder)?;
     // It takes an empty block for the end, too.
-    if decoder.get_ref().is_empty() {
-        Ok(())
-    } else {
-        Err(malformed("goes on behind the end of its frame"))
-    }
+    if decoder.get_ref().is_empty() { Ok(()) } else { Err(malformed("goes on behind the end of its frame")) }
 }
 
 /// Walks the block lengths of the frame to its end mark. The decoder would take a frame that is cut between two blocks
@@ -49,20 +43,13 @@ fn check_shape(frame: &[u8]) -> Result<(), DecompressError> {
         return Err(malformed("ends inside the frame header"));
     };
     if flags & INDEPENDENT_BLOCKS == 0 || flags & DICTIONARY_ID != 0 {
-        return Err(malformed(
-            "uses linked blocks or a dictionary, write independent blocks without one",
-        ));
+        return Err(malformed("uses linked blocks or a dictionary, write independent blocks without one"));
     }
     let header_checksum = 1;
-    skip(
-        &mut rest,
-        header_checksum + if flags & CONTENT_SIZE != 0 { 8 } else { 0 },
-    )?;
+    skip(&mut rest, header_checksum + if flags & CONTENT_SIZE != 0 { 8 } else { 0 })?;
     let block_checksum = if flags & BLOCK_CHECKSUMS != 0 { 4 } else { 0 };
     loop {
-        let length = rest
-            .try_get_u32_le()
-            .map_err(|_| malformed("ends before the end mark"))?;
+        let length = rest.try_get_u32_le().map_err(|_| malformed("ends before the end mark"))?;
         if length == 0 {
             return Ok(());
         }
@@ -71,9 +58,7 @@ fn check_shape(frame: &[u8]) -> Result<(), DecompressError> {
 }
 
 fn skip(rest: &mut &[u8], bytes: usize) -> Result<(), DecompressError> {
-    *rest = rest
-        .get(bytes..)
-        .ok_or_else(|| malformed("ends inside a block"))?;
+    *rest = rest.get(bytes..).ok_or_else(|| malformed("ends inside a block"))?;
     Ok(())
 }
 

@@ -47,10 +47,7 @@ impl Codec {
     /// # Errors
     /// If there is none.
     pub fn from_code(code: u8) -> Result<Self, BatchError> {
-        Self::ALL
-            .into_iter()
-            .find(|codec| codec.code() == code)
-            .ok_or(BatchError::UnknownCodec { code })
+        Self::ALL.into_iter().find(|codec| codec.code() == code).ok_or(BatchError::UnknownCodec { code })
     }
 
     /// The name in configuration and on the command line.
@@ -73,59 +70,37 @@ impl Codec {
                 Ok(())
             }
             Self::Gzip => {
-                let mut encoder =
-                    flate2::bufread::GzEncoder::new(plain, flate2::Compression::new(GZIP_LEVEL));
+                let mut encoder = flate2::bufread::GzEncoder::new(plain, flate2::Compression::new(GZIP_LEVEL));
                 encoder.read_to_end(out).map(drop)
             }
             Self::Snappy => snappy::compress(plain, out),
             Self::Lz4 => lz4::compress(plain, out),
-            Self::Zstd => {
-                zstd::bulk::compress(plain, ZSTD_LEVEL).map(|compressed| out.extend(compressed))
-            }
+            Self::Zstd => zstd::bulk::compress(plain, ZSTD_LEVEL).map(|compressed| out.extend(compressed)),
         };
-        done.map_err(|error| BatchError::CompressFailed {
-            codec: self,
-            reason: error.to_string(),
-        })
+        done.map_err(|error| BatchError::CompressFailed { codec: self, reason: error.to_string() })
     }
 
     /// `compressed`, decompressed; at most `bytes_max` bytes.
-    pub(crate) fn decompress(
-        self,
-        compressed: &[u8],
-        bytes_max: usize,
-    ) -> Result<Vec<u8>, BatchError> {
-        let mut out = Capped {
-            plain: Vec::new(),
-            bytes_max,
-        };
+    pub(crate) fn decompress(self, compressed: &[u8], bytes_max: usize) -> Result<Vec<u8>, BatchError> {
+        let mut out = Capped { plain: Vec::new(), bytes_max };
         let done = match self {
             Self::None => out.extend(compressed),
             Self::Gzip => out.fill_from(flate2::bufread::MultiGzDecoder::new(compressed)),
             Self::Snappy => snappy::decompress(compressed, &mut out),
             Self::Lz4 => lz4::decompress(compressed, &mut out),
-            Self::Zstd => zstd_decoder(compressed, bytes_max)
-                .map_err(DecompressError::from)
-                .and_then(|decoder| out.fill_from(decoder)),
+            Self::Zstd => {
+                zstd_decoder(compressed, bytes_max).map_err(DecompressError::from).and_then(|decoder| out.fill_from(decoder))
+            }
         };
         match done {
             Ok(()) => Ok(out.plain),
-            Err(DecompressError::TooLarge) => Err(BatchError::DecompressedTooLarge {
-                codec: self,
-                max: bytes_max,
-            }),
-            Err(DecompressError::Malformed(reason)) => Err(BatchError::BadCompression {
-                codec: self,
-                reason,
-            }),
+            Err(DecompressError::TooLarge) => Err(BatchError::DecompressedTooLarge { codec: self, max: bytes_max }),
+            Err(DecompressError::Malformed(reason)) => Err(BatchError::BadCompression { codec: self, reason }),
         }
     }
 }
 
-fn zstd_decoder(
-    compressed: &[u8],
-    bytes_max: usize,
-) -> io::Result<zstd::stream::read::Decoder<'static, &[u8]>> {
+fn zstd_decoder(compressed: &[u8], bytes_max: usize) -> io::Result<zstd::stream::read::Decoder<'static, &[u8]>> {
     let mut decoder = zstd::stream::read::Decoder::with_buffer(compressed)?;
     let cap_log = usize::BITS - bytes_max.saturating_sub(1).leading_zeros();
     decoder.window_log_max(cap_log.clamp(ZSTD_WINDOW_LOG_MIN, ZSTD_WINDOW_LOG_MAX))?;
@@ -191,9 +166,6 @@ impl FromStr for Codec {
     type Err = UnknownCodecName;
 
     fn from_str(name: &str) -> Result<Self, UnknownCodecName> {
-        Self::ALL
-            .into_iter()
-            .find(|codec| codec.name() == name)
-            .ok_or_else(|| UnknownCodecName(name.to_owned()))
+        Self::ALL.into_iter().find(|codec| codec.name() == name).ok_or_else(|| UnknownCodecName(name.to_owned()))
     }
 }

@@ -35,23 +35,15 @@ pub(super) fn decompress(compressed: &[u8], out: &mut Capped) -> Result<(), Deco
     let Some(framed) = compressed.strip_prefix(XERIAL_MAGIC) else {
         return block(compressed, out);
     };
-    let (mut versions, mut blocks) = framed
-        .split_at_checked(8)
-        .ok_or_else(|| malformed("ends inside its header"))?;
+    let (mut versions, mut blocks) = framed.split_at_checked(8).ok_or_else(|| malformed("ends inside its header"))?;
     let (_version, compatible) = (versions.get_u32(), versions.get_u32());
     if compatible != XERIAL_VERSION {
-        return Err(DecompressError::Malformed(format!(
-            "framing version {compatible} is unknown, 1 is known"
-        )));
+        return Err(DecompressError::Malformed(format!("framing version {compatible} is unknown, 1 is known")));
     }
     while !blocks.is_empty() {
-        let (length, rest) = blocks
-            .split_first_chunk::<4>()
-            .ok_or_else(|| malformed("ends inside a block length"))?;
+        let (length, rest) = blocks.split_first_chunk::<4>().ok_or_else(|| malformed("ends inside a block length"))?;
         let length = u32::from_be_bytes(*length) as usize;
-        let (compressed_block, rest) = rest
-            .split_at_checked(length)
-            .ok_or_else(|| malformed("ends inside a block"))?;
+        let (compressed_block, rest) = rest.split_at_checked(length).ok_or_else(|| malformed("ends inside a block"))?;
         block(compressed_block, out)?;
         blocks = rest;
     }
@@ -70,9 +62,7 @@ fn block(compressed: &[u8], out: &mut Capped) -> Result<(), DecompressError> {
     let start = out.plain.len();
     out.plain.resize(start + length, 0);
     let target = out.plain.get_mut(start..).unwrap_or_default();
-    snap::raw::Decoder::new()
-        .decompress(compressed, target)
-        .map_err(io::Error::from)?;
+    snap::raw::Decoder::new().decompress(compressed, target).map_err(io::Error::from)?;
     Ok(())
 }
 
