@@ -1,1 +1,50 @@
-//! Placeholder.
+//! The broker as plain Rust: produce, fetch, groups, topics and cluster over Raft groups and deterministic machines.
+//!
+//! Wire types stop at the edge of the server; openraft stays inside flotilla-raft. This crate is where raft and
+//! machines meet ([`hosts`]), and what any front end (gRPC today) is built on.
+
+mod broker;
+mod cluster;
+mod error;
+mod fetch;
+mod groups;
+mod hosts;
+mod open;
+mod partition;
+mod produce;
+mod producer_ids;
+mod reader;
+mod reconcile;
+mod retention;
+mod topics;
+
+pub use broker::{Broker, BrokerStats};
+pub use cluster::{ClusterDescription, NodeDescription};
+pub use error::{
+    CommitError, CommittedError, FetchError, InitProducerError, NotServing, OpenError, ProduceError, TopicError, TopicMissing,
+};
+pub use fetch::{Fetched, FetchedBatch, FetchedRecord, PartitionOffset, Position, Stop};
+pub use flotilla_machines::controller::{Image, Topic, TopicConfig};
+pub use flotilla_raft::failure::Failure;
+pub use flotilla_raft::journal::JournalOptions;
+pub use flotilla_raft::segments::SegmentOptions;
+pub use flotilla_records::{Codec, Header, ProducerStamp, TimestampType};
+pub use groups::{Commit, CommittedOffset};
+pub use open::BrokerOptions;
+pub use partition::Ends;
+pub use produce::{Payload, Produce, ProduceLimits, Produced, ProducedRecord, Submitted};
+pub use reader::PartitionReader;
+pub use topics::{ConfigChange, CreateTopic, CreatedTopic, PartitionDescription, TopicDescription};
+
+/// A record as a client sends it: plain, not yet part of a batch.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NewRecord {
+    /// Chooses the partition where none is given.
+    pub key: Option<bytes::Bytes>,
+    /// Absent is a tombstone.
+    pub value: Option<bytes::Bytes>,
+    /// In order; names may repeat.
+    pub headers: Vec<Header>,
+    /// Milliseconds since the Unix epoch; the server's time where absent.
+    pub timestamp_ms: Option<i64>,
+}

@@ -1,0 +1,207 @@
+//! The broker's handle: what it holds together, and the look-ups that every operation shares.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use flotilla_machines::controller::{ControllerOutcome, Image, Topic, command_payload};
+use flotilla_machines::item;
+use flotilla_proto::internal::v1::controller_command::Command;
+use flotilla_raft::failure::Failure;
+use flotilla_raft::group::Group;
+use flotilla_raft::registry::Registry;
+use flotilla_raft::types::Item;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::error::{Failed, FetchError, NotServing, TopicMissing};
+use crate::open::BrokerOptions;
+use crate::partition::Partition;
+use crate::produce::{ProduceLimits, Sticky};
+use crate::producer_ids::ProducerIds;
+
+/// How long an administrative request waits for new partitions to be ready.
+pub(crate) const HOSTING_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A node's broker. Cheap to clone; all clones are the same broker.
+#[derive(Clone)]
+pub struct Broker {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) options: BrokerOptions,
+    pub(crate) cluster_id: String,
+    pub(crate) registry: Registry,
+    pub(crate) controller: Group,
+    pub(crate) image: watch::Receiver<Arc<Image>>,
+    /// By Raft group: what this node hosts, or why it cannot.
+    pub(crate) hosted: ArcSwap<BTreeMap<u64, Hosted>>,
+    /// Version of the image up to which `hosted` is complete.
+    pub(crate) reconciled: watch::Sender<u64>,
+    pub(crate) producer_ids: ProducerIds,
+    pub(crate) sticky: Sticky,
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+}
+
+/// A partition that this node should host.
+#[derive(Clone)]
+pub(crate) enum Hosted {
+    Running(Arc<Partition>),
+    /// Its data is damaged, or it could not be started; in words.
+    Down(String),
+}
+
+/// Figures of a running broker, for metrics.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct BrokerStats {
+    /// Topics of the cluster.
+    pub topics: usize,
+    /// Partitions that this node hosts.
+    pub partitions: usize,
+    /// Partitions that this node should host, but cannot.
+    pub partitions_down: usize,
+}
+
+impl Broker {
+    /// The flag that says that storage failed; see [`Failure`].
+    #[must_use]
+    pub fn failure(&self) -> &Failure {
+        self.inner.registry.failure()
+    }
+
+    /// The metadata as of what is applied here.
+    #[must_use]
+    pub fn image(&self) -> Arc<Image> {
+        self.inner.image.borrow().clone()
+    }
+
+    /// What is checked of a batch, besides the topic's own limit.
+    #[must_use]
+    pub fn produce_limits(&self) -> ProduceLimits {
+        self.inner.options.produce
+    }
+
+    /// How far a compressed batch may expand when it is decoded, in bytes.
+    #[must_use]
+    pub fn decompressed_bytes_max(&self) -> usize {
+        self.inner.options.produce.decompressed_bytes_max
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn node_id(&self) -> u64 {
+        self.inner.options.node_id
+    }
+
+    /// UUID of the cluster, 36 characters.
+    #[must_use]
+    pub fn cluster_id(&self) -> &str {
+        &self.inner.cluster_id
+    }
+
+    /// Figures for metrics.
+    #[must_use]
+    pub fn stats(&self) -> BrokerStats {
+        let hosted = self.inner.hosted.load();
+        let down = hosted.values().filter(|hosted| matches!(hosted, Hosted::Down(_))).count();
+        BrokerStats { topics: self.image().topics().len(), partitions: hosted.len() - down, partitions_down: down }
+    }
+
+    pub(crate) fn controller_leader(&self) -> Option<u64> {
+        self.inner.controller.leader()
+    }
+
+    pub(crate) fn sticky(&self) -> &Sticky {
+        &self.inner.sticky
+    }
+
+    pub(crate) fn producer_ids(&self) -> &ProducerIds {
+        &self.inner.producer_ids
+    }
+
+    /// The partition, if this node can serve it.
+    pub(crate) fn partition(&self, topic: &Topic, number: u32) -> Result<Arc<Partition>, PartitionError> {
+        let layout = topic.partitions.get(number as usize).ok_or_else(|| TopicMissing::UnknownPartition {
+            topic: topic.name.to_string(),
+            partition: number,
+            partition_count: u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX),
+        })?;
+        let what = || format!("partition {number} of topic {:?}", topic.name);
+        match self.inner.hosted.load().get(&layout.group_id) {
+            Some(Hosted::Running(partition)) => Ok(partition.clone()),
+            Some(Hosted::Down(reason)) => Err(NotServing::Damaged { what: what(), reason: reason.clone() }.into()),
+            None => Err(NotServing::NotReady { what: what() }.into()),
+        }
+    }
+
+    /// Proposes a command to the controller and waits for its outcome.
+    pub(crate) async fn control(&self, command: Command) -> Result<ControllerOutcome, Failed> {
+        propose(&self.inner.controller, command, self.failure()).await
+    }
+
+    /// Waits until this node hosts its partitions of `topic`, each with a leader.
+    pub(crate) async fn reconciled(&self, topic: &Topic) -> Result<(), NotServing> {
+        let what = || format!("topic {:?}", topic.name);
+        let version = self.image().version();
+        let mut reconciled = self.inner.reconciled.subscribe();
+        let waited = tokio::time::timeout(HOSTING_PATIENCE, reconciled.wait_for(|done| *done >= version)).await;
+        if !matches!(waited, Ok(Ok(_))) {
+            return Err(NotServing::NotReady { what: what() });
+        }
+        Ok(())
+    }
+}
+
+/// Proposes a controller command; used before there is a broker, too.
+pub(crate) async fn propose(controller: &Group, command: Command, failure: &Failure) -> Result<ControllerOutcome, Failed> {
+    let item = Item { kind: item::COMMAND, payload: command_payload(command) };
+    let outcome = controller.propose(item).await;
+    let outcome = outcome.map_err(|error| Failed::of(error, || "the controller".into(), failure.get()))?;
+    match outcome.downcast::<ControllerOutcome>() {
+        Ok(outcome) => Ok(*outcome),
+        Err(_) => Err(Failed::Unknown { reason: "the controller answered something else: report this as a defect".into() }),
+    }
+}
+
+/// Why a partition is not at hand.
+pub(crate) enum PartitionError {
+    Missing(TopicMissing),
+    NotServing(NotServing),
+}
+
+impl From<TopicMissing> for PartitionError {
+    fn from(error: TopicMissing) -> Self {
+        Self::Missing(error)
+    }
+}
+
+impl From<NotServing> for PartitionError {
+    fn from(error: NotServing) -> Self {
+        Self::NotServing(error)
+    }
+}
+
+macro_rules! from_partition_error {
+    ($($error:ty),*) => {$(
+        impl From<PartitionError> for $error {
+            fn from(error: PartitionError) -> Self {
+                match error {
+                    PartitionError::Missing(missing) => missing.into(),
+                    PartitionError::NotServing(not_serving) => not_serving.into(),
+                }
+            }
+        }
+    )*};
+}
+
+from_partition_error!(
+    FetchError,
+    crate::error::ProduceError,
+    crate::error::CommitError,
+    crate::error::CommittedError,
+    crate::error::TopicError
+);

@@ -1,0 +1,299 @@
+//! One error for each operation. The server maps them to the wire in one file of its own.
+
+use std::io;
+
+use flotilla_machines::controller::ControllerRefusal;
+use flotilla_machines::partition::PartitionRefusal;
+use flotilla_raft::group::{ProposeError, ReadError};
+use flotilla_records::BatchError;
+
+/// Why the broker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The data directory.
+    #[error(transparent)]
+    DataDir(#[from] flotilla_raft::data_dir::DataDirError),
+    /// Journal, segments or state.
+    #[error(transparent)]
+    Storage(#[from] flotilla_raft::registry::OpenError),
+    /// The controller's group.
+    #[error("the controller did not start: {0}")]
+    Controller(String),
+    /// Anything else from the system.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Why a partition (or the controller) cannot serve at the moment, whatever the request.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum NotServing {
+    /// Another node leads it.
+    #[error("this node does not lead {what}: send the request to its leader")]
+    NotLeader {
+        /// Partition or controller, in words.
+        what: String,
+        /// The leader's node id and address, if known.
+        leader: Option<(u64, String)>,
+    },
+    /// It has no leader, or has just started.
+    #[error("{what} is not ready yet: retry in a moment")]
+    NotReady {
+        /// Partition or controller, in words.
+        what: String,
+    },
+    /// Stored data is damaged; nothing of it is served.
+    #[error("{what} is down: {reason}")]
+    Damaged {
+        /// Partition, in words.
+        what: String,
+        /// File, range, and what is wrong there.
+        reason: String,
+    },
+    /// A write or sync failed; nothing is acknowledged until the storage is opened again.
+    #[error("this node's storage failed: {reason}")]
+    StorageFailed {
+        /// What failed.
+        reason: String,
+    },
+    /// The node is closing.
+    #[error("this node is shutting down: send the request to another one, or retry")]
+    ShuttingDown,
+}
+
+/// The topic or partition asked for is not there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TopicMissing {
+    /// No such topic.
+    #[error("topic {topic:?} does not exist: create it, or check its name")]
+    UnknownTopic {
+        /// Its name.
+        topic: String,
+    },
+    /// No such partition.
+    #[error("topic {topic:?} has partitions 0 to {last}, not {partition}", last = partition_count - 1)]
+    UnknownPartition {
+        /// Its topic.
+        topic: String,
+        /// The partition asked for.
+        partition: u32,
+        /// How many there are; at least 1.
+        partition_count: u32,
+    },
+}
+
+/// Why records were not acknowledged.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ProduceError {
+    /// See [`TopicMissing`].
+    #[error(transparent)]
+    Missing(#[from] TopicMissing),
+    /// See [`NotServing`].
+    #[error(transparent)]
+    NotServing(#[from] NotServing),
+    /// The records do not make a valid batch, or the batch is not one.
+    #[error("the record batch is refused: {0}")]
+    InvalidBatch(#[from] BatchError),
+    /// Larger than the topic allows.
+    #[error("the record batch has {bytes} bytes, topic {topic:?} accepts {bytes_max}: send smaller batches, or raise batch_bytes_max")]
+    BatchTooLarge {
+        /// The topic.
+        topic: String,
+        /// Size of the batch.
+        bytes: usize,
+        /// What the topic accepts.
+        bytes_max: u64,
+    },
+    /// No records in the request.
+    #[error("the request has no records: send at least one")]
+    Empty,
+    /// An encoded batch says nothing about keys.
+    #[error("an encoded batch needs a partition: topic {topic:?} has {partition_count}")]
+    PartitionRequired {
+        /// The topic.
+        topic: String,
+        /// How many partitions it has.
+        partition_count: u32,
+    },
+    /// One producer sequence cannot cover several partitions.
+    #[error("an idempotent request must go to one partition, its records belong to several: name the partition, or send a request for each")]
+    SeveralPartitions,
+    /// The partition refused it: sequence, fence, offsets.
+    #[error(transparent)]
+    Refused(#[from] PartitionRefusal),
+    /// It may or may not have been appended.
+    #[error("whether the records were appended is unknown: {reason}; an idempotent producer may retry safely")]
+    Unknown {
+        /// What happened.
+        reason: String,
+    },
+}
+
+/// Why nothing could be read.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// See [`TopicMissing`].
+    #[error(transparent)]
+    Missing(#[from] TopicMissing),
+    /// See [`NotServing`].
+    #[error(transparent)]
+    NotServing(#[from] NotServing),
+    /// The position is not in the log.
+    #[error("offset {offset} is out of range: the partition holds {log_start_offset} to {high_watermark}; start from earliest or latest")]
+    OffsetOutOfRange {
+        /// Asked for.
+        offset: u64,
+        /// First offset that is still there.
+        log_start_offset: u64,
+        /// One behind the last.
+        high_watermark: u64,
+    },
+    /// A stored batch does not decode. It was valid when it was accepted.
+    #[error("the record batch at offset {offset} cannot be decoded: {reason}")]
+    Corrupt {
+        /// Offset of its first record.
+        offset: u64,
+        /// What is wrong.
+        reason: BatchError,
+    },
+    /// The disk failed, or holds damaged data in this range.
+    #[error("reading failed: {0}")]
+    Read(String),
+}
+
+/// Why an offset was not committed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// See [`TopicMissing`].
+    #[error(transparent)]
+    Missing(#[from] TopicMissing),
+    /// See [`NotServing`].
+    #[error(transparent)]
+    NotServing(#[from] NotServing),
+    /// The partition refused it: fence, range, names.
+    #[error(transparent)]
+    Refused(#[from] PartitionRefusal),
+    /// It may or may not have been committed.
+    #[error("whether the offset was committed is unknown: {reason}; commit it again")]
+    Unknown {
+        /// What happened.
+        reason: String,
+    },
+}
+
+/// Why committed offsets could not be told.
+#[derive(Debug, thiserror::Error)]
+pub enum CommittedError {
+    /// See [`TopicMissing`].
+    #[error(transparent)]
+    Missing(#[from] TopicMissing),
+    /// See [`NotServing`].
+    #[error(transparent)]
+    NotServing(#[from] NotServing),
+    /// Not a name for a group.
+    #[error("group name {name:?} is invalid: {why}")]
+    InvalidGroup {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        why: flotilla_machines::name::NameError,
+    },
+}
+
+/// Why a topic was not created, changed or described.
+#[derive(Debug, thiserror::Error)]
+pub enum TopicError {
+    /// See [`TopicMissing`].
+    #[error(transparent)]
+    Missing(#[from] TopicMissing),
+    /// See [`NotServing`].
+    #[error(transparent)]
+    NotServing(#[from] NotServing),
+    /// The controller refused it.
+    #[error(transparent)]
+    Refused(#[from] ControllerRefusal),
+    /// A partition refused it.
+    #[error(transparent)]
+    PartitionRefused(#[from] PartitionRefusal),
+    /// More replicas than nodes.
+    #[error("replication factor {replication_factor} needs as many nodes, the cluster has {node_count}: use a smaller one, or add nodes")]
+    TooFewNodes {
+        /// Asked for.
+        replication_factor: u32,
+        /// Nodes there are.
+        node_count: usize,
+    },
+    /// It may or may not have happened.
+    #[error("whether the change was made is unknown: {reason}; describe the topic to find out")]
+    Unknown {
+        /// What happened.
+        reason: String,
+    },
+}
+
+/// Why there is no producer id.
+#[derive(Debug, thiserror::Error)]
+pub enum InitProducerError {
+    /// See [`NotServing`].
+    #[error(transparent)]
+    NotServing(#[from] NotServing),
+    /// The controller refused it.
+    #[error(transparent)]
+    Refused(#[from] ControllerRefusal),
+}
+
+/// What a failed proposal means: not appended (so it may be sent again as it is), or unknown.
+pub(crate) enum Failed {
+    NotServing(NotServing),
+    Unknown { reason: String },
+}
+
+impl Failed {
+    pub(crate) fn of(error: ProposeError, what: impl FnOnce() -> String, storage: Option<String>) -> Self {
+        match error {
+            ProposeError::NotLeader { leader, .. } => {
+                let leader = leader.map(|node| (node, String::new()));
+                Self::NotServing(NotServing::NotLeader { what: what(), leader })
+            }
+            ProposeError::Stopped { .. } => Self::NotServing(match storage {
+                Some(reason) => NotServing::StorageFailed { reason },
+                None => NotServing::ShuttingDown,
+            }),
+            ProposeError::Unknown { reason, .. } => Self::Unknown { reason: storage.unwrap_or(reason) },
+        }
+    }
+}
+
+/// Implements `From<Failed>` for an error with the variants `NotServing` and `Unknown { reason }`.
+macro_rules! from_failed {
+    ($($error:ident),*) => {$(
+        impl From<Failed> for $error {
+            fn from(failed: Failed) -> Self {
+                match failed {
+                    Failed::NotServing(not_serving) => Self::NotServing(not_serving),
+                    Failed::Unknown { reason } => Self::Unknown { reason },
+                }
+            }
+        }
+    )*};
+}
+
+from_failed!(ProduceError, CommitError, TopicError);
+
+impl From<Failed> for InitProducerError {
+    /// An unknown outcome costs nothing here: a block of ids may stay unused.
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::NotServing(not_serving) => Self::NotServing(not_serving),
+            Failed::Unknown { .. } => Self::NotServing(NotServing::NotReady { what: "the controller".into() }),
+        }
+    }
+}
+
+pub(crate) fn not_leader(error: ReadError, what: impl FnOnce() -> String) -> Result<NotServing, String> {
+    match error {
+        ReadError::NotLeader { leader, .. } => {
+            Ok(NotServing::NotLeader { what: what(), leader: leader.map(|node| (node, String::new())) })
+        }
+        ReadError::Segment(error) => Err(error.to_string()),
+    }
+}

@@ -1,0 +1,272 @@
+//! Fetch: positions become offsets, offsets become stored batches or plain records.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use flotilla_records::{Batch, BatchError, Header, with_base_offset};
+use flotilla_raft::types::Kept;
+
+use crate::broker::Broker;
+use crate::error::{FetchError, NotServing, not_leader};
+use crate::partition::{Ends, Partition};
+use crate::reader::PartitionReader;
+
+/// A place in a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Position {
+    /// This offset.
+    Offset(u64),
+    /// The first record that is still there.
+    Earliest,
+    /// Behind the last committed record.
+    Latest,
+    /// The first record with this timestamp (milliseconds since the Unix epoch) or a later one.
+    Timestamp(i64),
+}
+
+/// Where reading ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Stop {
+    /// Nowhere.
+    #[default]
+    Never,
+    /// Before this offset.
+    Before(u64),
+    /// At the high watermark found when reading began.
+    AtEnd,
+}
+
+/// What one read gave.
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    /// Stored batches in order. The first may begin before the position, the last may end behind the stop.
+    pub batches: Vec<FetchedBatch>,
+    /// The position that was read from.
+    pub from: u64,
+    /// Where the next read goes on.
+    pub next_offset: u64,
+    /// The partition's ends when the read was answered.
+    pub ends: Ends,
+}
+
+/// A stored batch and what is supplied at read time.
+#[derive(Debug, Clone)]
+pub struct FetchedBatch {
+    /// Offset of its first record.
+    pub base_offset: u64,
+    /// Number of its records.
+    pub record_count: u32,
+    /// Term of the leader that appended it.
+    pub leader_epoch: i32,
+    /// As it was stored.
+    pub payload: Bytes,
+}
+
+/// A record with its offset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FetchedRecord {
+    /// Position in the partition.
+    pub offset: u64,
+    /// Milliseconds since the Unix epoch.
+    pub timestamp_ms: i64,
+    /// Its key.
+    pub key: Option<Bytes>,
+    /// Its value; absent is a tombstone.
+    pub value: Option<Bytes>,
+    /// In order.
+    pub headers: Vec<Header>,
+}
+
+/// An offset that a position stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionOffset {
+    /// The partition.
+    pub partition: u32,
+    /// The offset.
+    pub offset: u64,
+    /// Timestamp of the record found, where one was looked up.
+    pub timestamp_ms: Option<i64>,
+    /// The partition's ends.
+    pub ends: Ends,
+}
+
+impl Broker {
+    /// Opens a reader; see [`PartitionReader`].
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn reader(
+        &self,
+        topic: &str,
+        partition: u32,
+        position: Position,
+        stop: Stop,
+    ) -> Result<PartitionReader, FetchError> {
+        let topic = self.topic(topic)?;
+        let partition = self.partition(&topic, partition)?;
+        let start = resolve(&partition, position, self.decompressed_bytes_max()).await?;
+        let stop = match stop {
+            Stop::Never => None,
+            Stop::Before(offset) => Some(offset),
+            Stop::AtEnd => Some(partition.ends().high_watermark),
+        };
+        Ok(PartitionReader::new(partition, start.offset, stop, self.decompressed_bytes_max()))
+    }
+
+    /// Turns a position into an offset, for the partitions named or all. Linearizable: whatever was acknowledged
+    /// before the call counts.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn list_offsets(
+        &self,
+        topic: &str,
+        partitions: &[u32],
+        position: Position,
+    ) -> Result<Vec<PartitionOffset>, FetchError> {
+        let topic = self.topic(topic)?;
+        let all: Vec<u32> = (0..topic.partitions.len() as u32).collect();
+        let wanted = if partitions.is_empty() { &all } else { partitions };
+        let mut offsets = Vec::with_capacity(wanted.len());
+        for number in wanted {
+            let partition = self.partition(&topic, *number)?;
+            partition.barrier().await?;
+            offsets.push(resolve(&partition, position, self.decompressed_bytes_max()).await?);
+        }
+        Ok(offsets)
+    }
+}
+
+async fn resolve(
+    partition: &Arc<Partition>,
+    position: Position,
+    decompressed_bytes_max: usize,
+) -> Result<PartitionOffset, FetchError> {
+    let ends = partition.ends();
+    let (offset, timestamp_ms) = match position {
+        Position::Earliest => (ends.log_start_offset, None),
+        Position::Latest => (ends.high_watermark, None),
+        Position::Offset(offset) => {
+            // What was acknowledged by an earlier leader may not be applied here yet.
+            if offset > ends.high_watermark {
+                partition.barrier().await?;
+            }
+            let ends = partition.ends();
+            check_range(offset, ends)?;
+            (offset, None)
+        }
+        Position::Timestamp(timestamp_ms) => find_timestamp(partition, timestamp_ms, decompressed_bytes_max).await?,
+    };
+    Ok(PartitionOffset { partition: partition.number, offset, timestamp_ms, ends: partition.ends() })
+}
+
+pub(crate) fn check_range(offset: u64, ends: Ends) -> Result<(), FetchError> {
+    let Ends { log_start_offset, high_watermark } = ends;
+    if offset < log_start_offset || offset > high_watermark {
+        return Err(FetchError::OffsetOutOfRange { offset, log_start_offset, high_watermark });
+    }
+    Ok(())
+}
+
+async fn find_timestamp(
+    partition: &Arc<Partition>,
+    timestamp_ms: i64,
+    decompressed_bytes_max: usize,
+) -> Result<(u64, Option<i64>), FetchError> {
+    let found = partition.group.find_timestamp(timestamp_ms).await;
+    let found = found.map_err(|error| read_error(partition, error))?;
+    let ends = partition.ends();
+    let Some(item) = found else { return Ok((ends.high_watermark, None)) };
+    let batch = FetchedBatch::new(item.kept, item.log_id.term, item.payload);
+    for record in batch.records(decompressed_bytes_max)? {
+        if record.timestamp_ms >= timestamp_ms && record.offset >= ends.log_start_offset {
+            return Ok((record.offset, Some(record.timestamp_ms)));
+        }
+    }
+    Ok((batch.end_offset().clamp(ends.log_start_offset, ends.high_watermark), None))
+}
+
+pub(crate) fn read_error(partition: &Partition, error: flotilla_raft::group::ReadError) -> FetchError {
+    match not_leader(error, || partition.describe()) {
+        Ok(not_serving) => not_serving.into(),
+        Err(reason) => FetchError::NotServing(NotServing::Damaged { what: partition.describe(), reason }),
+    }
+}
+
+impl FetchedBatch {
+    pub(crate) fn new(kept: Kept, term: u64, payload: Bytes) -> Self {
+        let leader_epoch = i32::try_from(term).unwrap_or(i32::MAX);
+        Self { base_offset: kept.base_offset, record_count: kept.offset_count, leader_epoch, payload }
+    }
+
+    /// One behind its last record.
+    #[must_use]
+    pub fn end_offset(&self) -> u64 {
+        self.base_offset + u64::from(self.record_count)
+    }
+
+    /// The batch with its base offset and leader epoch filled in, as clients get it.
+    ///
+    /// # Errors
+    /// If the stored bytes are not a batch.
+    pub fn stamped(self) -> Result<Bytes, FetchError> {
+        let offset = self.base_offset;
+        let stamped = with_base_offset(self.payload, self.base_offset, self.leader_epoch);
+        stamped.map_err(|reason| FetchError::Corrupt { offset, reason })
+    }
+
+    /// Its records. They share one buffer.
+    ///
+    /// # Errors
+    /// If the stored bytes do not decode.
+    pub fn records(&self, decompressed_bytes_max: usize) -> Result<Vec<FetchedRecord>, FetchError> {
+        let decode = || -> Result<Vec<FetchedRecord>, BatchError> {
+            let body = Batch::parse(self.payload.clone())?.body(decompressed_bytes_max)?;
+            body.records()
+                .map(|record| {
+                    let record = record?;
+                    Ok(FetchedRecord {
+                        offset: self.base_offset + u64::from(record.offset_delta),
+                        timestamp_ms: record.timestamp_ms,
+                        key: record.key,
+                        value: record.value,
+                        headers: record.headers,
+                    })
+                })
+                .collect()
+        };
+        decode().map_err(|reason| FetchError::Corrupt { offset: self.base_offset, reason })
+    }
+}
+
+impl Fetched {
+    /// The plain records from the position up to `stop`, at most `records_max`; and where the next read goes on.
+    ///
+    /// # Errors
+    /// If a stored batch does not decode.
+    pub fn records(
+        &self,
+        stop: Option<u64>,
+        records_max: usize,
+        decompressed_bytes_max: usize,
+    ) -> Result<(Vec<FetchedRecord>, u64), FetchError> {
+        let mut records = Vec::new();
+        for batch in &self.batches {
+            for record in batch.records(decompressed_bytes_max)? {
+                if record.offset < self.from {
+                    continue;
+                }
+                if stop.is_some_and(|stop| record.offset >= stop) || records.len() >= records_max {
+                    let next = records.last().map_or(self.from, |last: &FetchedRecord| last.offset + 1);
+                    return Ok((records, next));
+                }
+                records.push(record);
+            }
+        }
+        Ok((records, self.next_offset))
+    }
+}
+
+/// How long a read that finds nothing waits.
+pub(crate) const NO_WAIT: Duration = Duration::ZERO;

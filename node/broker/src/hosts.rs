@@ -1,0 +1,168 @@
+//! Where machines meet Raft: adapters that let a Raft group drive a machine, and share what it has applied.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use flotilla_machines::controller::{ControllerMachine, Image};
+use flotilla_machines::item;
+use flotilla_machines::partition::PartitionMachine;
+use flotilla_machines::{Applied as MachineApplied, Decision as MachineDecision, Rows as MachineRows};
+use flotilla_raft::machine::{Applied, Machine, RestoreError, Row, Rows};
+use flotilla_raft::proposals::Preamble;
+use flotilla_raft::types::{Decision, GroupId, Item, Kept, LogId};
+use tokio::sync::watch;
+
+use crate::partition::Ends;
+
+/// Milliseconds since the Unix epoch, as this node's clock says.
+pub(crate) fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The leader's clock goes before the other items of an entry, unless it went before recently: machine time is for
+/// retention and expiry, not for stop watches.
+pub(crate) fn clock_preamble() -> Preamble {
+    const RESOLUTION_MS: i64 = 100;
+    let last = Mutex::new(i64::MIN);
+    Arc::new(move || {
+        let now = now_ms();
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        if now < last.saturating_add(RESOLUTION_MS) {
+            return None;
+        }
+        *last = now;
+        Some(Item { kind: item::CLOCK, payload: item::clock_payload(now) })
+    })
+}
+
+/// A machine and the lock under which the group applies and others look at it. Held for one entry at a time.
+pub(crate) struct Shared<M> {
+    machine: Arc<Mutex<M>>,
+}
+
+impl<M: Default> Shared<M> {
+    pub(crate) fn new() -> Self {
+        Self { machine: Arc::default() }
+    }
+}
+
+impl<M> Shared<M> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, M> {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<M> Clone for Shared<M> {
+    fn clone(&self) -> Self {
+        Self { machine: self.machine.clone() }
+    }
+}
+
+/// Drives a [`PartitionMachine`]; tells the log's ends to whoever watches.
+pub(crate) struct PartitionHost {
+    group: GroupId,
+    machine: Shared<PartitionMachine>,
+    ends: watch::Sender<Ends>,
+}
+
+impl PartitionHost {
+    pub(crate) fn new(group: GroupId) -> (Self, Shared<PartitionMachine>, watch::Receiver<Ends>) {
+        let machine = Shared::new();
+        let (ends, watched) = watch::channel(Ends::default());
+        (Self { group, machine: machine.clone(), ends }, machine, watched)
+    }
+}
+
+impl Machine for PartitionHost {
+    fn restore(&mut self, rows: Vec<Row>) -> Result<(), RestoreError> {
+        let group = self.group;
+        let restored = PartitionMachine::restore(rows);
+        *self.machine.lock() = restored.map_err(|error| RestoreError { group, reason: error.to_string() })?;
+        Ok(())
+    }
+
+    fn apply(&mut self, _log_id: LogId, items: &[Item], rows: &mut dyn Rows) -> Vec<Applied> {
+        let mut machine = self.machine.lock();
+        let mut rows = RowsAdapter(rows);
+        items.iter().map(|item| applied(machine.apply(item.kind, &item.payload, &mut rows))).collect()
+    }
+
+    fn published(&mut self) {
+        let ends = {
+            let machine = self.machine.lock();
+            Ends { log_start_offset: machine.log_start_offset(), high_watermark: machine.next_offset() }
+        };
+        self.ends.send_if_modified(|current| std::mem::replace(current, ends) != ends);
+    }
+
+    fn live_from(&self) -> u64 {
+        self.machine.lock().log_start_offset()
+    }
+}
+
+/// Drives the [`ControllerMachine`]; publishes the metadata image.
+pub(crate) struct ControllerHost {
+    machine: Shared<ControllerMachine>,
+    image: watch::Sender<Arc<Image>>,
+}
+
+impl ControllerHost {
+    pub(crate) fn new() -> (Self, watch::Receiver<Arc<Image>>) {
+        let (image, watched) = watch::channel(Arc::default());
+        (Self { machine: Shared::new(), image }, watched)
+    }
+}
+
+impl Machine for ControllerHost {
+    fn restore(&mut self, rows: Vec<Row>) -> Result<(), RestoreError> {
+        let restored = ControllerMachine::restore(rows);
+        let reason = |error: flotilla_machines::RestoreError| error.to_string();
+        *self.machine.lock() = restored.map_err(|error| RestoreError { group: GroupId(0), reason: reason(error) })?;
+        Ok(())
+    }
+
+    fn apply(&mut self, _log_id: LogId, items: &[Item], rows: &mut dyn Rows) -> Vec<Applied> {
+        let mut machine = self.machine.lock();
+        let mut rows = RowsAdapter(rows);
+        items.iter().map(|item| applied(machine.apply(item.kind, &item.payload, &mut rows))).collect()
+    }
+
+    fn published(&mut self) {
+        let image = self.machine.lock().image();
+        self.image.send_if_modified(|current| {
+            let newer = image.version() != current.version();
+            if newer {
+                *current = image;
+            }
+            newer
+        });
+    }
+
+    fn live_from(&self) -> u64 {
+        // No item of the controller stays readable.
+        u64::MAX
+    }
+}
+
+struct RowsAdapter<'a>(&'a mut dyn Rows);
+
+impl MachineRows for RowsAdapter<'_> {
+    fn put(&mut self, table: u8, key: &[u8], value: Vec<u8>) {
+        self.0.put(table, key, value);
+    }
+
+    fn delete(&mut self, table: u8, key: &[u8]) {
+        self.0.delete(table, key);
+    }
+}
+
+fn applied<O: Send + Sync + 'static>(applied: MachineApplied<O>) -> Applied {
+    let decision = match applied.decision {
+        MachineDecision::Drop => Decision::Drop,
+        MachineDecision::Keep { base_offset, offset_count, max_timestamp_ms } => {
+            Decision::Keep(Kept { base_offset, offset_count, max_timestamp_ms })
+        }
+    };
+    Applied { outcome: Box::new(applied.outcome), decision }
+}

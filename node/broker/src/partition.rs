@@ -1,0 +1,119 @@
+//! One partition that this node hosts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use flotilla_machines::item;
+use flotilla_machines::partition::{PartitionMachine, PartitionOutcome, command_payload};
+use flotilla_proto::internal::v1::partition_command::Command;
+use flotilla_raft::failure::Failure;
+use flotilla_raft::group::{Group, Ticket};
+use flotilla_raft::types::Item;
+use tokio::sync::watch;
+
+use crate::error::{Failed, FetchError, NotServing, not_leader};
+use crate::hosts::Shared;
+
+/// The ends of a partition's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ends {
+    /// The first offset that is still there.
+    pub log_start_offset: u64,
+    /// One behind the last committed record.
+    pub high_watermark: u64,
+}
+
+/// See the module. Cheap to clone through its [`Arc`].
+pub(crate) struct Partition {
+    pub(crate) topic: Arc<str>,
+    pub(crate) number: u32,
+    pub(crate) group: Group,
+    pub(crate) machine: Shared<PartitionMachine>,
+    ends: watch::Receiver<Ends>,
+    failure: Failure,
+}
+
+/// A proposed item whose place in the log's order is fixed.
+pub(crate) struct PartitionTicket {
+    partition: Arc<Partition>,
+    ticket: Ticket,
+}
+
+impl Partition {
+    pub(crate) fn new(
+        (topic, number): (Arc<str>, u32),
+        group: Group,
+        machine: Shared<PartitionMachine>,
+        ends: watch::Receiver<Ends>,
+        failure: Failure,
+    ) -> Self {
+        Self { topic, number, group, machine, ends, failure }
+    }
+
+    /// In words, for messages.
+    pub(crate) fn describe(&self) -> String {
+        format!("partition {} of topic {:?}", self.number, self.topic)
+    }
+
+    pub(crate) fn ends(&self) -> Ends {
+        *self.ends.borrow()
+    }
+
+    /// Changes of the ends, from now on.
+    pub(crate) fn watch(&self) -> watch::Receiver<Ends> {
+        self.ends.clone()
+    }
+
+    /// Waits for room, then proposes a batch; returns once its place in the order is fixed.
+    pub(crate) async fn submit_batch(self: &Arc<Self>, batch: Bytes) -> Result<PartitionTicket, Failed> {
+        self.submit(Item { kind: item::BATCH, payload: batch }).await
+    }
+
+    /// Proposes a command and waits for its outcome.
+    pub(crate) async fn command(self: &Arc<Self>, command: Command) -> Result<PartitionOutcome, Failed> {
+        let item = Item { kind: item::COMMAND, payload: command_payload(command) };
+        self.submit(item).await?.outcome().await
+    }
+
+    async fn submit(self: &Arc<Self>, item: Item) -> Result<PartitionTicket, Failed> {
+        if let Some(reason) = self.failure.get() {
+            return Err(Failed::NotServing(NotServing::StorageFailed { reason }));
+        }
+        let admitted = self.group.admit(item.payload.len()).await.map_err(|error| self.failed(error))?;
+        Ok(PartitionTicket { partition: self.clone(), ticket: admitted.submit(item) })
+    }
+
+    fn failed(&self, error: flotilla_raft::group::ProposeError) -> Failed {
+        Failed::of(error, || self.describe(), self.failure.get())
+    }
+
+    /// Returns once everything acknowledged before this call can be read here.
+    pub(crate) async fn barrier(&self) -> Result<(), NotServing> {
+        let barrier = self.group.read_barrier().await;
+        barrier.map_err(|error| match not_leader(error, || self.describe()) {
+            Ok(not_serving) => not_serving,
+            Err(reason) => NotServing::Damaged { what: self.describe(), reason },
+        })
+    }
+
+    /// Returns when the log goes on behind `offset`, or after `patience`.
+    pub(crate) async fn wait_for(&self, offset: u64, patience: Duration) -> Result<(), FetchError> {
+        let mut ends = self.watch();
+        let behind = ends.wait_for(|ends| ends.high_watermark > offset);
+        match tokio::time::timeout(patience, behind).await {
+            Ok(Ok(_)) | Err(_) => Ok(()),
+            Ok(Err(_)) => Err(NotServing::ShuttingDown.into()),
+        }
+    }
+}
+
+impl PartitionTicket {
+    pub(crate) async fn outcome(self) -> Result<PartitionOutcome, Failed> {
+        let outcome = self.ticket.outcome().await.map_err(|error| self.partition.failed(error))?;
+        match outcome.downcast::<PartitionOutcome>() {
+            Ok(outcome) => Ok(*outcome),
+            Err(_) => Err(Failed::Unknown { reason: "the partition answered something else: report this as a defect".into() }),
+        }
+    }
+}

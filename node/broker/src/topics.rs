@@ -1,0 +1,251 @@
+//! Administration of topics: every change is one command of the controller's group.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use flotilla_machines::controller::{ControllerAnswer, ControllerRefusal, Image, Topic, TopicConfig};
+use flotilla_machines::partition::PartitionAnswer;
+use flotilla_proto::internal::v1;
+use flotilla_proto::internal::v1::controller_command::Command;
+use flotilla_proto::internal::v1::partition_command::Command as PartitionCommand;
+use flotilla_records::TimestampType;
+use uuid::Uuid;
+
+use crate::broker::Broker;
+use crate::error::{NotServing, TopicError};
+use crate::partition::Ends;
+
+/// Replicas where a request names no number and the cluster is large enough.
+const REPLICATION_FACTOR_DEFAULT: u32 = 3;
+
+/// A topic to create.
+#[derive(Debug, Clone, Default)]
+pub struct CreateTopic {
+    /// Its name.
+    pub name: String,
+    /// Default 1.
+    pub partitions: Option<u32>,
+    /// Default 3, or the number of nodes where there are fewer.
+    pub replication_factor: Option<u32>,
+    /// Values that differ from the defaults.
+    pub config: ConfigChange,
+    /// Succeed if it exists with the same number of partitions.
+    pub if_not_exists: bool,
+}
+
+/// Values to set; what is absent stays.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ConfigChange {
+    /// Milliseconds; 0 keeps records for ever.
+    pub retention_ms: Option<u64>,
+    /// Bytes; 0 is no limit.
+    pub retention_bytes: Option<u64>,
+    /// Bytes.
+    pub batch_bytes_max: Option<u64>,
+    /// Whose time a record carries.
+    pub timestamp_type: Option<TimestampType>,
+}
+
+/// The answer to [`Broker::create_topic`].
+#[derive(Debug, Clone)]
+pub struct CreatedTopic {
+    /// The topic.
+    pub topic: Arc<Topic>,
+    /// False: it existed.
+    pub created: bool,
+}
+
+/// A topic and where its partitions stand.
+#[derive(Debug, Clone)]
+pub struct TopicDescription {
+    /// The topic.
+    pub topic: Arc<Topic>,
+    /// By number.
+    pub partitions: Vec<PartitionDescription>,
+}
+
+/// Where a partition stands.
+#[derive(Debug, Clone)]
+pub struct PartitionDescription {
+    /// Its number.
+    pub partition: u32,
+    /// Its Raft group.
+    pub group_id: u64,
+    /// Who leads it, if anyone.
+    pub leader: Option<u64>,
+    /// Nodes that hold a copy.
+    pub replicas: Vec<u64>,
+    /// Those of them that have everything committed.
+    pub in_sync: Vec<u64>,
+    /// The log's ends.
+    pub ends: Ends,
+    /// Bytes on the leader.
+    pub size_bytes: u64,
+}
+
+impl Broker {
+    /// Creates a topic; returns when its partitions can be written.
+    ///
+    /// # Errors
+    /// See [`TopicError`].
+    pub async fn create_topic(&self, request: CreateTopic) -> Result<CreatedTopic, TopicError> {
+        let image = self.image();
+        let node_count = image.nodes().len();
+        let replication_factor =
+            request.replication_factor.unwrap_or(REPLICATION_FACTOR_DEFAULT.min(u32::try_from(node_count).unwrap_or(u32::MAX)));
+        if replication_factor as usize > node_count {
+            return Err(TopicError::TooFewNodes { replication_factor, node_count });
+        }
+        let partitions = request.partitions.unwrap_or(1);
+        let config = TopicConfig::default().with(&request.config.into()).map_err(ControllerRefusal::from)?;
+        let command = Command::CreateTopic(v1::CreateTopic {
+            name: request.name.clone(),
+            topic_id: Bytes::copy_from_slice(Uuid::new_v4().as_bytes()),
+            replication_factor,
+            config: Some(config.into()),
+            partitions: place(&image, replication_factor, partitions),
+        });
+        match self.control(command).await? {
+            Ok(ControllerAnswer::TopicCreated(topic)) => {
+                self.wait_hosted(&topic).await?;
+                Ok(CreatedTopic { topic, created: true })
+            }
+            Ok(other) => Err(unexpected(&other)),
+            Err(ControllerRefusal::TopicExists { same_layout: true, .. }) if request.if_not_exists => {
+                let topic = self.topic(&request.name)?;
+                Ok(CreatedTopic { topic, created: false })
+            }
+            Err(refused) => Err(refused.into()),
+        }
+    }
+
+    /// Every topic, by name.
+    #[must_use]
+    pub fn topics(&self) -> Vec<Arc<Topic>> {
+        self.image().topics().cloned().collect()
+    }
+
+    /// A topic and where its partitions stand.
+    ///
+    /// # Errors
+    /// If there is no such topic.
+    pub fn describe_topic(&self, name: &str) -> Result<TopicDescription, TopicError> {
+        let topic = self.topic(name)?;
+        let partitions = (0..).zip(&topic.partitions).map(|(number, layout)| {
+            let hosted = self.partition(&topic, number).ok();
+            let leader = hosted.as_ref().and_then(|partition| partition.group.leader());
+            PartitionDescription {
+                partition: number,
+                group_id: layout.group_id,
+                leader,
+                replicas: layout.replicas.clone(),
+                in_sync: leader.map_or_else(Vec::new, |leader| vec![leader]),
+                ends: hosted.as_ref().map_or_else(Ends::default, |partition| partition.ends()),
+                size_bytes: hosted.as_ref().map_or(0, |partition| partition.group.size_bytes()),
+            }
+        });
+        let partitions = partitions.collect();
+        Ok(TopicDescription { topic, partitions })
+    }
+
+    /// Changes a topic's configuration: sets what `change` has, and puts the fields named in `reset` back.
+    ///
+    /// # Errors
+    /// See [`TopicError`].
+    pub async fn alter_topic(&self, name: &str, change: ConfigChange, reset: &[String]) -> Result<Arc<Topic>, TopicError> {
+        let mut config = v1::TopicConfig::from(change);
+        for field in reset {
+            TopicConfig::default().put_field(field, &mut config).map_err(ControllerRefusal::from)?;
+        }
+        let command = Command::AlterTopic(v1::AlterTopic { name: name.to_owned(), config: Some(config) });
+        match self.control(command).await?? {
+            ControllerAnswer::TopicAltered(topic) => Ok(topic),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Adds partitions up to `partitions`; returns when they can be written.
+    ///
+    /// # Errors
+    /// See [`TopicError`].
+    pub async fn add_partitions(&self, name: &str, partitions: u32) -> Result<Arc<Topic>, TopicError> {
+        let topic = self.topic(name)?;
+        let new = partitions.saturating_sub(u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX));
+        let command = Command::AddPartitions(v1::AddPartitions {
+            name: name.to_owned(),
+            partition_count: partitions,
+            added: place(&self.image(), topic.replication_factor, new),
+        });
+        match self.control(command).await?? {
+            ControllerAnswer::PartitionsAdded(topic) => {
+                self.wait_hosted(&topic).await?;
+                Ok(topic)
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Deletes a topic and all that is in it. `false`: there was none, and `if_exists` was set.
+    ///
+    /// # Errors
+    /// See [`TopicError`].
+    pub async fn delete_topic(&self, name: &str, if_exists: bool) -> Result<bool, TopicError> {
+        let command = Command::DeleteTopic(v1::DeleteTopic { name: name.to_owned() });
+        match self.control(command).await? {
+            Ok(ControllerAnswer::TopicDeleted(_)) => Ok(true),
+            Ok(other) => Err(unexpected(&other)),
+            Err(ControllerRefusal::UnknownTopic { .. }) if if_exists => Ok(false),
+            Err(refused) => Err(refused.into()),
+        }
+    }
+
+    /// Moves a partition's log start offset forward; returns the new one.
+    ///
+    /// # Errors
+    /// See [`TopicError`].
+    pub async fn delete_records(&self, topic: &str, partition: u32, before_offset: u64) -> Result<u64, TopicError> {
+        let topic = self.topic(topic)?;
+        let partition = self.partition(&topic, partition)?;
+        let command = PartitionCommand::DeleteRecords(v1::DeleteRecords { before_offset });
+        match partition.command(command).await?? {
+            PartitionAnswer::LogStart { log_start_offset } => Ok(log_start_offset),
+            other => Err(TopicError::Unknown { reason: format!("the partition answered {other:?}") }),
+        }
+    }
+
+    /// Waits until this node hosts its partitions of a topic, each with a leader.
+    async fn wait_hosted(&self, topic: &Topic) -> Result<(), NotServing> {
+        self.reconciled(topic).await
+    }
+}
+
+/// Replicas for new partitions: the nodes in turn, starting where the cluster's partition count says, so that
+/// topics with few partitions do not all start at the same node.
+fn place(image: &Image, replication_factor: u32, partitions: u32) -> Vec<v1::Replicas> {
+    let nodes: Vec<u64> = image.nodes().map(|(id, _)| id).collect();
+    let start = image.partition_count();
+    let replicas = |partition: usize| {
+        let chosen = nodes.iter().cycle().skip((start + partition) % nodes.len().max(1)).take(replication_factor as usize);
+        v1::Replicas { nodes: if nodes.is_empty() { Vec::new() } else { chosen.copied().collect() } }
+    };
+    (0..partitions as usize).map(replicas).collect()
+}
+
+fn unexpected(answer: &ControllerAnswer) -> TopicError {
+    TopicError::Unknown { reason: format!("the controller answered {answer:?}") }
+}
+
+impl From<ConfigChange> for v1::TopicConfig {
+    fn from(change: ConfigChange) -> Self {
+        let timestamp_type = change.timestamp_type.map(|timestamp_type| match timestamp_type {
+            TimestampType::CreateTime => v1::TimestampType::CreateTime.into(),
+            TimestampType::LogAppendTime => v1::TimestampType::LogAppendTime.into(),
+        });
+        Self {
+            retention_ms: change.retention_ms,
+            retention_bytes: change.retention_bytes,
+            batch_bytes_max: change.batch_bytes_max,
+            timestamp_type,
+        }
+    }
+}
