@@ -42,7 +42,7 @@ pub enum ControllerAnswer {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ControllerRefusal {
     /// The name is taken.
-    #[error("topic {name:?} exists already, with {partition_count} partitions: choose another name")]
+    #[error("topic {name:?} exists already (number of partitions: {partition_count}): choose another name")]
     TopicExists {
         /// The name.
         name: String,
@@ -66,7 +66,7 @@ pub enum ControllerRefusal {
         why: NameError,
     },
     /// Not 16 bytes, or the id of another topic.
-    #[error("topic id {} is not a new UUID: try again", .topic_id.escape_ascii())]
+    #[error("topic id {topic_id:02x?} is not a new UUID of 16 bytes: try again")]
     InvalidTopicId {
         /// The bytes found.
         topic_id: Vec<u8>,
@@ -83,7 +83,7 @@ pub enum ControllerRefusal {
         partitions_max: usize,
     },
     /// Partitions are added, never removed.
-    #[error("topic {name:?} has {partition_count} partitions already, {requested} are not more: ask for a larger total")]
+    #[error("topic {name:?} has {partition_count} of the {requested} partitions asked for: ask for a larger total")]
     NotMorePartitions {
         /// The name.
         name: String,
@@ -93,7 +93,7 @@ pub enum ControllerRefusal {
         requested: usize,
     },
     /// The topic got partitions since the leader chose the replicas.
-    #[error("topic {name:?} has {partition_count} partitions by now: try again")]
+    #[error("topic {name:?} was changed meanwhile (number of partitions: {partition_count}): try again")]
     PlanOutdated {
         /// The name.
         name: String,
@@ -136,7 +136,7 @@ pub enum ControllerRefusal {
     #[error("node id 0 is reserved: number nodes from 1")]
     InvalidNodeId,
     /// The metadata would outgrow a limit.
-    #[error("the cluster has {max} {what}, as many as it may have: delete some first")]
+    #[error("this would make more than {max} {what}, the most that a cluster may have: delete some first")]
     LimitReached {
         /// What there is too much of.
         what: &'static str,

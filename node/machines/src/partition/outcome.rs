@@ -65,7 +65,7 @@ pub enum PartitionRefusal {
     },
     /// Batches are missing before this one, or it is a retry of a batch older than the last five.
     #[error(
-        "producer {producer_id} is at sequence {expected}, this batch has sequence {got}: send the batches between in order, or continue under a new producer id"
+        "producer {producer_id} must send sequence {expected} next, this batch has sequence {got}: send the batches in order, or continue under a new producer id"
     )]
     OutOfOrderSequence {
         /// The producer.

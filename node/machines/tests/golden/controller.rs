@@ -1,0 +1,103 @@
+//! The commands of controller scripts.
+
+use flotilla_machines::controller::{ControllerMachine, command_payload};
+use flotilla_machines::{item, table};
+use flotilla_proto::internal::v1;
+use flotilla_proto::internal::v1::controller_command::Command as Wire;
+use prost::Message;
+
+use crate::common::Store;
+use crate::script::{self, Command, show_changes, show_outcome, show_rows};
+
+#[derive(Default)]
+pub struct Session {
+    machine: ControllerMachine,
+    store: Store,
+}
+
+impl script::Session for Session {
+    fn run(&mut self, command: &Command) -> String {
+        let (kind, payload) = match command.verb.as_str() {
+            "clock" => (item::CLOCK, item::clock_payload(command.number("ms"))),
+            "raw" => (command.number("kind"), command.bytes("hex").into()),
+            "restore" => return self.restore(),
+            "rows" => return show_rows(&self.store),
+            "image" => return self.image(),
+            _ => (item::COMMAND, command_payload(wire(command))),
+        };
+        let applied = self.machine.apply(kind, &payload, &mut self.store);
+        let changes = show_changes(self.store.take_changes(), show_value);
+        format!("{}{:?}\n{changes}", show_outcome(&applied.outcome), applied.decision)
+    }
+}
+
+impl Session {
+    fn restore(&mut self) -> String {
+        let restored = ControllerMachine::restore(self.store.rows()).unwrap();
+        assert_eq!(restored, self.machine);
+        self.machine = restored;
+        "the same machine".to_owned()
+    }
+
+    fn image(&self) -> String {
+        let image = self.machine.image();
+        let mut out = format!("version {}, {} partitions\n", image.version(), image.partition_count());
+        for (id, node) in image.nodes() {
+            out += &format!("node {id} at {}\n", node.address);
+        }
+        for topic in image.topics() {
+            out += &format!("topic {} {} created at {} ms {:?}\n", topic.name, topic.id, topic.created_at_ms, topic.config);
+            for partition in &topic.partitions {
+                let found = image.partition_of_group(partition.group_id).map(|(topic, number)| (&*topic.name, number));
+                out += &format!("  group {} on {:?}, found as {found:?}\n", partition.group_id, partition.replicas);
+            }
+        }
+        out
+    }
+}
+
+/// Partitions are set off by a slash, nodes by a comma.
+fn replicas(text: &str) -> Vec<v1::Replicas> {
+    let nodes = |text: &str| text.split(',').map(|node| node.parse().unwrap()).collect();
+    text.split('/').map(|partition| v1::Replicas { nodes: nodes(partition) }).collect()
+}
+
+fn config(command: &Command) -> v1::TopicConfig {
+    v1::TopicConfig {
+        retention_ms: command.find_number("retention_ms"),
+        retention_bytes: command.find_number("retention_bytes"),
+        batch_bytes_max: command.find_number("batch_bytes_max"),
+        timestamp_type: command.find_number("timestamp_type"),
+    }
+}
+
+fn wire(command: &Command) -> Wire {
+    let name = || command.text("name");
+    let chosen = || command.find("replicas").map(replicas).unwrap_or_default();
+    match command.verb.as_str() {
+        "register" => Wire::RegisterNode(v1::RegisterNode { node_id: command.number("node"), address: command.text("address") }),
+        "create" => Wire::CreateTopic(v1::CreateTopic {
+            name: name(),
+            topic_id: command.bytes("id").into(),
+            replication_factor: command.find_number("copies").unwrap_or(1),
+            config: Some(config(command)),
+            partitions: chosen(),
+        }),
+        "alter" => Wire::AlterTopic(v1::AlterTopic { name: name(), config: Some(config(command)) }),
+        "add_partitions" => {
+            Wire::AddPartitions(v1::AddPartitions { name: name(), partition_count: command.number("total"), added: chosen() })
+        }
+        "delete" => Wire::DeleteTopic(v1::DeleteTopic { name: name() }),
+        "producer_ids" => Wire::AllocateProducerIds(v1::AllocateProducerIds { count: command.number("count") }),
+        verb => panic!("there is no command {verb}"),
+    }
+}
+
+fn show_value(table: u8, value: &[u8]) -> String {
+    match table {
+        table::CONTROLLER_META => format!("{:?}", v1::ControllerMeta::decode(value).unwrap()),
+        table::NODE => format!("{:?}", v1::StoredNode::decode(value).unwrap()),
+        table::TOPIC => format!("{:?}", v1::StoredTopic::decode(value).unwrap()),
+        table => panic!("table {table} is not the controller's"),
+    }
+}

@@ -1,0 +1,188 @@
+//! What grows is bounded: the limits hold, and at the limit the machines answer instead of growing.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod common;
+
+use common::{Stamp, Store, batch};
+use flotilla_machines::controller::{
+    self, ControllerMachine, ControllerOutcome, ControllerRefusal, NODES_MAX, PARTITIONS_MAX, PARTITIONS_PER_TOPIC_MAX,
+    TOPICS_MAX,
+};
+use flotilla_machines::item;
+use flotilla_machines::partition::{
+    self, GROUPS_MAX, METADATA_BYTES_MAX, PRODUCER_IDLE_MS_MAX, PRODUCERS_MAX, PartitionAnswer, PartitionMachine,
+    PartitionOutcome, PartitionRefusal,
+};
+use flotilla_proto::internal::v1;
+use flotilla_proto::internal::v1::controller_command::Command as ControllerCommand;
+use flotilla_proto::internal::v1::partition_command::Command as PartitionCommand;
+
+#[derive(Default)]
+struct Partition {
+    machine: PartitionMachine,
+    store: Store,
+}
+
+impl Partition {
+    fn append(&mut self, id: i64, sequence: i32) -> PartitionOutcome {
+        let payload = batch(Some(Stamp { id, epoch: 0, sequence }), 1, 0);
+        self.machine.apply(item::BATCH, &payload, &mut self.store).outcome
+    }
+
+    fn clock(&mut self, now_ms: i64) {
+        self.machine.apply(item::CLOCK, &item::clock_payload(now_ms), &mut self.store).outcome.unwrap();
+    }
+
+    fn commit(&mut self, group: String, metadata: String) -> PartitionOutcome {
+        let command = PartitionCommand::CommitOffset(v1::CommitOffset { group, offset: 0, metadata, fence: None });
+        self.machine.apply(item::COMMAND, &partition::command_payload(command), &mut self.store).outcome
+    }
+
+    fn check_restore(&self) {
+        assert_eq!(PartitionMachine::restore(self.store.rows()).unwrap(), self.machine);
+    }
+}
+
+#[test]
+fn the_longest_idle_producer_makes_room() {
+    let mut partition = Partition::default();
+    let last = PRODUCERS_MAX as i64;
+    for id in 1..=last {
+        // Producers 1 and 2 are idle equally long.
+        partition.clock(id.max(2));
+        partition.append(id, 0).unwrap();
+    }
+    partition.clock(last + 1);
+    partition.append(1, 1).unwrap();
+    assert_eq!(partition.machine.producer_count(), PRODUCERS_MAX);
+
+    partition.append(last + 1, 0).unwrap();
+    assert_eq!(partition.machine.producer_count(), PRODUCERS_MAX);
+    assert_eq!(partition.append(2, 1), Err(PartitionRefusal::UnknownProducer { producer_id: 2, got: 1 }));
+    assert!(matches!(partition.append(1, 1), Ok(PartitionAnswer::Duplicate { .. })));
+    assert!(matches!(partition.append(3, 0), Ok(PartitionAnswer::Duplicate { .. })));
+    partition.check_restore();
+}
+
+#[test]
+fn producers_idle_equally_long_go_by_id() {
+    let mut partition = Partition::default();
+    let last = PRODUCERS_MAX as i64;
+    for id in (1..=last).rev() {
+        partition.append(id, 0).unwrap();
+    }
+    partition.append(last + 1, 0).unwrap();
+    assert_eq!(partition.append(1, 1), Err(PartitionRefusal::UnknownProducer { producer_id: 1, got: 1 }));
+    assert!(matches!(partition.append(2, 1), Ok(PartitionAnswer::Appended { .. })));
+}
+
+#[test]
+fn idle_producers_are_forgotten_piece_by_piece() {
+    let mut partition = Partition::default();
+    for id in 1..=1_500 {
+        partition.append(id, 0).unwrap();
+    }
+    partition.clock(PRODUCER_IDLE_MS_MAX - 1);
+    assert_eq!(partition.machine.producer_count(), 1_500);
+    partition.append(7, 1).unwrap();
+    partition.clock(PRODUCER_IDLE_MS_MAX);
+    assert_eq!(partition.machine.producer_count(), 500, "one entry forgets at most a thousand");
+    partition.clock(PRODUCER_IDLE_MS_MAX + 1);
+    assert_eq!(partition.machine.producer_count(), 1, "who appended since stays");
+    partition.append(7, 2).unwrap();
+    partition.check_restore();
+}
+
+#[test]
+fn groups_and_metadata_are_bounded() {
+    let mut partition = Partition::default();
+    for group in 0..GROUPS_MAX {
+        partition.commit(format!("group-{group}"), String::new()).unwrap();
+    }
+    let refused = Err(PartitionRefusal::TooManyGroups { groups_max: GROUPS_MAX });
+    assert_eq!(partition.commit("one-more".to_owned(), String::new()), refused);
+    partition.commit("group-0".to_owned(), "m".repeat(METADATA_BYTES_MAX)).unwrap();
+    let refused = Err(PartitionRefusal::MetadataTooLarge { bytes: METADATA_BYTES_MAX + 1 });
+    assert_eq!(partition.commit("group-0".to_owned(), "m".repeat(METADATA_BYTES_MAX + 1)), refused);
+    partition.check_restore();
+}
+
+#[test]
+fn offsets_end() {
+    let rows = |next_offset| {
+        let meta = v1::PartitionMeta { next_offset, ..Default::default() };
+        vec![(flotilla_machines::table::PARTITION_META, vec![], prost::Message::encode_to_vec(&meta))]
+    };
+    let machine = PartitionMachine::restore(rows(partition::OFFSET_MAX - 1)).unwrap();
+    let mut partition = Partition { machine, store: Store::default() };
+    let mut append = |records| partition.machine.apply(item::BATCH, &batch(None, records, 0), &mut partition.store).outcome;
+    assert_eq!(append(2), Err(PartitionRefusal::OffsetsExhausted));
+    assert!(append(1).is_ok());
+    assert_eq!(append(1), Err(PartitionRefusal::OffsetsExhausted));
+    assert!(PartitionMachine::restore(rows(partition::OFFSET_MAX + 1)).is_err());
+}
+
+#[derive(Default)]
+struct Controller {
+    machine: ControllerMachine,
+    store: Store,
+    topics: u128,
+}
+
+impl Controller {
+    fn run(&mut self, command: ControllerCommand) -> ControllerOutcome {
+        let outcome = self.machine.apply(item::COMMAND, &controller::command_payload(command), &mut self.store).outcome;
+        self.store.take_changes();
+        outcome
+    }
+
+    fn register(&mut self, node_id: u64) -> ControllerOutcome {
+        self.run(ControllerCommand::RegisterNode(v1::RegisterNode { node_id, address: "host:1".to_owned() }))
+    }
+
+    fn create(&mut self, partitions: usize) -> ControllerOutcome {
+        self.topics += 1;
+        self.run(ControllerCommand::CreateTopic(v1::CreateTopic {
+            name: format!("topic-{}", self.topics),
+            topic_id: self.topics.to_be_bytes().to_vec().into(),
+            replication_factor: 1,
+            config: None,
+            partitions: vec![v1::Replicas { nodes: vec![1] }; partitions],
+        }))
+    }
+}
+
+#[test]
+fn topics_are_bounded() {
+    let mut controller = Controller::default();
+    controller.register(1).unwrap();
+    for _ in 0..TOPICS_MAX {
+        controller.create(1).unwrap();
+    }
+    assert_eq!(controller.create(1), Err(ControllerRefusal::LimitReached { what: "topics", max: TOPICS_MAX }));
+    assert_eq!(ControllerMachine::restore(controller.store.rows()).unwrap(), controller.machine);
+}
+
+#[test]
+fn partitions_are_bounded() {
+    let mut controller = Controller::default();
+    controller.register(1).unwrap();
+    let too_many = PARTITIONS_PER_TOPIC_MAX + 1;
+    let refused = ControllerRefusal::InvalidPartitionCount { partitions: too_many, partitions_max: PARTITIONS_PER_TOPIC_MAX };
+    assert_eq!(controller.create(too_many), Err(refused));
+    for _ in 0..PARTITIONS_MAX / PARTITIONS_PER_TOPIC_MAX {
+        controller.create(PARTITIONS_PER_TOPIC_MAX).unwrap();
+    }
+    assert_eq!(controller.create(1), Err(ControllerRefusal::LimitReached { what: "partitions", max: PARTITIONS_MAX }));
+}
+
+#[test]
+fn nodes_are_bounded() {
+    let mut controller = Controller::default();
+    for node_id in 1..=NODES_MAX as u64 {
+        controller.register(node_id).unwrap();
+    }
+    let refused = Err(ControllerRefusal::LimitReached { what: "nodes", max: NODES_MAX });
+    assert_eq!(controller.register(NODES_MAX as u64 + 1), refused);
+    controller.register(1).unwrap();
+}
