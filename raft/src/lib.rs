@@ -1,5 +1,21 @@
 //! Hosts many Raft groups over openraft. Knows nothing about messages: a machine (`machine.rs`) is given
 //! opaque items and says which of them stay readable.
+//!
+//! A [`Registry`](registry::Registry) holds one node's groups over one [journal], one [state] and one flusher;
+//! a [`Group`](group::Group) proposes and reads. openraft appears in `group.rs`, `log/`, `network/` and `snapshot/` only.
 
+pub mod data_dir;
 pub mod disk;
+pub mod failure;
+mod flusher;
+pub mod group;
+pub mod journal;
+mod log;
+pub mod machine;
+mod network;
+pub mod proposals;
+pub mod registry;
+pub mod segments;
+mod snapshot;
+pub mod state;
 pub mod types;

@@ -1,0 +1,175 @@
+//! The background flusher: one thread of a node that moves applied entries from memory into segments, syncs them
+//! where the journal needs room, unlinks what is dead, and flushes the state.
+//!
+//! A stepped machine ([`Flusher::step`]) with a thread around it, so that a simulation can drive it instead.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::failure::Failure;
+use crate::log::group_log::GroupLog;
+use crate::state::keys::GroupKeys;
+use crate::state::{State, WriteBatch};
+
+/// The state is flushed after this much applied payload: a restart applies about this much again.
+const STATE_FLUSH_LOG_BYTES: u64 = 256 << 20;
+/// The state is flushed after this time, if anything was applied.
+const STATE_FLUSH_INTERVAL: Duration = Duration::from_secs(30);
+
+/// What the flusher is asked for.
+enum Request {
+    /// Write what is applied into segments; no sync.
+    Write(Arc<GroupLog>),
+    /// The same, and sync; what is not applied goes to the journal again.
+    Sync(Arc<GroupLog>, Option<oneshot::Sender<io::Result<()>>>),
+    /// Remove whole segments that hold nothing behind this index.
+    Unlink(Arc<GroupLog>, u64, oneshot::Sender<io::Result<()>>),
+    /// Make the state durable.
+    FlushState(Option<oneshot::Sender<io::Result<()>>>),
+    Stop,
+}
+
+/// Asks the flusher. Cheap to clone; never blocks.
+#[derive(Clone)]
+pub(crate) struct FlusherHandle {
+    requests: Sender<Request>,
+    /// Payload bytes applied since the state was flushed.
+    applied_bytes: Arc<AtomicU64>,
+}
+
+/// Does the flusher's work, one request at a time. Owns nothing but its queue.
+pub(crate) struct Flusher {
+    requests: Receiver<Request>,
+    applied_bytes: Arc<AtomicU64>,
+    state: Arc<dyn State>,
+    failure: Failure,
+}
+
+/// Joins the flusher's thread when dropped.
+pub(crate) struct FlusherThread {
+    handle: FlusherHandle,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Flusher {
+    pub(crate) fn new(state: Arc<dyn State>, failure: Failure) -> (Self, FlusherHandle) {
+        let (tx, rx) = channel();
+        let applied_bytes = Arc::new(AtomicU64::new(0));
+        let handle = FlusherHandle { requests: tx, applied_bytes: applied_bytes.clone() };
+        (Self { requests: rx, applied_bytes, state, failure }, handle)
+    }
+
+    /// Takes one request, waiting for it, and carries it out. `false`: asked to stop.
+    pub(crate) fn step(&mut self) -> bool {
+        let request = match self.requests.recv_timeout(STATE_FLUSH_INTERVAL) {
+            Ok(request) => request,
+            Err(RecvTimeoutError::Timeout) => Request::FlushState(None),
+            Err(RecvTimeoutError::Disconnected) => return false,
+        };
+        match request {
+            Request::Stop => return false,
+            Request::Write(log) => self.note(&log, log.flush(false).map(|_| ())),
+            Request::Sync(log, done) => {
+                let result = self.sync(&log);
+                match done {
+                    Some(done) => drop(done.send(result)),
+                    None => self.note(&log, result),
+                }
+            }
+            Request::Unlink(log, index, done) => drop(done.send(log.unlink_through(index))),
+            Request::FlushState(done) => self.flush_state(done),
+        }
+        true
+    }
+
+    fn flush_state(&self, done: Option<oneshot::Sender<io::Result<()>>>) {
+        if done.is_none() && self.applied_bytes.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        self.applied_bytes.store(0, Ordering::Relaxed);
+        let flushed = self.state.flush().map_err(io::Error::other);
+        match (done, flushed) {
+            (Some(done), flushed) => drop(done.send(flushed)),
+            (None, Ok(())) => {}
+            (None, Err(error)) => self.failure.set(format!("flushing the state failed: {error}")),
+        }
+    }
+
+    fn sync(&self, log: &GroupLog) -> io::Result<()> {
+        if let Some(synced) = log.flush(true)? {
+            let keys = GroupKeys::new(log.group(), log.incarnation());
+            let mut batch = WriteBatch::default();
+            for first in log.take_decision_rows(synced.index) {
+                batch.delete(keys.decisions(first));
+            }
+            self.state.write(batch).map_err(io::Error::other)?;
+        }
+        log.rejournal_unapplied();
+        Ok(())
+    }
+
+    /// A failed write or sync is final: the page cache may have dropped what it held.
+    fn note(&self, log: &GroupLog, result: io::Result<()>) {
+        if let Err(error) = result {
+            self.failure.set(format!("writing the segments of group {} failed: {error}", log.group()));
+        }
+    }
+
+    /// Runs on a thread of its own until asked to stop.
+    pub(crate) fn spawn(mut self, handle: FlusherHandle) -> io::Result<FlusherThread> {
+        let thread = thread::Builder::new().name("flusher".into()).spawn(move || while self.step() {})?;
+        Ok(FlusherThread { handle, thread: Some(thread) })
+    }
+}
+
+impl FlusherHandle {
+    pub(crate) fn write(&self, log: &Arc<GroupLog>) {
+        let _ = self.requests.send(Request::Write(log.clone()));
+    }
+
+    /// Counts applied payload; flushes the state when it is time.
+    pub(crate) fn applied(&self, bytes: u64) {
+        let before = self.applied_bytes.fetch_add(bytes.max(1), Ordering::Relaxed);
+        if before < STATE_FLUSH_LOG_BYTES && before + bytes >= STATE_FLUSH_LOG_BYTES {
+            let _ = self.requests.send(Request::FlushState(None));
+        }
+    }
+
+    /// Makes room in the journal: segments synced, the rest journaled again.
+    pub(crate) fn sync(&self, log: &Arc<GroupLog>) {
+        let _ = self.requests.send(Request::Sync(log.clone(), None));
+    }
+
+    pub(crate) async fn sync_and_wait(&self, log: &Arc<GroupLog>) -> io::Result<()> {
+        self.ask(|done| Request::Sync(log.clone(), Some(done))).await
+    }
+
+    pub(crate) async fn unlink_through(&self, log: &Arc<GroupLog>, index: u64) -> io::Result<()> {
+        self.ask(|done| Request::Unlink(log.clone(), index, done)).await
+    }
+
+    pub(crate) async fn flush_state(&self) -> io::Result<()> {
+        self.ask(|done| Request::FlushState(Some(done))).await
+    }
+
+    async fn ask(&self, request: impl FnOnce(oneshot::Sender<io::Result<()>>) -> Request) -> io::Result<()> {
+        let (tx, rx) = oneshot::channel();
+        let _ = self.requests.send(request(tx));
+        rx.await.map_err(|_| io::Error::other("the flusher stopped"))?
+    }
+}
+
+impl Drop for FlusherThread {
+    fn drop(&mut self) {
+        let _ = self.handle.requests.send(Request::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

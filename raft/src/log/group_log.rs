@@ -1,0 +1,304 @@
+//! One group's log on this node: the tail in memory over the segments on disk, journal below both.
+//!
+//! Shared by openraft's log store, its state machine, the flusher and readers. The lock is held for a few
+//! instructions at a time, never across I/O or an await.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use super::tail::Tail;
+use crate::journal::{JournalHandle, JournalSeq, Record, RecoveredGroup};
+use crate::segments::{Frame, SegmentError, SegmentReader, SegmentWriter, StoredItem};
+use crate::types::{Decision, Entry, GroupId, Incarnation, LogId, Vote};
+
+/// Most payload bytes that one read of the log returns to openraft.
+const READ_BYTES_MAX: usize = 4 << 20;
+/// Payload bytes that the flusher takes from the tail at once.
+const FLUSH_BYTES_MAX: usize = 4 << 20;
+
+/// See the module.
+pub(crate) struct GroupLog {
+    group: GroupId,
+    incarnation: Incarnation,
+    journal: JournalHandle,
+    reader: SegmentReader,
+    /// Used by the flusher alone (and at close); the mutex only hands it over.
+    writer: Mutex<SegmentWriter>,
+    inner: Mutex<Inner>,
+    /// Payload bytes in the tails of all groups of the node.
+    node_tail_bytes: Arc<AtomicU64>,
+}
+
+struct Inner {
+    tail: Tail,
+    vote: Option<Vote>,
+    committed: Option<LogId>,
+    purged: Option<LogId>,
+    /// Last entry of the log, wherever it is.
+    last: Option<LogId>,
+    /// Apply calls whose decisions are still kept as rows: (first index, last index).
+    decision_rows: std::collections::VecDeque<(u64, u64)>,
+}
+
+impl GroupLog {
+    /// Opens the log from what the journal recovered and the segments hold. `decided` is what state knows about
+    /// entries that were applied before the restart; `applied` the last of them.
+    ///
+    /// # Errors
+    /// If journal, segments and state do not fit together.
+    pub(crate) fn open(
+        group: GroupId,
+        journal: JournalHandle,
+        recovered: RecoveredGroup,
+        (writer, reader): (SegmentWriter, SegmentReader),
+        node_tail_bytes: Arc<AtomicU64>,
+    ) -> io::Result<Self> {
+        let snapshot = recovered.snapshot.as_ref().map(|(log_id, _)| *log_id);
+        let in_segments = writer.last();
+        let first_index = match in_segments.max(snapshot) {
+            Some(log_id) => log_id.index + 1,
+            None => recovered.tail.first().map_or(0, |entry| entry.log_id.index),
+        };
+        let mut tail = Tail::new(first_index, end_offset(&reader));
+        let mut last = in_segments.max(snapshot);
+        for entry in recovered.tail {
+            if entry.log_id.index < first_index {
+                continue;
+            }
+            last = Some(entry.log_id);
+            tail.push(entry, JournalSeq::default())?;
+        }
+        node_tail_bytes.fetch_add(tail.bytes() as u64, Ordering::Relaxed);
+        let inner = Inner {
+            tail,
+            vote: recovered.vote,
+            committed: recovered.committed,
+            purged: recovered.purged.max(snapshot),
+            last,
+            decision_rows: std::collections::VecDeque::new(),
+        };
+        let incarnation = recovered.incarnation;
+        Ok(Self {
+            group,
+            incarnation,
+            journal,
+            reader,
+            writer: Mutex::new(writer),
+            inner: Mutex::new(inner),
+            node_tail_bytes,
+        })
+    }
+
+    pub(crate) fn group(&self) -> GroupId {
+        self.group
+    }
+
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    pub(crate) fn reader(&self) -> &SegmentReader {
+        &self.reader
+    }
+
+    pub(crate) fn vote(&self) -> Option<Vote> {
+        self.lock().vote
+    }
+
+    pub(crate) fn committed(&self) -> Option<LogId> {
+        self.lock().committed
+    }
+
+    pub(crate) fn purged(&self) -> Option<LogId> {
+        self.lock().purged
+    }
+
+    pub(crate) fn last(&self) -> Option<LogId> {
+        self.lock().last
+    }
+
+    /// Payload bytes that the flusher could write.
+    pub(crate) fn applied_bytes(&self) -> usize {
+        self.lock().tail.applied_bytes()
+    }
+
+    /// Makes entries readable at once; `done` is called when they and everything before them are durable.
+    pub(crate) fn append(
+        &self,
+        entries: Vec<Entry>,
+        done: impl FnOnce(io::Result<()>) + Send + 'static,
+    ) -> io::Result<()> {
+        let mut inner = self.lock();
+        let before = inner.tail.bytes();
+        let record = Record::Append { group: self.group, entries: entries.clone() };
+        // Submitted under the lock, so that the journal's order is the tail's order.
+        let seq = self.journal.submit(vec![record], move |result| done(result.map(|_| ())));
+        for entry in entries {
+            if inner.last.is_none() && inner.tail.next_index() != entry.log_id.index {
+                inner.tail = Tail::new(entry.log_id.index, 0);
+            }
+            inner.last = Some(entry.log_id);
+            inner.tail.push(entry, seq)?;
+        }
+        let grown = inner.tail.bytes() - before;
+        self.node_tail_bytes.fetch_add(grown as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Stores a vote; returns when it is durable.
+    pub(crate) async fn save_vote(&self, vote: Vote) -> io::Result<()> {
+        self.lock().vote = Some(vote);
+        self.write_through(Record::Vote { group: self.group, vote }).await
+    }
+
+    /// Notes what is committed. Not awaited: it rides in the next batch.
+    pub(crate) fn save_committed(&self, log_id: LogId) {
+        self.lock().committed = Some(log_id);
+        self.journal.submit(vec![Record::Committed { group: self.group, log_id }], |_| {});
+    }
+
+    /// Forgets the entries behind `last`; returns when that is durable.
+    pub(crate) async fn truncate_after(&self, last: Option<LogId>) -> io::Result<()> {
+        {
+            let mut inner = self.lock();
+            let before = inner.tail.bytes();
+            inner.tail.truncate_after(last.map(|log_id| log_id.index))?;
+            inner.last = last;
+            self.node_tail_bytes.fetch_sub((before - inner.tail.bytes()) as u64, Ordering::Relaxed);
+        }
+        self.write_through(Record::Truncate { group: self.group, after: last }).await
+    }
+
+    /// Notes that nothing up to `upto` will be asked for by Raft again. A mark: frames die by the machine's word.
+    pub(crate) async fn purge(&self, upto: LogId) -> io::Result<()> {
+        {
+            let mut inner = self.lock();
+            inner.purged = inner.purged.max(Some(upto));
+            inner.last = inner.last.max(Some(upto));
+        }
+        self.write_through(Record::Purge { group: self.group, upto }).await
+    }
+
+    /// Waits until the entry at `index` is durable on this node.
+    pub(crate) async fn wait_durable(&self, index: u64) -> io::Result<()> {
+        let seq = self.lock().tail.seq(index);
+        match seq {
+            Some(seq) if seq > self.journal.durable() => self.submit_and_wait(Vec::new()).await,
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Entries from `from` up to, not including, `to`, from memory; stops early at a size, but returns at least one
+    /// where there is one. `None`: older than that, ask [`GroupLog::entries`].
+    pub(crate) fn tail_entries(&self, from: u64, to: u64) -> Option<Vec<Entry>> {
+        let inner = self.lock();
+        (from >= inner.tail.first_index()).then(|| inner.tail.range(from, to, READ_BYTES_MAX))
+    }
+
+    /// The same from memory or segments. Blocks.
+    pub(crate) fn entries(&self, from: u64, to: u64) -> Result<Vec<Entry>, SegmentError> {
+        match self.tail_entries(from, to) {
+            Some(entries) => Ok(entries),
+            None => self.reader.entries(from, to, READ_BYTES_MAX),
+        }
+    }
+
+    /// Index of the first entry that is in memory, or of the next one to come.
+    pub(crate) fn tail_first_index(&self) -> u64 {
+        self.lock().tail.first_index()
+    }
+
+    /// Notes what apply decided about the entry at `index`; from now on its kept items can be read.
+    pub(crate) fn mark_applied(&self, index: u64, decisions: Arc<[Decision]>) -> io::Result<()> {
+        self.lock().tail.mark_applied(index, decisions)
+    }
+
+    /// Remembers that a decisions row covers these entries.
+    pub(crate) fn note_decision_row(&self, first: u64, last: u64) {
+        self.lock().decision_rows.push_back((first, last));
+    }
+
+    /// First indices of the decision rows that a segment synced up to `index` has made superfluous.
+    pub(crate) fn take_decision_rows(&self, index: u64) -> Vec<u64> {
+        let mut inner = self.lock();
+        let mut taken = Vec::new();
+        while let Some((first, _)) = inner.decision_rows.front().copied().filter(|(_, last)| *last <= index) {
+            inner.decision_rows.pop_front();
+            taken.push(first);
+        }
+        taken
+    }
+
+    /// Kept items from the one that contains `offset` on, from memory. `None`: older than that, ask the segments.
+    pub(crate) fn read_tail(&self, offset: u64, bytes_max: usize) -> Option<Vec<StoredItem>> {
+        self.lock().tail.read(offset, bytes_max)
+    }
+
+    /// The first kept item in memory whose largest timestamp is `timestamp_ms` or later.
+    pub(crate) fn find_timestamp_in_tail(&self, timestamp_ms: i64) -> Option<StoredItem> {
+        self.lock().tail.find_timestamp(timestamp_ms)
+    }
+
+    /// Moves applied entries from memory into segments, and syncs these if `sync`. Blocks: flusher thread only.
+    ///
+    /// # Errors
+    /// A failed write or sync is final for this life of the group.
+    pub(crate) fn flush(&self, sync: bool) -> io::Result<Option<LogId>> {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let frames: Vec<Frame> = self.lock().tail.frames(FLUSH_BYTES_MAX);
+            let Some(last) = frames.last().map(|frame| frame.entry.log_id.index) else { break };
+            writer.append(&frames).map_err(io::Error::other)?;
+            let released = self.lock().tail.release(last);
+            self.node_tail_bytes.fetch_sub(released as u64, Ordering::Relaxed);
+        }
+        if !sync {
+            return Ok(None);
+        }
+        let synced = writer.sync().map_err(io::Error::other)?;
+        if let Some(log_id) = synced {
+            self.journal.segments_synced(self.group, self.incarnation, log_id);
+        }
+        Ok(synced)
+    }
+
+    /// Removes whole segments that hold nothing behind `index`. Blocks: flusher thread only.
+    pub(crate) fn unlink_through(&self, index: u64) -> io::Result<()> {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        writer.unlink_through(index).map_err(io::Error::other)?;
+        Ok(())
+    }
+
+    /// Journals the entries again that are not applied, so that older journal files can be recycled.
+    pub(crate) fn rejournal_unapplied(&self) {
+        let inner = self.lock();
+        let entries = inner.tail.unapplied();
+        if !entries.is_empty() {
+            self.journal.rejournal(self.group, entries, |_| {});
+        }
+    }
+
+    async fn write_through(&self, record: Record) -> io::Result<()> {
+        self.submit_and_wait(vec![record]).await
+    }
+
+    async fn submit_and_wait(&self, records: Vec<Record>) -> io::Result<()> {
+        let (tx, rx) = oneshot::channel();
+        self.journal.submit(records, move |result| {
+            let _ = tx.send(result);
+        });
+        rx.await.map_err(|_| io::Error::other("the journal stopped"))?.map(|_| ())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One behind the last offset that segments keep.
+fn end_offset(reader: &SegmentReader) -> u64 {
+    reader.segments().last().map_or(0, |segment| segment.next_offset)
+}

@@ -1,0 +1,203 @@
+//! openraft's state machine: drives a [`Machine`], writes its rows with the applied log id, and tells the log what
+//! was decided about each item.
+
+use std::io;
+use std::sync::Arc;
+
+use futures::{Stream, TryStreamExt};
+use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
+use openraft::{EntryPayload, OptionalSend};
+
+use super::convert::{encode_stored_membership, log_id_from_raft, log_id_to_raft};
+use super::decisions;
+use super::group_log::GroupLog;
+use super::restore;
+use super::type_config::{Command, Outcomes, RaftEntry, RaftLogId, RaftMembership, TypeConfig};
+use crate::flusher::FlusherHandle;
+use crate::machine::{Machine, Rows};
+use crate::snapshot::{SnapshotData, SnapshotView};
+use crate::state::keys::GroupKeys;
+use crate::state::{State, WriteBatch};
+use crate::types::{Decision, Item, LogId};
+
+/// Bytes of rows after which an apply call writes what it has.
+const WRITE_BYTES: usize = 1 << 20;
+/// Applied payload bytes after which the flusher is asked to write a group's segment.
+const FLUSH_BYTES: usize = 1 << 20;
+
+/// See the module.
+pub(crate) struct MachineStore {
+    log: Arc<GroupLog>,
+    machine: Box<dyn Machine>,
+    state: Arc<dyn State>,
+    keys: GroupKeys,
+    flusher: FlusherHandle,
+    applied: Option<LogId>,
+    membership: RaftMembership,
+}
+
+/// What one apply call has gathered and not yet written.
+#[derive(Default)]
+struct Pending {
+    batch: WriteBatch,
+    decisions: Vec<u8>,
+    first_index: Option<u64>,
+    payload_bytes: u64,
+    responses: Vec<(ApplyResponder<TypeConfig>, Outcomes)>,
+}
+
+struct MachineRows<'a> {
+    batch: &'a mut WriteBatch,
+    keys: &'a GroupKeys,
+}
+
+impl Rows for MachineRows<'_> {
+    fn put(&mut self, table: u8, key: &[u8], value: Vec<u8>) {
+        self.batch.put(self.keys.row(table, key), value);
+    }
+
+    fn delete(&mut self, table: u8, key: &[u8]) {
+        self.batch.delete(self.keys.row(table, key));
+    }
+}
+
+impl MachineStore {
+    /// Loads the machine from its rows, and gives the log the decisions that it lost in a restart.
+    ///
+    /// # Errors
+    /// If a row cannot be read or decoded.
+    pub(crate) fn open(
+        log: Arc<GroupLog>,
+        mut machine: Box<dyn Machine>,
+        state: Arc<dyn State>,
+        flusher: FlusherHandle,
+    ) -> io::Result<Self> {
+        let keys = GroupKeys::new(log.group(), log.incarnation());
+        let restored = restore::restore(&*state, &keys, &log)?;
+        machine.restore(restored.rows).map_err(io::Error::other)?;
+        machine.published();
+        let (applied, membership) = (restored.applied, restored.membership);
+        Ok(Self { log, machine, state, keys, flusher, applied, membership })
+    }
+
+    fn apply_entry(&mut self, entry: RaftEntry, pending: &mut Pending) -> io::Result<Outcomes> {
+        let log_id = log_id_from_raft(&entry.log_id);
+        let applied = match entry.payload {
+            EntryPayload::Blank => Vec::new(),
+            EntryPayload::Membership(membership) => {
+                self.membership = RaftMembership::new(Some(entry.log_id), membership);
+                let stored = encode_stored_membership(&self.membership);
+                pending.batch.put(self.keys.membership(), stored.to_vec());
+                Vec::new()
+            }
+            EntryPayload::Normal(Command(items)) => self.apply_items(log_id, &items, pending)?,
+        };
+        let decisions: Arc<[Decision]> = applied.iter().map(|applied| applied.decision).collect();
+        decisions::encode(log_id.index, &decisions, &mut pending.decisions);
+        pending.first_index.get_or_insert(log_id.index);
+        self.log.mark_applied(log_id.index, decisions)?;
+        self.applied = Some(log_id);
+        Ok(Outcomes(applied.into_iter().map(|applied| applied.outcome).collect()))
+    }
+
+    fn apply_items(
+        &mut self,
+        log_id: LogId,
+        items: &[Item],
+        pending: &mut Pending,
+    ) -> io::Result<Vec<crate::machine::Applied>> {
+        pending.payload_bytes += items.iter().map(|item| item.payload.len() as u64).sum::<u64>();
+        let mut rows = MachineRows { batch: &mut pending.batch, keys: &self.keys };
+        let applied = self.machine.apply(log_id, items, &mut rows);
+        if applied.len() != items.len() {
+            let (got, want) = (applied.len(), items.len());
+            return Err(io::Error::other(format!("the machine answered {got} of {want} items of entry {log_id}")));
+        }
+        Ok(applied)
+    }
+
+    /// Writes what was gathered, then tells readers and proposers.
+    fn publish(&mut self, pending: Pending) -> io::Result<()> {
+        let (Some(first), Some(applied)) = (pending.first_index, self.applied) else { return Ok(()) };
+        let mut batch = pending.batch;
+        batch.put(self.keys.decisions(first), pending.decisions);
+        batch.put(self.keys.applied(), GroupKeys::encode_log_id(applied));
+        self.state.write(batch).map_err(io::Error::other)?;
+        self.log.note_decision_row(first, applied.index);
+        self.flusher.applied(pending.payload_bytes);
+        self.machine.published();
+        for (responder, outcomes) in pending.responses {
+            responder.send(outcomes);
+        }
+        if self.log.applied_bytes() >= FLUSH_BYTES {
+            self.flusher.write(&self.log);
+        }
+        Ok(())
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for MachineStore {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<RaftLogId>, RaftMembership)> {
+        Ok((self.applied.map(log_id_to_raft), self.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> io::Result<()>
+    where
+        Strm: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
+    {
+        let mut pending = Pending::default();
+        while let Some((entry, responder)) = entries.try_next().await? {
+            // A follower may learn that an entry is committed before it is durable here.
+            self.log.wait_durable(entry.log_id.index).await?;
+            let outcomes = self.apply_entry(entry, &mut pending)?;
+            pending.responses.extend(responder.map(|responder| (responder, outcomes)));
+            if pending.batch.bytes() >= WRITE_BYTES {
+                self.publish(std::mem::take(&mut pending))?;
+            }
+        }
+        self.publish(pending)
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Self::SnapshotBuilder {
+        Builder { view: self.view() }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMetaOf<TypeConfig>,
+        snapshot: Self::SnapshotData,
+    ) -> io::Result<()> {
+        let _ = (meta, snapshot);
+        Err(io::Error::new(io::ErrorKind::Unsupported, "a node without peers receives no snapshot"))
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<TypeConfig, Self::SnapshotData>>> {
+        if self.applied.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(self.view().into_raft()))
+    }
+}
+
+impl MachineStore {
+    fn view(&self) -> SnapshotView {
+        SnapshotView::pin(&*self.state, self.applied, self.membership.clone())
+    }
+}
+
+/// Builds a snapshot: everything is pinned already, nothing is copied.
+pub(crate) struct Builder {
+    view: SnapshotView,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Builder {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<TypeConfig, Self::SnapshotData>> {
+        Ok(self.view.clone().into_raft())
+    }
+}

@@ -1,0 +1,10 @@
+//! openraft's log store and state machine over journal, segments and state. Everything openraft stays in this
+//! folder, `network/` and `group.rs`.
+
+pub(crate) mod convert;
+pub(crate) mod decisions;
+pub(crate) mod group_log;
+pub(crate) mod machine_store;
+pub(crate) mod store;
+pub(crate) mod tail;
+pub mod type_config;

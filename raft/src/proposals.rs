@@ -1,0 +1,147 @@
+//! Turns a stream of proposals into log entries: whatever waits goes into the next entry, up to a size.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use openraft::errors::ClientWriteError;
+use openraft::impls::ProgressResponder;
+use openraft::raft::ClientWriteResult;
+use openraft::type_config::alias::OneshotReceiverOf;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+use crate::group::{ProposeError, Raft};
+use crate::log::type_config::{Command, TypeConfig};
+use crate::machine::Outcome;
+use crate::types::{GroupId, Item, NodeId};
+
+/// Payload bytes after which an entry is full (a single larger proposal still goes, alone).
+const ENTRY_BYTES_MAX: usize = 1 << 20;
+/// Items in one entry at most.
+const ENTRY_ITEMS_MAX: usize = 4096;
+/// Entries of one group on their way at once. One is being synced while the next one gathers.
+const ENTRIES_IN_FLIGHT: usize = 2;
+
+/// One item and who waits for its outcome.
+pub(crate) struct Proposal {
+    pub(crate) item: Item,
+    pub(crate) reply: oneshot::Sender<Result<Outcome, ProposeError>>,
+    /// The proposal's room in memory, given back when it is answered.
+    pub(crate) permit: OwnedSemaphorePermit,
+}
+
+/// Makes the item that goes before all others of an entry, if the machine wants one (such as the leader's clock).
+pub type Preamble = Arc<dyn Fn() -> Option<Item> + Send + Sync>;
+
+/// The group's queue of proposals. Its length is bounded by admission.
+pub(crate) struct Proposals {
+    queue: Mutex<Option<mpsc::UnboundedSender<Proposal>>>,
+}
+
+struct InFlight {
+    answer: OneshotReceiverOf<TypeConfig, ClientWriteResult<TypeConfig>>,
+    preamble_items: usize,
+    waiting: Vec<Proposal>,
+}
+
+impl Proposals {
+    /// Starts the two tasks that serve the queue; they end when it is closed or the core is gone.
+    pub(crate) fn start(group: GroupId, raft: Raft, preamble: Option<Preamble>) -> Self {
+        #[expect(clippy::disallowed_methods, reason = "bounded by the admission semaphore")]
+        let (tx, rx) = mpsc::unbounded_channel();
+        // One entry is held by the completer, the others wait in the channel.
+        let (in_flight, answered) = mpsc::channel(ENTRIES_IN_FLIGHT - 1);
+        tokio::spawn(propose(group, raft, preamble, rx, in_flight));
+        tokio::spawn(complete(group, answered));
+        Self { queue: Mutex::new(Some(tx)) }
+    }
+
+    pub(crate) fn submit(&self, proposal: Proposal) {
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(queue) = queue.as_ref() {
+            // A closed queue drops the proposal, and with it the reply: the outcome is unknown.
+            let _ = queue.send(proposal);
+        }
+    }
+
+    pub(crate) fn close(&self) {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+async fn propose(
+    group: GroupId,
+    raft: Raft,
+    preamble: Option<Preamble>,
+    mut queue: mpsc::UnboundedReceiver<Proposal>,
+    in_flight: mpsc::Sender<InFlight>,
+) {
+    let mut held_back = None;
+    loop {
+        // Room first, so that what arrives while there is none goes into one entry.
+        let Ok(slot) = in_flight.reserve().await else { return };
+        let first = match held_back.take() {
+            Some(first) => first,
+            None => match queue.recv().await {
+                Some(first) => first,
+                None => return,
+            },
+        };
+        let waiting;
+        (waiting, held_back) = gather(first, &mut queue);
+        let preamble = preamble.as_ref().and_then(|preamble| preamble());
+        let preamble_items = usize::from(preamble.is_some());
+        let items = preamble.into_iter().chain(waiting.iter().map(|proposal| proposal.item.clone()));
+        let command = Command(items.collect());
+        let (responder, answer) = ProgressResponder::complete_only();
+        if raft.client_write_ff(command, Some(responder)).await.is_err() {
+            refuse(waiting, &ProposeError::Stopped { group });
+            return;
+        }
+        slot.send(InFlight { answer, preamble_items, waiting });
+    }
+}
+
+/// Takes what waits, up to an entry's size; what does not fit any more is handed back.
+fn gather(first: Proposal, queue: &mut mpsc::UnboundedReceiver<Proposal>) -> (Vec<Proposal>, Option<Proposal>) {
+    let mut bytes = first.item.payload.len();
+    let mut waiting = vec![first];
+    while waiting.len() < ENTRY_ITEMS_MAX {
+        let Ok(next) = queue.try_recv() else { break };
+        bytes += next.item.payload.len();
+        if bytes > ENTRY_BYTES_MAX {
+            return (waiting, Some(next));
+        }
+        waiting.push(next);
+    }
+    (waiting, None)
+}
+
+async fn complete(group: GroupId, mut in_flight: mpsc::Receiver<InFlight>) {
+    while let Some(InFlight { answer, preamble_items, waiting }) = in_flight.recv().await {
+        match answer.await {
+            Ok(Ok(response)) => {
+                let outcomes = response.data.0.into_iter().skip(preamble_items);
+                for (proposal, outcome) in waiting.into_iter().zip(outcomes) {
+                    drop(proposal.permit);
+                    let _ = proposal.reply.send(Ok(outcome));
+                }
+            }
+            Ok(Err(error)) => refuse(waiting, &write_error(group, &error)),
+            Err(error) => refuse(waiting, &ProposeError::Unknown { group, reason: error.to_string() }),
+        }
+    }
+}
+
+fn write_error(group: GroupId, error: &ClientWriteError<TypeConfig>) -> ProposeError {
+    match error {
+        ClientWriteError::ForwardToLeader(forward) => {
+            ProposeError::NotLeader { group, leader: forward.leader_id as Option<NodeId> }
+        }
+        other => ProposeError::Unknown { group, reason: other.to_string() },
+    }
+}
+
+fn refuse(waiting: Vec<Proposal>, error: &ProposeError) {
+    for proposal in waiting {
+        let _ = proposal.reply.send(Err(error.clone()));
+    }
+}

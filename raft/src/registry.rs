@@ -1,0 +1,392 @@
+//! All groups of a node over one journal, one state and one flusher.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use openraft::impls::EmptyNode;
+use openraft::{Config, SnapshotPolicy};
+use tokio::sync::Semaphore;
+
+use crate::data_dir::DataDir;
+use crate::disk::Disk;
+use crate::failure::Failure;
+use crate::flusher::{Flusher, FlusherHandle, FlusherThread};
+use crate::group::{ADMISSION_UNIT_BYTES, Group, Raft};
+use crate::journal::{
+    BatchStats, Damage, Journal, JournalError, JournalHandle, JournalObserver, JournalOptions, JournalThread, Record,
+    RecoveredGroup, Recycle, Suspect,
+};
+use crate::log::group_log::GroupLog;
+use crate::log::machine_store::MachineStore;
+use crate::log::store::LogStore;
+use crate::machine::Machine;
+use crate::network::NoPeers;
+use crate::proposals::{Preamble, Proposals};
+use crate::segments::{SegmentError, SegmentOptions, SegmentWriter, segments_dir};
+use crate::state::keys::GroupKeys;
+use crate::state::{RocksOptions, RocksState, State, StateError, WriteBatch};
+use crate::types::{GroupId, Incarnation, NodeId};
+
+/// Elections are for groups that lost their leader's node; timers in seconds keep a thousand idle groups cheap.
+const HEARTBEAT_MS: u64 = 500;
+const ELECTION_MS_MIN: u64 = 2_000;
+const ELECTION_MS_MAX: u64 = 4_000;
+
+/// What a registry may use.
+#[derive(Clone)]
+pub struct RegistryOptions {
+    /// This node.
+    pub node_id: NodeId,
+    /// The journal's files.
+    pub journal: JournalOptions,
+    /// How segments are cut.
+    pub segments: SegmentOptions,
+    /// Bytes of proposals that may wait or be on their way, over all groups.
+    pub proposal_bytes_max: usize,
+    /// Told about each batch that the journal wrote, on its thread: must not block.
+    pub batches: Arc<dyn Fn(&BatchStats) + Send + Sync>,
+}
+
+/// Why a node's storage did not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The state.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A thread or directory.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Why a group did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Something that was once durable is missing or altered. The data is kept as it is.
+    #[error("group {group} is damaged and stays down: {reason}")]
+    Damaged {
+        /// The group.
+        group: GroupId,
+        /// Which file, which range, and what is wrong there.
+        reason: String,
+    },
+    /// It runs already.
+    #[error("group {0} runs already")]
+    Running(GroupId),
+    /// Reading or writing failed.
+    #[error("group {group}: {source}")]
+    Io {
+        /// The group.
+        group: GroupId,
+        /// What failed.
+        source: io::Error,
+    },
+}
+
+/// See the module.
+pub struct Registry {
+    options: RegistryOptions,
+    disk: Arc<dyn Disk>,
+    data_dir: DataDir,
+    state: Arc<dyn State>,
+    journal: JournalHandle,
+    flusher: FlusherHandle,
+    failure: Failure,
+    admission: Arc<Semaphore>,
+    tail_bytes: Arc<AtomicU64>,
+    boot_epoch: u64,
+    created: AtomicU64,
+    damage: Vec<Damage>,
+    recovered: Mutex<BTreeMap<GroupId, RecoveredGroup>>,
+    running: Running,
+    threads: Mutex<Option<(JournalThread, FlusherThread)>>,
+}
+
+/// The groups that run, shared with the journal's wishes.
+type Running = Arc<Mutex<BTreeMap<GroupId, Group>>>;
+
+/// Answers the journal: passes its wishes to the flusher, and its failure on.
+struct Observer {
+    running: Running,
+    flusher: FlusherHandle,
+    failure: Failure,
+    batches: Arc<dyn Fn(&BatchStats) + Send + Sync>,
+}
+
+impl Registry {
+    /// Opens journal and state. Groups start one by one afterwards. Blocks while it recovers.
+    ///
+    /// # Errors
+    /// See [`OpenError`]. Damage of single groups is none: those groups refuse to start.
+    pub fn open(options: RegistryOptions, data_dir: DataDir, disk: Arc<dyn Disk>) -> Result<Self, OpenError> {
+        let failure = Failure::new();
+        let state: Arc<dyn State> = Arc::new(RocksState::open(&data_dir.state_dir(), &RocksOptions::default())?);
+        let (flusher, flusher_handle) = Flusher::new(state.clone(), failure.clone());
+        let running = Running::default();
+        let observer = Observer {
+            running: running.clone(),
+            flusher: flusher_handle.clone(),
+            failure: failure.clone(),
+            batches: options.batches.clone(),
+        };
+        let (journal, recovered) =
+            Journal::open(disk.clone(), &data_dir.journal_dir(), options.journal.clone(), Arc::new(observer))?;
+        let handle = journal.handle();
+        let threads = (JournalThread::spawn(journal)?, flusher.spawn(flusher_handle.clone())?);
+        let admission = Arc::new(Semaphore::new(options.proposal_bytes_max / ADMISSION_UNIT_BYTES));
+        let registry = Self {
+            options,
+            disk,
+            data_dir,
+            state,
+            journal: handle,
+            flusher: flusher_handle,
+            failure,
+            admission,
+            tail_bytes: Arc::default(),
+            boot_epoch: recovered.boot_epoch,
+            created: AtomicU64::new(0),
+            damage: recovered.damage,
+            recovered: Mutex::new(recovered.groups),
+            running,
+            threads: Mutex::new(Some(threads)),
+        };
+        for damage in &registry.damage {
+            tracing::error!(file = %damage.file.display(), range = ?damage.range, reason = damage.reason, "the journal is damaged");
+        }
+        Ok(registry)
+    }
+
+    /// The flag that says that storage failed.
+    #[must_use]
+    pub fn failure(&self) -> &Failure {
+        &self.failure
+    }
+
+    /// Groups that this node has data of and that do not run (yet).
+    #[must_use]
+    pub fn recovered_groups(&self) -> Vec<GroupId> {
+        lock(&self.recovered).keys().copied().collect()
+    }
+
+    /// What the journal found damaged when it was opened.
+    #[must_use]
+    pub fn damage(&self) -> &[Damage] {
+        &self.damage
+    }
+
+    /// Payload bytes that are in memory and not yet in segments.
+    #[must_use]
+    pub fn tail_bytes(&self) -> u64 {
+        self.tail_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Starts a group: from what is on disk, or new with `voters`.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(
+        &self,
+        group: GroupId,
+        machine: Box<dyn Machine>,
+        preamble: Option<Preamble>,
+        voters: &[NodeId],
+    ) -> Result<Group, StartError> {
+        if lock(&self.running).contains_key(&group) {
+            return Err(StartError::Running(group));
+        }
+        self.check_damage(group)?;
+        let io = |source: io::Error| StartError::Io { group, source };
+        let recovered = lock(&self.recovered).remove(&group);
+        let recovered = match recovered {
+            Some(recovered) => recovered,
+            None => self.create(group).await.map_err(io)?,
+        };
+        let opened = self.open_group(group, recovered, machine, preamble, voters).await?;
+        lock(&self.running).insert(group, opened.clone());
+        Ok(opened)
+    }
+
+    /// Stops a group and deletes its data.
+    ///
+    /// # Errors
+    /// If the journal or the state cannot be written.
+    pub async fn remove(&self, group: GroupId) -> io::Result<()> {
+        let running = lock(&self.running).remove(&group);
+        let incarnation = match &running {
+            Some(running) => {
+                running.shutdown().await;
+                Some(running.log().incarnation())
+            }
+            None => lock(&self.recovered).remove(&group).map(|recovered| recovered.incarnation),
+        };
+        let Some(incarnation) = incarnation else { return Ok(()) };
+        drop(running);
+        // First the word that the group is gone, then its data: a crash between leaves files that nobody knows.
+        self.write_through(Record::Remove { group }).await?;
+        let (state, disk) = (self.state.clone(), self.disk.clone());
+        let dir = segments_dir(&self.data_dir.groups_dir(), group, incarnation);
+        let delete = move || -> io::Result<()> {
+            let mut batch = WriteBatch::default();
+            batch.delete_prefix(GroupKeys::new(group, incarnation).prefix());
+            state.write(batch).map_err(io::Error::other)?;
+            disk.remove_dir_all(&dir)
+        };
+        tokio::task::spawn_blocking(delete).await.map_err(io::Error::other)?
+    }
+
+    /// Stops all groups, flushes what they applied, seals the journal. Afterwards a start has nothing to repair.
+    pub async fn close(&self) {
+        let running = std::mem::take(&mut *lock(&self.running));
+        for group in running.values() {
+            group.shutdown().await;
+            if let Err(error) = self.flusher.sync_and_wait(group.log()).await {
+                tracing::warn!(group = %group.id(), %error, "not all applied entries were flushed; the journal has them");
+            }
+        }
+        if let Err(error) = self.flusher.flush_state().await {
+            tracing::warn!(%error, "the state was not flushed; it is rebuilt from the log at the next start");
+        }
+        let threads = lock(&self.threads).take();
+        // Joins both threads: the flusher first, it may still announce what it synced.
+        let closed = tokio::task::spawn_blocking(move || {
+            if let Some((journal, flusher)) = threads {
+                drop(flusher);
+                journal.close();
+            }
+        });
+        let _ = closed.await;
+    }
+
+    fn check_damage(&self, group: GroupId) -> Result<(), StartError> {
+        let hit = self.damage.iter().find(|damage| match &damage.groups {
+            Suspect::Named(groups) => groups.contains(&group),
+            Suspect::All => true,
+        });
+        match hit {
+            Some(damage) => Err(StartError::Damaged { group, reason: damage.to_string() }),
+            None => Ok(()),
+        }
+    }
+
+    async fn create(&self, group: GroupId) -> io::Result<RecoveredGroup> {
+        // Unique without being stored: the boot epoch rises with every start.
+        let number = self.created.fetch_add(1, Ordering::Relaxed);
+        let incarnation = Incarnation((self.boot_epoch << 32) | number);
+        let membership = Bytes::new();
+        self.write_through(Record::Switch { group, incarnation, snapshot: None, membership }).await?;
+        Ok(RecoveredGroup::new(incarnation))
+    }
+
+    async fn open_group(
+        &self,
+        group: GroupId,
+        recovered: RecoveredGroup,
+        machine: Box<dyn Machine>,
+        preamble: Option<Preamble>,
+        voters: &[NodeId],
+    ) -> Result<Group, StartError> {
+        let io = |source: io::Error| StartError::Io { group, source };
+        let is_new = recovered.vote.is_none() && recovered.last.is_none();
+        let (log, machine) = self.open_storage(group, recovered, machine).await?;
+        let (config, node_id) = (raft_config(group).map_err(io)?, self.options.node_id);
+        let started = Raft::new(node_id, config, NoPeers, LogStore::new(log.clone()), machine).await;
+        let raft = started.map_err(|error| io(io::Error::other(error)))?;
+        if is_new {
+            let members: BTreeMap<NodeId, EmptyNode> = voters.iter().map(|id| (*id, EmptyNode::new())).collect();
+            raft.initialize(members).await.map_err(|error| io(io::Error::other(error)))?;
+        } else if raft.voter_ids().collect::<Vec<_>>() == [node_id] {
+            // Nobody else could lead: there is no reason to wait for an election timeout.
+            raft.trigger().elect(false).await.map_err(|error| io(io::Error::other(error)))?;
+        }
+        let proposals = Proposals::start(group, raft.clone(), preamble);
+        Ok(Group::new(raft, log, proposals, self.flusher.clone(), self.admission.clone()))
+    }
+
+    async fn open_storage(
+        &self,
+        group: GroupId,
+        recovered: RecoveredGroup,
+        machine: Box<dyn Machine>,
+    ) -> Result<(Arc<GroupLog>, MachineStore), StartError> {
+        let dir = segments_dir(&self.data_dir.groups_dir(), group, recovered.incarnation);
+        let (disk, options, synced) = (self.disk.clone(), self.options.segments, recovered.segments_synced);
+        let (journal, state, flusher) = (self.journal.clone(), self.state.clone(), self.flusher.clone());
+        let tail_bytes = self.tail_bytes.clone();
+        let open = move || -> Result<(Arc<GroupLog>, MachineStore), StartError> {
+            let io = |source: io::Error| StartError::Io { group, source };
+            let segments = SegmentWriter::open(disk, &dir, group, options, synced);
+            let segments = segments.map_err(|error| segments_failed(group, error))?;
+            let log = Arc::new(GroupLog::open(group, journal, recovered, segments, tail_bytes).map_err(io)?);
+            let machine = MachineStore::open(log.clone(), machine, state, flusher).map_err(io)?;
+            Ok((log, machine))
+        };
+        let opened = tokio::task::spawn_blocking(open).await;
+        opened.map_err(|error| StartError::Io { group, source: io::Error::other(error) })?
+    }
+
+    async fn write_through(&self, record: Record) -> io::Result<()> {
+        let (tx, rx) = tokio::sync::oneshot::channel();
+        self.journal.submit(vec![record], move |result| drop(tx.send(result)));
+        rx.await.map_err(|_| io::Error::other("the journal stopped"))?.map(|_| ())
+    }
+}
+
+impl JournalObserver for Observer {
+    fn batch(&self, stats: &BatchStats) {
+        (self.batches)(stats);
+    }
+
+    fn recycle(&self, wishes: &[Recycle]) {
+        let running = lock(&self.running);
+        for wish in wishes {
+            if let Some(group) = running.get(&wish.group).filter(|group| group.log().incarnation() == wish.incarnation) {
+                self.flusher.sync(group.log());
+            }
+        }
+    }
+
+    fn failed(&self, error: &io::Error) {
+        self.failure.set(format!("writing the journal failed: {error}"));
+    }
+}
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Observer")
+    }
+}
+
+fn segments_failed(group: GroupId, error: SegmentError) -> StartError {
+    match error {
+        SegmentError::Damaged(damage) => StartError::Damaged { group, reason: damage.to_string() },
+        other => StartError::Io { group, source: io::Error::other(other) },
+    }
+}
+
+fn raft_config(group: GroupId) -> io::Result<Arc<Config>> {
+    let config = Config {
+        cluster_name: format!("group-{group}"),
+        heartbeat_interval: HEARTBEAT_MS,
+        election_timeout_min: ELECTION_MS_MIN,
+        election_timeout_max: ELECTION_MS_MAX,
+        // We alone trigger snapshots and purges: see `Group::release_below`.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        enable_pre_vote: Some(true),
+        // A restarted leader must win an election, or it proposes other entries under ids that followers hold.
+        enable_leader_restore: Some(false),
+        ..Config::default()
+    };
+    Ok(Arc::new(config.validate().map_err(io::Error::other)?))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
