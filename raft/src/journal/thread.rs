@@ -1,0 +1,80 @@
+//! The thread that drives the journal's writer, and creates its files aside.
+
+use std::io;
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::handle::JournalHandle;
+use super::writer::{Journal, Step};
+
+/// How long to wait before trying again where only the outside can help (space on the disk).
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+
+/// A running journal.
+#[derive(Debug)]
+pub struct JournalThread {
+    handle: JournalHandle,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl JournalThread {
+    /// Starts a thread that writes whatever is submitted.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub fn spawn(journal: Journal) -> io::Result<Self> {
+        let handle = journal.handle();
+        let thread = Builder::new().name("journal".into()).spawn(move || drive(journal))?;
+        Ok(Self { handle, thread: Some(thread) })
+    }
+
+    /// A handle to submit with.
+    #[must_use]
+    pub fn handle(&self) -> JournalHandle {
+        self.handle.clone()
+    }
+
+    /// Writes what waits, seals and joins the thread.
+    pub fn close(mut self) {
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        self.handle.close();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the journal's thread panicked; what was acknowledged is on disk");
+        }
+    }
+}
+
+impl Drop for JournalThread {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn drive(mut journal: Journal) {
+    let start = Instant::now();
+    let mut preparation: Option<JoinHandle<()>> = None;
+    loop {
+        let step = journal.step(start.elapsed());
+        if let Some(next) = journal.take_preparation() {
+            let spawned = Builder::new().name("journal-prepare".into()).spawn(move || next.run());
+            preparation = spawned.inspect_err(|error| tracing::error!(%error, "no thread to create a journal file")).ok();
+        }
+        match step {
+            Step::Wrote => {}
+            Step::Idle { seal_in } => journal.wait(seal_in),
+            Step::Waiting => journal.wait(Some(RETRY_AFTER)),
+            Step::Failed if !journal.is_closing() => journal.wait(None),
+            Step::Failed | Step::Closed => break,
+        }
+    }
+    if let Some(preparation) = preparation
+        && preparation.join().is_err()
+    {
+        tracing::error!("the thread that creates journal files panicked");
+    }
+}
