@@ -1,0 +1,4 @@
+//! What the journal's integration tests share.
+
+pub mod model;
+pub mod world;
