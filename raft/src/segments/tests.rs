@@ -1,0 +1,1 @@
+//! Tests of segments on the real disk.
