@@ -8,7 +8,7 @@ use std::io::Write;
 use bytes::Bytes;
 use common::{BASE_MS, encode, reseal, sample, with_body};
 use flotilla_records::varint::VarintError;
-use flotilla_records::{BatchBuilder, BatchError, BatchHeader, Codec, HEADER_BYTES, Limits, RecordError, validate};
+use flotilla_records::{Batch, BatchBuilder, BatchError, BatchHeader, Codec, HEADER_BYTES, Limits, RecordError, validate};
 use lz4_flex::frame::{BlockMode, FrameEncoder, FrameInfo};
 
 const RECORDS: u32 = 3;
@@ -164,6 +164,26 @@ fn records() {
     let largest_delta = [0, 0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0, 1, 1, 0];
     let overflow = RecordError::TimestampOverflow { base_ms: BASE_MS, delta_ms: i64::MAX };
     assert_eq!(record_refusal(&largest_delta), overflow);
+}
+
+#[test]
+fn offsets_ascend_and_nothing_is_read_behind_an_error() {
+    let record = [12, 0, 0, 0, 1, 1, 0];
+    let mut bytes = with_body(Codec::None, &record.repeat(3)).to_vec();
+    bytes[23..27].copy_from_slice(&2_u32.to_be_bytes());
+    bytes[57..61].copy_from_slice(&3_u32.to_be_bytes());
+    reseal(&mut bytes);
+    let bytes = Bytes::from(bytes);
+    let reason = RecordError::OffsetDelta { found: 0, expected: 1, last: 2 };
+    let refused = BatchError::Record { index: 1, reason };
+    assert_eq!(refusal(&bytes), refused);
+
+    let body = Batch::parse(bytes).unwrap().body(1000).unwrap();
+    let mut records = body.records();
+    assert!(records.next().unwrap().is_ok());
+    assert_eq!(records.next(), Some(Err(refused)));
+    assert_eq!(records.next(), None);
+    assert_eq!(body.iter().count(), 2);
 }
 
 #[test]

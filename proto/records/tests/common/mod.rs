@@ -15,9 +15,9 @@ pub fn sample(count: u32) -> Vec<Record> {
         Record {
             offset_delta: at,
             timestamp_ms: BASE_MS + i64::from(at * 7919 % 1000),
-            key: (at % 3 != 0).then(|| format!("key-{}", at % 7).into()),
+            key: (!at.is_multiple_of(3)).then(|| format!("key-{}", at % 7).into()),
             value: (at % 10 != 9).then(|| format!("value {at} of a record that repeats itself, repeats itself").into()),
-            headers: if at % 4 == 0 { vec![header(Some(b"t")), header(None)] } else { Vec::new() },
+            headers: if at.is_multiple_of(4) { vec![header(Some(b"t")), header(None)] } else { Vec::new() },
         }
     };
     (0..count).map(record).collect()
