@@ -88,6 +88,8 @@ settings! {
     log_format: LogFormat = "text", "How log lines look: text or json";
     journal_bytes: Size = "1GiB", "Largest size of the journal, a ring of recycled files that is grown as needed";
     segment_bytes: Size = "256MiB", "Size at which a partition's segment file is closed and the next begun; retention deletes whole segments";
+    retention_interval: Duration = "1m", "How often old records are looked for";
+    proposal_bytes_max: Size = "64MiB", "Bytes of batches that may be on their way to the disk at once, over all partitions; further ones wait";
     request_bytes_max: Size = "32MiB", "Largest request accepted";
     decompressed_bytes_max: Size = "64MiB", "Largest size of one batch's records when decompressed";
     records_per_batch_max: u32 = "1000000", "Largest number of records in one batch";

@@ -4,8 +4,10 @@
 //! others own (partitions, memory) are read when a scrape asks for them, not kept twice.
 
 use std::fmt;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use flotilla_broker::Broker;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
@@ -45,6 +47,7 @@ pub struct Metrics {
     produce_seconds: Histogram,
     fetched_batches: Counter,
     fetched_bytes: Counter,
+    broker: Watched,
 }
 
 impl Metrics {
@@ -54,6 +57,8 @@ impl Metrics {
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "Version of the server", version);
         registry.register_collector(Box::new(Process));
+        let broker = Watched::default();
+        registry.register_collector(Box::new(broker.clone()));
         let r = &mut registry;
         let calls = declare(r, "calls", "Calls answered, by method and status code", Family::default());
         let call_seconds = Histograms::new_with_constructor(latency);
@@ -80,12 +85,14 @@ impl Metrics {
             produce_seconds,
             fetched_batches,
             fetched_bytes,
+            broker,
         }
     }
 
-    /// Adds values that somebody else owns.
-    pub fn collect_from(&mut self, collector: impl Collector) {
-        self.registry.register_collector(Box::new(collector));
+    /// From now on the figures of this broker are shown, too.
+    pub fn watch(&self, broker: Broker) {
+        // A second broker in one life of the metrics does not happen.
+        let _ = self.broker.0.set(broker);
     }
 
     /// A unary call was answered.
@@ -172,6 +179,31 @@ fn name_of(code: Code) -> &'static str {
         Code::Unavailable => "UNAVAILABLE",
         Code::DataLoss => "DATA_LOSS",
         Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+/// The broker whose figures are shown, once it is open.
+#[derive(Clone, Default)]
+struct Watched(Arc<OnceLock<Broker>>);
+
+impl fmt::Debug for Watched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watched").field("open", &self.0.get().is_some()).finish()
+    }
+}
+
+impl Collector for Watched {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Some(broker) = self.0.get() else { return Ok(()) };
+        let stats = broker.stats();
+        let mut gauge = |name: &str, help: &str, value: usize| {
+            let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
+        };
+        gauge("topics", "Topics of the cluster", stats.topics)?;
+        gauge("partitions", "Partitions that this node serves", stats.partitions)?;
+        gauge("partitions_down", "Partitions that this node should serve but cannot: damaged data", stats.partitions_down)?;
+        gauge("storage_failed", "1 once a write or sync has failed", usize::from(broker.failure().get().is_some()))
     }
 }
 

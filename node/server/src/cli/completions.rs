@@ -1,0 +1,23 @@
+//! `flotilla completions`: prints a script that completes Flotilla's commands in a shell.
+
+use std::io::{self, Write};
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+/// Arguments of `flotilla completions`.
+#[derive(Debug, clap::Args)]
+pub struct CompletionsArgs {
+    /// The shell to write for
+    shell: Shell,
+}
+
+/// Prints the script.
+///
+/// # Errors
+/// When stdout cannot be written.
+pub fn run<Line: CommandFactory>(args: &CompletionsArgs) -> io::Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Line::command(), "flotilla", &mut script);
+    io::stdout().write_all(&script)
+}

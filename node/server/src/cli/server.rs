@@ -1,0 +1,70 @@
+//! `flotilla server`: runs a node until it is told to stop.
+
+use std::path::PathBuf;
+use std::process;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{self, Config, ConfigError, Entry, Flags};
+use crate::server::{self, Listeners, ServerError};
+use crate::telemetry;
+
+/// Exit code of a process that was told twice to stop: as a shell says it of one that SIGINT killed.
+const STOPPED_AT_ONCE: i32 = 130;
+
+/// Everything that configures a server.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Each flag --some-setting can be set as FLOTILLA_SOME_SETTING in the environment, or as some_setting in \
+                        the file, too. Flags win over the environment, the environment over the file.")]
+pub struct ServerArgs {
+    /// Configuration file (TOML) [env: FLOTILLA_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+impl ServerArgs {
+    /// Puts the configuration together.
+    ///
+    /// # Errors
+    /// See [`config::load`].
+    pub fn load(&self) -> Result<(Config, Vec<Entry>), ConfigError> {
+        let variable = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+        let path = self.config.clone().or_else(|| variable("FLOTILLA_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from));
+        config::load(&self.flags, variable, path.as_deref())
+    }
+}
+
+/// Runs a node until SIGINT or SIGTERM. A second signal ends the process at once: what was acknowledged is safe then, too.
+///
+/// # Errors
+/// See [`ServerError`].
+pub async fn run(config: &Config) -> Result<(), ServerError> {
+    telemetry::start_logging(config);
+    let stop = CancellationToken::new();
+    stop_on_signals(&stop)?;
+    let listeners = Listeners::bind(config).await?;
+    server::run(config, listeners, stop).await
+}
+
+fn stop_on_signals(stop: &CancellationToken) -> Result<(), ServerError> {
+    let watch = |kind| signal(kind).map_err(ServerError::Signals);
+    let (mut interrupt, mut terminate) = (watch(SignalKind::interrupt())?, watch(SignalKind::terminate())?);
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if stop.is_cancelled() {
+                tracing::warn!("told to stop a second time: ending at once");
+                process::exit(STOPPED_AT_ONCE);
+            }
+            stop.cancel();
+        }
+    });
+    Ok(())
+}

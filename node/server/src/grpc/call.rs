@@ -1,0 +1,87 @@
+//! What every unary call goes through: its deadline, and the count of how it ended.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Response, Status};
+
+use super::problem::{Problem, Reason};
+use crate::telemetry::metrics::Metrics;
+
+/// Runs `work` within the deadline that the client gave, and counts it.
+pub async fn unary<T>(
+    metrics: &Metrics,
+    method: &'static str,
+    metadata: &MetadataMap,
+    work: impl Future<Output = Result<T, Problem>>,
+) -> Result<Response<T>, Status> {
+    let started = Instant::now();
+    let result = match deadline(metadata) {
+        None => work.await,
+        Some(deadline) => tokio::time::timeout(deadline, work).await.unwrap_or_else(|_| Err(late(deadline))),
+    };
+    let result = result.map(Response::new).map_err(Status::from);
+    metrics.called(method, result.as_ref().err().map_or(Code::Ok, Status::code), started.elapsed());
+    result
+}
+
+/// A little less than the client's deadline, so that our answer, which explains itself, comes before the transport's.
+fn deadline(metadata: &MetadataMap) -> Option<Duration> {
+    const MARGIN_MAX: Duration = Duration::from_millis(20);
+    let timeout = parse_timeout(metadata.get("grpc-timeout")?.to_str().ok()?)?;
+    Some(timeout - MARGIN_MAX.min(timeout / 10))
+}
+
+/// Reads `grpc-timeout`: up to 8 digits and a unit, as in "Requests" of the specification "gRPC over HTTP2".
+fn parse_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(count * 3600),
+        "M" => Duration::from_secs(count * 60),
+        "S" => Duration::from_secs(count),
+        "m" => Duration::from_millis(count),
+        "u" => Duration::from_micros(count),
+        "n" => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+fn late(deadline: Duration) -> Problem {
+    let message = format!("not finished within the {deadline:?} that the client allowed; a write may still take effect");
+    Problem::new(Reason::DeadlineExceeded, message)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    use tonic_types::StatusExt;
+
+    use super::*;
+
+    #[test]
+    fn timeouts_are_read_as_the_specification_says() {
+        assert_eq!(parse_timeout("1S"), Some(Duration::from_secs(1)));
+        assert_eq!(parse_timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        assert_eq!(parse_timeout("250m"), Some(Duration::from_millis(250)));
+        for bad in ["", "S", "1", "-1S", "123456789S", "1s", "+1S", "1µ"] {
+            assert_eq!(parse_timeout(bad), None, "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_takes_too_long_fails_in_time_and_says_so() {
+        let mut metadata = MetadataMap::new();
+        metadata.insert("grpc-timeout", "1m".parse().unwrap());
+        let metrics = Metrics::new();
+        let never = std::future::pending::<Result<(), Problem>>();
+        let status = unary(&metrics, "Never", &metadata, never).await.unwrap_err();
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        assert_eq!(status.get_error_details().error_info().unwrap().reason, "DEADLINE_EXCEEDED");
+        assert!(metrics.encode().unwrap().contains("method=\"Never\",code=\"DEADLINE_EXCEEDED\"} 1"));
+    }
+}

@@ -1,0 +1,155 @@
+//! The Consumer service: fetch, list offsets, and [`super::consume`] for streams.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use flotilla_broker::{FetchError, Fetched, FetchedRecord, PartitionOffset, PartitionReader, Position, Stop};
+use flotilla_proto::v1;
+use flotilla_proto::v1::consumer_server::Consumer;
+use flotilla_proto::v1::position::At;
+use futures::Stream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::call::unary;
+use super::convert;
+use super::problem::{Problem, Reason};
+use super::{Shared, consume};
+
+/// Bytes that a fetch returns where the request does not say.
+const FETCH_BYTES_DEFAULT: u32 = 1 << 20;
+
+/// See the module.
+pub struct ConsumerService(pub Shared);
+
+#[tonic::async_trait]
+impl Consumer for ConsumerService {
+    async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<v1::FetchResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        unary(&self.0.metrics, "Fetch", &metadata, fetch(&self.0, request)).await
+    }
+
+    type ConsumeStream = Pin<Box<dyn Stream<Item = Result<v1::ConsumeResponse, Status>> + Send>>;
+
+    async fn consume(&self, request: Request<Streaming<v1::ConsumeRequest>>) -> Result<Response<Self::ConsumeStream>, Status> {
+        Ok(Response::new(Box::pin(consume::open(self.0.clone(), request.into_inner()))))
+    }
+
+    async fn list_offsets(&self, request: Request<v1::ListOffsetsRequest>) -> Result<Response<v1::ListOffsetsResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        let list = async {
+            let position = position(request.position)?;
+            let offsets = self.0.broker.list_offsets(&request.topic, &request.partitions, position).await?;
+            Ok(v1::ListOffsetsResponse { offsets: offsets.into_iter().map(partition_offset).collect() })
+        };
+        unary(&self.0.metrics, "ListOffsets", &metadata, list).await
+    }
+}
+
+async fn fetch(shared: &Shared, request: v1::FetchRequest) -> Result<v1::FetchResponse, Problem> {
+    let batches = convert::wants_batches(request.encoding)?;
+    let wait = request.wait_max.map_or(Ok(Duration::ZERO), |wait| convert::duration("wait_max", wait))?;
+    let bytes_max = request.bytes_max.unwrap_or(FETCH_BYTES_DEFAULT) as usize;
+    let stop = request.stop_offset.map_or(Stop::Never, Stop::Before);
+    let position = position(request.position)?;
+    let mut reader = shared.broker.reader(&request.topic, request.partition, position, stop).await?;
+    let read = async {
+        reader.ready(wait.min(shared.limits.wait_max)).await?;
+        reader.read(bytes_max.min(shared.limits.request_bytes_max)).await
+    };
+    let fetched = read.await.map_err(|error| unless_deleted(shared, &request.topic, error))?;
+    let taken = take(shared, &mut reader, fetched, batches, u64::from(request.records_max.unwrap_or(u32::MAX)))?;
+    Ok(v1::FetchResponse {
+        next_offset: taken.next_offset,
+        high_watermark: taken.high_watermark,
+        log_start_offset: taken.log_start_offset,
+        records: taken.records,
+        batches: taken.batches,
+    })
+}
+
+/// Takes about `records_max` records out of what was read, in the encoding asked for, and puts the reader behind them.
+///
+/// Plain records are taken exactly; of batches whole ones, until there are enough.
+pub fn take(
+    shared: &Shared,
+    reader: &mut PartitionReader,
+    fetched: Fetched,
+    batches: bool,
+    records_max: u64,
+) -> Result<v1::ConsumedRecords, Problem> {
+    let mut taken = v1::ConsumedRecords {
+        partition: reader.partition(),
+        next_offset: fetched.next_offset,
+        high_watermark: fetched.ends.high_watermark,
+        log_start_offset: fetched.ends.log_start_offset,
+        ..v1::ConsumedRecords::default()
+    };
+    let (mut stored_batches, mut stored_bytes) = (0, 0);
+    if batches {
+        let mut record_count = 0;
+        for batch in fetched.batches {
+            if record_count >= records_max {
+                taken.next_offset = batch.base_offset;
+                break;
+            }
+            record_count += u64::from(batch.record_count);
+            stored_bytes += batch.payload.len();
+            taken.batches.push(batch.stamped()?);
+        }
+        stored_batches = taken.batches.len();
+    } else {
+        let records_max = usize::try_from(records_max).unwrap_or(usize::MAX);
+        let (records, next_offset) = fetched.records(reader.stop(), records_max, reader.decompressed_bytes_max())?;
+        taken.records = records.into_iter().map(record).collect();
+        taken.next_offset = next_offset;
+        for batch in fetched.batches.iter().take_while(|batch| batch.base_offset < next_offset) {
+            stored_batches += 1;
+            stored_bytes += batch.payload.len();
+        }
+    }
+    reader.seek(taken.next_offset);
+    shared.metrics.fetched(stored_batches as u64, stored_bytes as u64);
+    Ok(taken)
+}
+
+/// A partition that closes under a reader does so because the node stops, or because its topic was deleted.
+pub fn unless_deleted(shared: &Shared, topic: &str, error: FetchError) -> Problem {
+    let deleted = matches!(error, FetchError::NotServing(_)) && shared.broker.image().topic(topic).is_none();
+    if deleted {
+        Problem::new(Reason::UnknownTopic, format!("topic {topic:?} was deleted")).with("topic", topic)
+    } else {
+        error.into()
+    }
+}
+
+/// A place in a partition.
+pub fn position(position: Option<v1::Position>) -> Result<Position, Problem> {
+    let missing = || Problem::field("position", "is missing: give offset, earliest, latest or timestamp");
+    Ok(match position.and_then(|position| position.at).ok_or_else(missing)? {
+        At::Offset(offset) => Position::Offset(offset),
+        At::Earliest(_) => Position::Earliest,
+        At::Latest(_) => Position::Latest,
+        At::Timestamp(at) => Position::Timestamp(convert::timestamp_ms("position.timestamp", at)?),
+    })
+}
+
+fn record(record: FetchedRecord) -> v1::Record {
+    let header = |header: flotilla_broker::Header| v1::Header { name: header.key, value: header.value };
+    v1::Record {
+        key: record.key,
+        value: record.value,
+        headers: record.headers.into_iter().map(header).collect(),
+        timestamp: Some(convert::timestamp(record.timestamp_ms)),
+        offset: record.offset,
+    }
+}
+
+fn partition_offset(of: PartitionOffset) -> v1::PartitionOffset {
+    v1::PartitionOffset {
+        partition: of.partition,
+        offset: of.offset,
+        timestamp: of.timestamp_ms.map(convert::timestamp),
+        log_start_offset: of.ends.log_start_offset,
+        high_watermark: of.ends.high_watermark,
+    }
+}

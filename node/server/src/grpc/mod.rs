@@ -1,0 +1,72 @@
+//! The gRPC services, one file each, over the broker's plain types. Wire types stop here.
+
+mod call;
+mod cluster;
+mod consume;
+mod consumer;
+mod convert;
+mod errors;
+mod groups;
+mod problem;
+mod produce_stream;
+mod producer;
+mod refusals;
+mod serve;
+mod topics;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use flotilla_broker::Broker;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::telemetry::metrics::Metrics;
+
+pub use serve::serve;
+
+/// What all services share.
+#[derive(Clone)]
+pub struct Shared {
+    /// What they serve.
+    pub broker: Broker,
+    /// What they count.
+    pub metrics: Arc<Metrics>,
+    /// Limits of requests and streams.
+    pub limits: Limits,
+    /// Cancelled when the server stops: streams end as soon as what is in flight is answered.
+    pub draining: CancellationToken,
+}
+
+/// Limits of requests and streams, from the configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Largest request, in bytes.
+    pub request_bytes_max: usize,
+    /// Largest size of one batch's records when decompressed.
+    pub decompressed_bytes_max: usize,
+    /// Records in one batch.
+    pub records_per_batch_max: u32,
+    /// Requests of one produce stream that wait for their answers.
+    pub stream_in_flight_max: usize,
+    /// Their bytes.
+    pub stream_in_flight_bytes_max: usize,
+    /// Largest message pushed to a consumer, unless a single batch is larger.
+    pub push_bytes_max: usize,
+    /// Longest wait of a fetch.
+    pub wait_max: Duration,
+}
+
+impl From<&Config> for Limits {
+    fn from(config: &Config) -> Self {
+        Self {
+            request_bytes_max: config.request_bytes_max.as_usize(),
+            decompressed_bytes_max: config.decompressed_bytes_max.as_usize(),
+            records_per_batch_max: config.records_per_batch_max,
+            stream_in_flight_max: config.stream_in_flight_max as usize,
+            stream_in_flight_bytes_max: config.stream_in_flight_bytes_max.as_usize(),
+            push_bytes_max: config.push_bytes_max.as_usize(),
+            wait_max: config.wait_max,
+        }
+    }
+}
