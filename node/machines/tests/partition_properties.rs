@@ -70,6 +70,43 @@ fn apply(machine: &mut PartitionMachine, store: &mut Store, (kind, payload): &It
     machine.apply(*kind, payload, store)
 }
 
+/// What a producer sent so far in its epoch: (sequence, records, offset) of all its batches.
+#[derive(Default)]
+struct History {
+    epoch: i16,
+    batches: Vec<(i32, u32, u64)>,
+}
+
+impl History {
+    fn next_sequence(&self) -> i32 {
+        self.batches.iter().map(|(_, records, _)| *records as i32).sum()
+    }
+
+    /// The rules of idempotent produce, one after the other, from the whole history.
+    fn expect(&mut self, stamp: Stamp, records: u32, next_offset: u64) -> PartitionOutcome {
+        let (producer_id, got) = (stamp.id, stamp.sequence);
+        if self.batches.is_empty() && got != 0 {
+            return Err(PartitionRefusal::UnknownProducer { producer_id, got });
+        }
+        if !self.batches.is_empty() && stamp.epoch < self.epoch {
+            return Err(PartitionRefusal::ProducerFenced { producer_id, epoch: stamp.epoch, current_epoch: self.epoch });
+        }
+        let expected = if stamp.epoch == self.epoch { self.next_sequence() } else { 0 };
+        let mut last = self.batches.iter().rev().take(BATCHES_REMEMBERED);
+        if let Some((_, _, base_offset)) = last.find(|batch| stamp.epoch == self.epoch && (batch.0, batch.1) == (got, records)) {
+            return Ok(PartitionAnswer::Duplicate { base_offset: *base_offset });
+        }
+        if got != expected {
+            return Err(PartitionRefusal::OutOfOrderSequence { producer_id, expected, got });
+        }
+        if stamp.epoch != self.epoch {
+            *self = Self { epoch: stamp.epoch, batches: vec![] };
+        }
+        self.batches.push((got, records, next_offset));
+        Ok(PartitionAnswer::Appended { base_offset: next_offset, record_count: records })
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
@@ -117,6 +154,22 @@ proptest! {
             prop_assert!(machine.log_start_offset() >= before.log_start_offset());
             prop_assert!(machine.log_start_offset() <= end);
             prop_assert!(machine.now_ms() >= before.now_ms());
+        }
+    }
+
+    /// Several producers, epochs and sequences: exactly the answers of a model that remembers everything.
+    #[test]
+    fn idempotence_follows_the_model(sends in proptest::collection::vec((1_i64..4, 0_i16..8, 0_i32..40, 1_u32..4), 1..150)) {
+        let (mut machine, mut store) = (PartitionMachine::default(), Store::default());
+        let mut histories: BTreeMap<i64, History> = BTreeMap::new();
+        for (id, epoch, sequence, records) in sends {
+            let history = histories.entry(id).or_default();
+            // Half of the sends are what is due, and half are in the producer's epoch: else nothing would get far.
+            let epoch = if epoch < 4 { history.epoch } else { epoch - 4 };
+            let sequence = if sequence < 20 { history.next_sequence() } else { sequence - 20 };
+            let stamp = Stamp { id, epoch, sequence };
+            let expected = history.expect(stamp, records, machine.next_offset());
+            prop_assert_eq!(machine.apply(item::BATCH, &batch(Some(stamp), records, 0), &mut store).outcome, expected);
         }
     }
 
