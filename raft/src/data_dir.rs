@@ -1,0 +1,417 @@
+//! The node's data directory: who may use it, whose it is, and where things lie in it.
+//!
+//! ```text
+//! LOCK      held (flock) by the process that uses the directory; holds its process id
+//! META      what the directory is: six lines of text, the last one a checksum of the others
+//! journal/  groups/  state/
+//! ```
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::types::NodeId;
+
+/// Layout of the data directory that this version reads and writes.
+pub const LAYOUT_VERSION: u32 = 1;
+
+const TITLE: &str = "flotilla data directory";
+/// META is far shorter; more is not read.
+const META_BYTES_MAX: u64 = 4096;
+const DIRECTORIES: [&str; 3] = ["journal", "groups", "state"];
+
+/// A cluster's id: 16 random bytes, shown as a UUID.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ClusterId(pub [u8; 16]);
+
+/// What a data directory belongs to; fixed when it is created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster.
+    pub cluster_id: ClusterId,
+    /// The node within it.
+    pub node_id: NodeId,
+    /// When the directory was created, in milliseconds since the Unix epoch.
+    pub created_at_ms: i64,
+}
+
+/// A data directory in use by this process, until it is dropped.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    identity: Identity,
+    /// Open for as long as the lock on it is needed.
+    _lock: File,
+}
+
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// The operating system refused.
+    #[error("{path}: {operation} failed: {source}; check that the directory is writable and its disk has space")]
+    Io {
+        /// What was being done.
+        operation: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// Another process uses it.
+    #[error("{path} is in use by {holder}; stop that process, or give this one another --data-dir")]
+    Locked {
+        /// The data directory.
+        path: PathBuf,
+        /// The process that holds the lock, in words.
+        holder: String,
+    },
+    /// It holds files that are not Flotilla's.
+    #[error("{path} is not empty and is no flotilla data directory (it holds {found}); choose an empty or a new directory")]
+    NotOurs {
+        /// The data directory.
+        path: PathBuf,
+        /// One of the files in it.
+        found: String,
+    },
+    /// META is not what was written.
+    #[error(
+        "{file} is damaged: {reason}; restore this one file from a backup, or set the whole data directory aside and let \
+         the node copy from its peers. Nothing was changed"
+    )]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A newer version of Flotilla wrote it.
+    #[error("{path} has layout version {found}, and this version of flotilla reads up to {LAYOUT_VERSION}; install a newer one")]
+    NewerLayout {
+        /// The data directory.
+        path: PathBuf,
+        /// Its layout version.
+        found: u32,
+    },
+    /// It belongs to another cluster.
+    #[error("{path} belongs to cluster {found}, not to {expected}; check --data-dir and the seed list")]
+    ForeignCluster {
+        /// The data directory.
+        path: PathBuf,
+        /// The cluster it belongs to.
+        found: ClusterId,
+        /// The cluster it should belong to.
+        expected: ClusterId,
+    },
+}
+
+impl DataDir {
+    /// Locks the data directory `path` and reads whose it is. If it is missing or empty, creates it with the identity
+    /// that `fresh` makes up.
+    ///
+    /// # Errors
+    /// See [`DataDirError`]; nothing is changed then in a directory that existed.
+    pub fn open(path: &Path, fresh: impl FnOnce() -> Identity) -> Result<DataDir, DataDirError> {
+        fs::create_dir_all(path).map_err(failed("creating the directory", path))?;
+        check_ours(path)?;
+        let lock = lock(path)?;
+        let meta = path.join("META");
+        let identity = match fs::exists(&meta).map_err(failed("reading", &meta))? {
+            true => read_meta(path)?,
+            false => {
+                let identity = fresh();
+                write_meta(path, &identity).map_err(failed("writing", &meta))?;
+                identity
+            }
+        };
+        for directory in DIRECTORIES.map(|name| path.join(name)) {
+            fs::create_dir_all(&directory).map_err(failed("creating the directory", &directory))?;
+        }
+        sync_dir(path).map_err(failed("syncing", path))?;
+        Ok(DataDir { path: path.to_owned(), identity, _lock: lock })
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Refuses the directory of another cluster than `expected`.
+    ///
+    /// # Errors
+    /// [`DataDirError::ForeignCluster`].
+    pub fn expect_cluster(&self, expected: ClusterId) -> Result<(), DataDirError> {
+        let found = self.identity.cluster_id;
+        if found == expected {
+            return Ok(());
+        }
+        Err(DataDirError::ForeignCluster { path: self.path.clone(), found, expected })
+    }
+
+    /// The directory itself.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the journal lies.
+    #[must_use]
+    pub fn journal_dir(&self) -> PathBuf {
+        self.path.join("journal")
+    }
+
+    /// Where the groups' segments lie.
+    #[must_use]
+    pub fn groups_dir(&self) -> PathBuf {
+        self.path.join("groups")
+    }
+
+    /// Where the state lies.
+    #[must_use]
+    pub fn state_dir(&self) -> PathBuf {
+        self.path.join("state")
+    }
+}
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, byte) in self.0.iter().enumerate() {
+            let dash = if matches!(place, 4 | 6 | 8 | 10) { "-" } else { "" };
+            write!(f, "{dash}{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::str::FromStr for ClusterId {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<ClusterId, &'static str> {
+        let digits = text.replace('-', "");
+        let number = u128::from_str_radix(&digits, 16).map_err(|_| "a cluster id is a UUID")?;
+        let id = ClusterId(number.to_be_bytes());
+        if id.to_string() == text { Ok(id) } else { Err("a cluster id is a UUID") }
+    }
+}
+
+fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataDirError {
+    move |source| DataDirError::Io { operation, path: path.to_owned(), source }
+}
+
+/// Refuses a directory without META that holds anything else than a first start may have left behind.
+fn check_ours(path: &Path) -> Result<(), DataDirError> {
+    let io_failed = || failed("listing", path);
+    let entries = fs::read_dir(path).map_err(io_failed())?;
+    let names = entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<Vec<_>>>();
+    let names = names.map_err(io_failed())?;
+    let has = |name: &str| names.iter().any(|found| found == OsStr::new(name));
+    if has("META") {
+        return Ok(());
+    }
+    if DIRECTORIES.iter().any(|name| has(name)) && has("LOCK") {
+        return Err(DataDirError::Damaged { file: path.join("META"), reason: "the file is missing".to_owned() });
+    }
+    // An ext4 file system of its own brings lost+found.
+    let allowed = ["LOCK", "META.tmp", "lost+found"].map(OsStr::new);
+    match names.iter().find(|name| !allowed.contains(&name.as_os_str())) {
+        Some(found) => Err(DataDirError::NotOurs { path: path.to_owned(), found: found.to_string_lossy().into_owned() }),
+        None => Ok(()),
+    }
+}
+
+fn lock(path: &Path) -> Result<File, DataDirError> {
+    let file_path = path.join("LOCK");
+    let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&file_path);
+    let mut file = options.map_err(failed("opening", &file_path))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let mut pid = String::new();
+            let read = file.take(32).read_to_string(&mut pid);
+            let pid = read.ok().and_then(|_| pid.trim().parse::<u32>().ok());
+            let holder = pid.map_or("another process".to_owned(), |pid| format!("process {pid}"));
+            return Err(DataDirError::Locked { path: path.to_owned(), holder });
+        }
+        Err(error) => return Err(failed("locking", &file_path)(error.into())),
+    }
+    let note = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+    note.map_err(failed("writing", &file_path))?;
+    Ok(file)
+}
+
+fn meta_text(identity: &Identity) -> String {
+    let Identity { cluster_id, node_id, created_at_ms } = identity;
+    let lines = format!("{TITLE}\nlayout {LAYOUT_VERSION}\ncluster {cluster_id}\nnode {node_id}\ncreated {created_at_ms}\n");
+    format!("{lines}crc32c {:08x}\n", crc32c::crc32c(lines.as_bytes()))
+}
+
+fn write_meta(path: &Path, identity: &Identity) -> io::Result<()> {
+    let temporary = path.join("META.tmp");
+    let mut file = File::create(&temporary)?;
+    file.write_all(meta_text(identity).as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&temporary, path.join("META"))?;
+    sync_dir(path)?;
+    path.canonicalize()?.parent().map_or(Ok(()), sync_dir)
+}
+
+fn read_meta(path: &Path) -> Result<Identity, DataDirError> {
+    let file_path = path.join("META");
+    let mut bytes = Vec::new();
+    let file = File::open(&file_path).map_err(failed("opening", &file_path))?;
+    file.take(META_BYTES_MAX).read_to_end(&mut bytes).map_err(failed("reading", &file_path))?;
+    let (layout, identity) = match parse_meta(&bytes) {
+        Ok(parsed) => parsed,
+        Err(reason) => return Err(DataDirError::Damaged { file: file_path, reason: reason.to_owned() }),
+    };
+    match identity {
+        Some(identity) => Ok(identity),
+        None => Err(DataDirError::NewerLayout { path: path.to_owned(), found: layout }),
+    }
+}
+
+/// Layout version and, if it is ours, the identity. A newer layout keeps title, layout line and checksum.
+fn parse_meta(bytes: &[u8]) -> Result<(u32, Option<Identity>), &'static str> {
+    let text = str::from_utf8(bytes).map_err(|_| "it is not text")?;
+    let at = text.rfind("crc32c ").ok_or("its checksum is missing")?;
+    let (lines, checksum) = text.split_at_checked(at).ok_or("its checksum is missing")?;
+    if checksum != format!("crc32c {:08x}\n", crc32c::crc32c(lines.as_bytes())) {
+        return Err("it does not match its checksum");
+    }
+    let mut lines = lines.lines();
+    let mut field = |name: &str| {
+        let line = lines.next().and_then(|line| line.strip_prefix(name));
+        line.map(|value| value.trim_start_matches(' ')).ok_or("a line is missing")
+    };
+    field(TITLE)?;
+    let layout = field("layout")?.parse::<u32>().map_err(|_| "its layout version is not a number")?;
+    if layout > LAYOUT_VERSION {
+        return Ok((layout, None));
+    }
+    let cluster_id = field("cluster")?.parse()?;
+    let node_id = field("node")?.parse().map_err(|_| "its node id is not a number")?;
+    let created_at_ms = field("created")?.parse().map_err(|_| "its creation time is not a number")?;
+    Ok((layout, Some(Identity { cluster_id, node_id, created_at_ms })))
+}
+
+fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn identity() -> Identity {
+        Identity { cluster_id: ClusterId(*b"0123456789abcdef"), node_id: 7, created_at_ms: 1_700_000_000_000 }
+    }
+
+    fn must_exist() -> Identity {
+        panic!("the directory already has an identity")
+    }
+
+    #[test]
+    fn a_new_directory_keeps_its_first_identity() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b");
+        let opened = DataDir::open(&path, identity).unwrap();
+        assert_eq!(opened.identity(), identity());
+        assert!(opened.journal_dir().is_dir() && opened.groups_dir().is_dir() && opened.state_dir().is_dir());
+        drop(opened);
+        let opened = DataDir::open(&path, must_exist).unwrap();
+        assert_eq!(opened.identity(), identity());
+        opened.expect_cluster(identity().cluster_id).unwrap();
+        let error = opened.expect_cluster(ClusterId([9; 16])).unwrap_err().to_string();
+        assert!(error.contains("30313233-3435-3637-3839-616263646566"), "{error}");
+        assert!(error.contains("09090909-0909-0909-0909-090909090909"), "{error}");
+    }
+
+    #[test]
+    fn a_second_user_is_told_who_the_first_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let opened = DataDir::open(dir.path(), identity).unwrap();
+        let error = DataDir::open(dir.path(), must_exist).unwrap_err();
+        assert!(matches!(&error, DataDirError::Locked { .. }), "{error}");
+        assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
+        drop(opened);
+        DataDir::open(dir.path(), must_exist).unwrap();
+    }
+
+    #[test]
+    fn a_directory_of_somebody_else_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("thesis.tex"), "x").unwrap();
+        let error = DataDir::open(dir.path(), must_exist).unwrap_err().to_string();
+        assert!(error.contains("thesis.tex"), "{error}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_first_start_that_was_cut_off_is_taken_up_again() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("lost+found")).unwrap();
+        fs::write(dir.path().join("LOCK"), "1\n").unwrap();
+        fs::write(dir.path().join("META.tmp"), "flot").unwrap();
+        assert_eq!(DataDir::open(dir.path(), identity).unwrap().identity(), identity());
+    }
+
+    #[test]
+    fn every_flipped_or_missing_byte_of_meta_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(DataDir::open(dir.path(), identity).unwrap());
+        let meta = dir.path().join("META");
+        let intact = fs::read(&meta).unwrap();
+        for place in 0..intact.len() {
+            let mut flipped = intact.clone();
+            flipped[place] ^= 4;
+            for bytes in [&flipped, &intact[..place]] {
+                fs::write(&meta, bytes).unwrap();
+                let error = DataDir::open(dir.path(), must_exist).unwrap_err();
+                assert!(matches!(&error, DataDirError::Damaged { file, .. } if *file == meta), "{error}");
+                assert_eq!(&fs::read(&meta).unwrap(), bytes);
+            }
+        }
+        fs::remove_file(&meta).unwrap();
+        let error = DataDir::open(dir.path(), must_exist).unwrap_err().to_string();
+        assert!(error.contains("META is damaged: the file is missing"), "{error}");
+    }
+
+    #[test]
+    fn a_newer_layout_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(DataDir::open(dir.path(), identity).unwrap());
+        let lines = format!("{TITLE}\nlayout 2\nwhatever comes then\n");
+        let text = format!("{lines}crc32c {:08x}\n", crc32c::crc32c(lines.as_bytes()));
+        fs::write(dir.path().join("META"), text).unwrap();
+        let error = DataDir::open(dir.path(), must_exist).unwrap_err();
+        assert!(matches!(error, DataDirError::NewerLayout { found: 2, .. }), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn every_identity_comes_back(cluster_id: [u8; 16], node_id: u64, created_at_ms: i64) {
+            let identity = Identity { cluster_id: ClusterId(cluster_id), node_id, created_at_ms };
+            prop_assert_eq!(parse_meta(meta_text(&identity).as_bytes()), Ok((LAYOUT_VERSION, Some(identity))));
+            prop_assert_eq!(identity.cluster_id.to_string().parse(), Ok(identity.cluster_id));
+        }
+
+        #[test]
+        fn no_bytes_make_the_parser_panic(bytes: Vec<u8>) {
+            prop_assert!(parse_meta(&bytes).is_err());
+        }
+    }
+}
