@@ -8,10 +8,13 @@ mod chunk;
 mod stream;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flotilla_proto::v1;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 
 use crate::client::Client;
 use crate::error::{Error, reason};
@@ -47,13 +50,30 @@ pub struct Consumer {
     topic: Arc<str>,
     options: ConsumerOptions,
     partitions: BTreeMap<u32, Progress>,
-    stream: Option<ConsumeStream>,
+    stream: Link,
     /// Received and not taken yet.
     ready: VecDeque<Chunk>,
     backoff: Backoff,
     failing_since: Option<Instant>,
     /// Wait for this before the next attempt.
     retry_at: Option<Instant>,
+}
+
+/// The stream, also while it is being opened: `next` may be dropped and called again meanwhile.
+enum Link {
+    Closed,
+    Opening(BoxFuture<'static, Result<ConsumeStream, Error>>),
+    Open(ConsumeStream),
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closed => "Closed",
+            Self::Opening(_) => "Opening",
+            Self::Open(_) => "Open",
+        })
+    }
 }
 
 impl Client {
@@ -71,7 +91,7 @@ impl Client {
             topic: topic.into(),
             options,
             partitions,
-            stream: None,
+            stream: Link::Closed,
             ready: VecDeque::new(),
             backoff: self.backoff(),
             failing_since: None,
@@ -96,7 +116,7 @@ impl Consumer {
                 return Ok(Some(chunk));
             }
             if self.partitions.values().all(Progress::is_done) {
-                self.stream = None;
+                self.stream = Link::Closed;
                 return Ok(None);
             }
             if let Err(error) = self.advance().await {
@@ -122,11 +142,19 @@ impl Consumer {
             tokio::time::sleep_until(at.into()).await;
             self.retry_at = None;
         }
-        let Some(stream) = &mut self.stream else {
-            let open = self.partitions.iter().filter(|(_, progress)| !progress.is_done());
-            let positions = open.map(|(partition, progress)| progress.to_wire(*partition)).collect();
-            self.stream = Some(ConsumeStream::open(&self.client, &self.topic, positions, &self.options).await?);
-            return Ok(());
+        let stream = match &mut self.stream {
+            Link::Open(stream) => stream,
+            Link::Opening(opening) => {
+                self.stream = Link::Open(opening.await?);
+                return Ok(());
+            }
+            Link::Closed => {
+                let open = self.partitions.iter().filter(|(_, progress)| !progress.is_done());
+                let positions = open.map(|(partition, progress)| progress.to_wire(*partition)).collect();
+                let opening = ConsumeStream::open(self.client.clone(), Arc::clone(&self.topic), positions, &self.options);
+                self.stream = Link::Opening(opening.boxed());
+                return Ok(());
+            }
         };
         match stream.message().await? {
             Some(v1::consume_response::Response::Records(records)) => self.received(records)?,
@@ -136,9 +164,9 @@ impl Consumer {
                 }
             }
             Some(v1::consume_response::Response::Opened(_)) => {}
-            Some(v1::consume_response::Response::Drain(_)) => self.stream = None,
+            Some(v1::consume_response::Response::Drain(_)) => self.stream = Link::Closed,
             None => {
-                self.stream = None;
+                self.stream = Link::Closed;
                 let done = self.partitions.values().all(Progress::is_done);
                 let lost = Error::ConnectionLost { reason: "the server ended the stream".to_owned() };
                 return if done { Ok(()) } else { Err(lost) };
@@ -154,7 +182,7 @@ impl Consumer {
             return Err(Error::Protocol(format!("records of partition {}, which was not asked for", records.partition)));
         };
         let decompressed_max = usize::try_from(self.client.limits().decompressed_bytes_max).unwrap_or(usize::MAX);
-        if let Some(stream) = &mut self.stream {
+        if let Link::Open(stream) = &mut self.stream {
             stream.used(&records)?;
         }
         progress.high_watermark = records.high_watermark;
@@ -173,7 +201,7 @@ impl Consumer {
 
     /// Decides what a failure means: an error for the caller, or another attempt.
     async fn failed(&mut self, error: Error) -> Result<(), Error> {
-        self.stream = None;
+        self.stream = Link::Closed;
         if error.reason() == reason::OFFSET_OUT_OF_RANGE && self.move_to_log_start().await? {
             return Ok(());
         }

@@ -1,5 +1,7 @@
 //! One push stream: opened, read, and kept in credit.
 
+use std::sync::Arc;
+
 use flotilla_proto::v1;
 use flotilla_proto::v1::consume_request::Request;
 use flotilla_proto::v1::consume_response::Response;
@@ -29,20 +31,20 @@ pub(super) struct ConsumeStream {
 
 impl ConsumeStream {
     /// Opens a stream within the request timeout.
-    pub async fn open(
-        client: &Client,
-        topic: &str,
+    pub fn open(
+        client: Client,
+        topic: Arc<str>,
         partitions: Vec<v1::PartitionPosition>,
         options: &ConsumerOptions,
-    ) -> Result<Self, Error> {
+    ) -> impl Future<Output = Result<Self, Error>> + Send + 'static {
         // One partition is read from its leader; several come through any node.
         let leader = match partitions.as_slice() {
-            [only] => client.known_leader(topic, only.partition),
+            [only] => client.known_leader(&topic, only.partition),
             _ => None,
         };
         let prefetch = v1::Credit { records: options.prefetch_records, bytes: options.prefetch_bytes };
         let open = v1::ConsumeOpen {
-            topic: topic.to_owned(),
+            topic: topic.to_string(),
             partitions,
             // The stop positions say it, and hold when the stream is opened again.
             until_end: false,
@@ -50,7 +52,7 @@ impl ConsumeStream {
             credit: Some(prefetch),
         };
         let timeout = client.options().request_timeout;
-        let opening = async {
+        let opening = async move {
             let connection = client.connection(leader.as_deref()).await?;
             let (requests, receiver) = mpsc::channel(CREDITS_MAX);
             // Cannot fail: the channel is empty and its receiver is here.
@@ -58,16 +60,15 @@ impl ConsumeStream {
             let mut stub = ConsumerClient::new(connection.channel).max_decoding_message_size(client.message_bytes_max());
             let answer = stub.consume(ReceiverStream::new(receiver)).await;
             let address = connection.address;
-            let responses = answer.map_err(|status| lost(client, &address, status))?.into_inner();
-            let (client, used) = (client.clone(), v1::Credit::default());
-            let mut stream = Self { client, address, requests, responses, prefetch, used };
+            let responses = answer.map_err(|status| lost(&client, &address, status))?.into_inner();
+            let mut stream = Self { client, address, requests, responses, prefetch, used: v1::Credit::default() };
             match stream.message().await? {
                 Some(Response::Opened(_)) => Ok(stream),
                 Some(_) => Err(Error::Protocol("a consume stream must begin with `opened`".to_owned())),
                 None => Err(Error::ConnectionLost { reason: "the server ended the stream".to_owned() }),
             }
         };
-        tokio::time::timeout(timeout, opening).await.unwrap_or(Err(Error::Timeout(timeout)))
+        async move { tokio::time::timeout(timeout, opening).await.unwrap_or(Err(Error::Timeout(timeout))) }
     }
 
     /// The next message. None at the end of the stream.

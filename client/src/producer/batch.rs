@@ -14,6 +14,9 @@ pub(super) type Correlation = u64;
 /// Names a stream; never used twice by a producer.
 pub(super) type StreamId = u64;
 
+/// No batch that was built here is larger.
+const FORMAT_BYTES_MAX: usize = i32::MAX as usize;
+
 /// One batch of a partition's queue.
 #[derive(Debug)]
 pub(super) struct Batch {
@@ -87,7 +90,7 @@ impl Batch {
 }
 
 fn restamped(bytes: &Bytes, codec: Codec, stamp: Option<ProducerStamp>) -> Result<Bytes, BatchError> {
-    let body = Encoded::parse(bytes.clone())?.body(usize::MAX)?;
+    let body = Encoded::parse(bytes.clone())?.body(FORMAT_BYTES_MAX)?;
     let mut builder = BatchBuilder::with_capacity(body.bytes().len());
     for record in &body {
         let record = record?;

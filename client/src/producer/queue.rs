@@ -70,7 +70,8 @@ impl Queue {
 
     /// Whether a batch that came now could go out at once.
     pub fn is_ready_for_more(&self) -> bool {
-        self.retry_at.is_none() && !self.gap && self.batches.len() < self.in_flight_max && self.in_flight() == self.batches.len()
+        let held_up = self.retry_at.is_some() || self.gap || self.in_flight() < self.batches.len();
+        self.batches.is_empty() || !held_up && self.batches.len() < self.in_flight_max
     }
 
     pub fn in_flight(&self) -> usize {
