@@ -4,7 +4,7 @@ use clap::Subcommand;
 use serde_json::{Map, Value, json};
 
 use super::server::ServerArgs;
-use crate::config::Entry;
+use crate::config::{ConfigError, Entry};
 
 /// Verbs of `flotilla config`.
 #[derive(Debug, Subcommand)]
@@ -21,6 +21,16 @@ pub struct PrintArgs {
     origin: bool,
     #[command(flatten)]
     server: ServerArgs,
+}
+
+/// Prints the settings.
+///
+/// # Errors
+/// See [`crate::config::load`].
+pub fn print(args: &PrintArgs) -> Result<(), ConfigError> {
+    let (_, entries) = args.server.load()?;
+    print!("{}", as_text(&entries, args.origin));
+    Ok(())
 }
 
 /// The settings as lines of TOML; origins are comments.

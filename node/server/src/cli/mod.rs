@@ -4,9 +4,14 @@ mod completions;
 mod config;
 mod server;
 
+use std::io;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tokio::runtime::Runtime;
+
+use crate::config::ConfigError;
+use crate::server::ServerError;
 
 #[derive(Debug, Parser)]
 #[command(name = "flotilla", version, about = "A message broker: replicated logs with durable acknowledgements")]
@@ -27,31 +32,56 @@ enum Command {
     Completions(completions::CompletionsArgs),
 }
 
+/// Why a command failed, and the code that the process ends with.
+struct Failed {
+    message: String,
+    code: u8,
+}
+
+impl Failed {
+    const FAILURE: u8 = 1;
+    const USAGE: u8 = 2;
+}
+
+impl From<ServerError> for Failed {
+    fn from(error: ServerError) -> Self {
+        Self { message: error.to_string(), code: Self::FAILURE }
+    }
+}
+
+impl From<ConfigError> for Failed {
+    fn from(error: ConfigError) -> Self {
+        Self { message: error.to_string(), code: Self::USAGE }
+    }
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        Self { message: error.to_string(), code: Self::FAILURE }
+    }
+}
+
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     let line = Line::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("error: cannot start threads: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let ended = runtime.block_on(async {
-        match line.command {
-            Command::Server(args) => {
-                let (config, _) = args.load().map_err(|e| e.to_string())?;
-                server::run(&config).await.map_err(|e| e.to_string())
-            }
-            Command::Config(_) => Ok(()),
-            Command::Completions(args) => completions::run::<Line>(&args).map_err(|e| e.to_string()),
-        }
-    });
+    let ended = Runtime::new().map_err(Failed::from).and_then(|runtime| runtime.block_on(run(line)));
     match ended {
         Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("error: {e}");
-            ExitCode::FAILURE
+        Err(Failed { message, code }) => {
+            eprintln!("error: {message}");
+            ExitCode::from(code)
         }
     }
+}
+
+async fn run(line: Line) -> Result<(), Failed> {
+    match line.command {
+        Command::Server(args) => {
+            let (config, _) = args.load()?;
+            server::run(&config).await?;
+        }
+        Command::Config(config::ConfigCommand::Print(args)) => config::print(&args)?,
+        Command::Completions(args) => completions::run::<Line>(&args)?,
+    }
+    Ok(())
 }

@@ -33,7 +33,8 @@ impl Groups for GroupsService {
     }
 }
 
-fn commit(request: v1::CommitRequest) -> Commit {
+/// A request in the broker's words.
+pub fn commit(request: v1::CommitRequest) -> Commit {
     Commit {
         group: request.group,
         topic: request.topic,

@@ -7,6 +7,8 @@ mod consumer;
 mod convert;
 mod errors;
 mod groups;
+#[cfg(test)]
+mod hostile;
 mod problem;
 mod produce_stream;
 mod producer;

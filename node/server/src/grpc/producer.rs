@@ -133,7 +133,8 @@ fn payload_bytes(request: &v1::ProduceRequest) -> usize {
     }
 }
 
-fn produce(request: v1::ProduceRequest) -> Result<Produce, Problem> {
+/// A request in the broker's words.
+pub fn produce(request: v1::ProduceRequest) -> Result<Produce, Problem> {
     let payload = match request.payload {
         Some(WirePayload::Batch(batch)) => Payload::Batch(batch),
         Some(WirePayload::Records(records)) => Payload::Records {

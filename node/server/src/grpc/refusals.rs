@@ -81,3 +81,62 @@ impl ClearRefusals {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    use axum::http::uri::PathAndQuery;
+    use tokio::net::TcpListener;
+    use tokio_stream::wrappers::TcpListenerStream;
+    use tonic::Request;
+    use tonic::client::Grpc;
+    use tonic::transport::{Channel, Server};
+    use tonic_types::StatusExt;
+
+    use super::*;
+
+    /// A server with the smallest service at hand, limited to requests of 10 bytes.
+    async fn connect() -> Grpc<Channel> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (_, health) = tonic_health::server::health_reporter();
+        let server = Server::builder()
+            .layer(ClearRefusals { request_bytes_max: 10 })
+            .add_service(health.max_decoding_message_size(10))
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        tokio::spawn(server);
+        let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+        let mut client = Grpc::new(channel);
+        client.ready().await.unwrap();
+        client
+    }
+
+    async fn refusal<M: prost::Message + Default + 'static>(request: M) -> Status {
+        let codec = tonic_prost::ProstCodec::<M, ()>::default();
+        let path = PathAndQuery::from_static("/grpc.health.v1.Health/Check");
+        connect().await.unary(Request::new(request), path, codec).await.unwrap_err()
+    }
+
+    fn reason(status: &Status) -> String {
+        status.get_error_details().error_info().map(|info| info.reason.clone()).unwrap_or_default()
+    }
+
+    #[tokio::test]
+    async fn a_request_over_its_limit_is_told_the_limit() {
+        let status = refusal("longer than ten bytes".to_owned()).await;
+        assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "REQUEST_TOO_LARGE"));
+        assert_eq!(status.message(), "the request has more than 10 bytes: send smaller requests");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_request_is_called_so() {
+        let status = refusal(1u64).await;
+        assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "INVALID_REQUEST"));
+    }
+
+    #[tokio::test]
+    async fn the_refusals_of_services_stay_as_they_are() {
+        let status = refusal("unknown".to_owned()).await;
+        assert_eq!((status.code(), reason(&status).as_str()), (Code::NotFound, ""));
+    }
+}

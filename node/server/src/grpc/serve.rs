@@ -23,7 +23,7 @@ use super::topics::TopicsService;
 
 /// What a client may send on one stream, and on one connection, before it is read: a few large batches.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 /// Large batches in few frames.
 const FRAME_BYTES_MAX: u32 = 1 << 20;
 /// Calls and streams open on one connection.

@@ -93,7 +93,8 @@ impl Topics for TopicsService {
     }
 }
 
-fn create_topic(request: v1::CreateTopicRequest) -> Result<CreateTopic, Problem> {
+/// A request in the broker's words.
+pub fn create_topic(request: v1::CreateTopicRequest) -> Result<CreateTopic, Problem> {
     Ok(CreateTopic {
         name: request.name,
         partitions: request.partitions.map(partition_count).transpose()?,

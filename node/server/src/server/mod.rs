@@ -13,6 +13,7 @@ use flotilla_broker::{Broker, OpenError, RealDisk};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::Config;
 use crate::grpc::{self, Limits, Shared};
@@ -92,11 +93,9 @@ pub async fn run(config: &Config, listeners: Listeners, stop: CancellationToken)
     let options = options::broker(config, listeners.grpc_address)?;
     let metrics = Arc::new(Metrics::new());
     let (phase, watched) = watch::channel(Phase::Starting);
-    let http_stop = CancellationToken::new();
-    // Ends with the last look at the node: the pages answer from the first moment on.
-    let _stop_http = http_stop.clone().drop_guard();
     let pages = Pages { phase: watched, metrics: metrics.clone() };
-    let http = tokio::spawn(http::serve(listeners.http, pages, http_stop));
+    // From the first moment to the last, so that one can see a slow start and a slow stop.
+    let _http = AbortOnDropHandle::new(tokio::spawn(http::serve(listeners.http, pages)));
 
     let broker = Broker::open(options, Arc::new(RealDisk)).await?;
     metrics.watch(broker.clone());
@@ -119,7 +118,6 @@ pub async fn run(config: &Config, listeners: Listeners, stop: CancellationToken)
         drain(&mut serving, config.drain_timeout).await;
     }
     broker.close().await;
-    http.abort();
     tracing::info!("stopped");
     ended
 }

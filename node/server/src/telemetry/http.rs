@@ -11,7 +11,6 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use super::metrics::Metrics;
 
@@ -35,12 +34,12 @@ pub struct Pages {
     pub metrics: Arc<Metrics>,
 }
 
-/// Serves the pages until `stop`.
+/// Serves the pages until it is aborted.
 ///
 /// # Errors
 /// When the listener fails.
-pub async fn serve(listener: TcpListener, pages: Pages, stop: CancellationToken) -> io::Result<()> {
-    axum::serve(listener, router(pages)).with_graceful_shutdown(stop.cancelled_owned()).await
+pub async fn serve(listener: TcpListener, pages: Pages) -> io::Result<()> {
+    axum::serve(listener, router(pages)).await
 }
 
 fn router(pages: Pages) -> Router {
