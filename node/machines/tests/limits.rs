@@ -53,6 +53,8 @@ fn the_longest_idle_producer_makes_room() {
         partition.append(id, 0).unwrap();
     }
     partition.clock(last + 1);
+    // Who is known needs no room.
+    partition.append(5, 1).unwrap();
     partition.append(1, 1).unwrap();
     assert_eq!(partition.machine.producer_count(), PRODUCERS_MAX);
 
