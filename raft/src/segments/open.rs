@@ -26,7 +26,7 @@ pub(super) fn open(
     synced: Option<LogId>,
 ) -> Result<Vec<Arc<Segment>>, SegmentError> {
     disk.create_dir_all(dir).map_err(io_error("creating", dir))?;
-    if let Some(parent) = dir.parent() {
+    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         disk.sync_dir(parent).map_err(io_error("syncing", parent))?;
     }
     let files = disk.list(dir).map_err(io_error("listing", dir))?;
