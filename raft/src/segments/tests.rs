@@ -1,1 +1,0 @@
-//! Tests of segments on the real disk.
