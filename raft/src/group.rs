@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::ReadPolicy;
+use openraft::async_runtime::WatchReceiver as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::flusher::FlusherHandle;
@@ -146,9 +147,7 @@ impl Group {
     pub async fn read_barrier(&self) -> Result<(), ReadError> {
         match self.inner.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
             Ok(_) => Ok(()),
-            Err(error) => {
-                Err(ReadError::NotLeader { group: self.inner.id, leader: self.leader(), reason: error.to_string() })
-            }
+            Err(error) => Err(ReadError::NotLeader { group: self.inner.id, leader: self.leader(), reason: error.to_string() }),
         }
     }
 
@@ -189,13 +188,13 @@ impl Group {
     /// Who leads the group, as far as this node knows.
     #[must_use]
     pub fn leader(&self) -> Option<NodeId> {
-        self.inner.raft.server_metrics().borrow().current_leader
+        self.inner.raft.server_metrics().borrow_watched().current_leader
     }
 
     /// The term that this node is in.
     #[must_use]
     pub fn term(&self) -> u64 {
-        self.inner.raft.metrics().borrow().current_term
+        self.inner.raft.metrics().borrow_watched().current_term
     }
 
     /// The voters of the group, as far as this node knows.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::impls::EmptyNode;
@@ -37,7 +38,7 @@ const ELECTION_MS_MIN: u64 = 2_000;
 const ELECTION_MS_MAX: u64 = 4_000;
 
 /// What a registry may use.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct RegistryOptions {
     /// This node.
     pub node_id: NodeId,
@@ -47,8 +48,6 @@ pub struct RegistryOptions {
     pub segments: SegmentOptions,
     /// Bytes of proposals that may wait or be on their way, over all groups.
     pub proposal_bytes_max: usize,
-    /// Told about each batch that the journal wrote, on its thread: must not block.
-    pub batches: Arc<dyn Fn(&BatchStats) + Send + Sync>,
 }
 
 /// Why a node's storage did not open.
@@ -105,6 +104,7 @@ pub struct Registry {
     damage: Vec<Damage>,
     recovered: Mutex<BTreeMap<GroupId, RecoveredGroup>>,
     running: Running,
+    written: Arc<JournalCounters>,
     threads: Mutex<Option<(JournalThread, FlusherThread)>>,
 }
 
@@ -116,7 +116,29 @@ struct Observer {
     running: Running,
     flusher: FlusherHandle,
     failure: Failure,
-    batches: Arc<dyn Fn(&BatchStats) + Send + Sync>,
+    written: Arc<JournalCounters>,
+}
+
+/// What the journal has written since it was opened.
+#[derive(Debug, Default)]
+struct JournalCounters {
+    batches: AtomicU64,
+    bytes: AtomicU64,
+    submissions: AtomicU64,
+    nanos: AtomicU64,
+}
+
+/// What the journal has written since it was opened, for metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct JournalFigures {
+    /// Batches: writes, each with its sync.
+    pub batches: u64,
+    /// Bytes, padding included.
+    pub bytes: u64,
+    /// Appends, votes and marks that these batches carried.
+    pub submissions: u64,
+    /// Time spent writing and syncing.
+    pub busy: Duration,
 }
 
 impl Registry {
@@ -129,14 +151,15 @@ impl Registry {
         let state: Arc<dyn State> = Arc::new(RocksState::open(&data_dir.state_dir(), &RocksOptions::default())?);
         let (flusher, flusher_handle) = Flusher::new(state.clone(), failure.clone());
         let running = Running::default();
+        let written = Arc::<JournalCounters>::default();
         let observer = Observer {
             running: running.clone(),
             flusher: flusher_handle.clone(),
             failure: failure.clone(),
-            batches: options.batches.clone(),
+            written: written.clone(),
         };
-        let (journal, recovered) =
-            Journal::open(disk.clone(), &data_dir.journal_dir(), options.journal.clone(), Arc::new(observer))?;
+        let (mut journal, recovered) = Journal::open(disk.clone(), &data_dir.journal_dir(), options.journal.clone())?;
+        journal.observe(Arc::new(observer));
         let handle = journal.handle();
         let threads = (JournalThread::spawn(journal)?, flusher.spawn(flusher_handle.clone())?);
         let admission = Arc::new(Semaphore::new(options.proposal_bytes_max / ADMISSION_UNIT_BYTES));
@@ -155,6 +178,7 @@ impl Registry {
             damage: recovered.damage,
             recovered: Mutex::new(recovered.groups),
             running,
+            written,
             threads: Mutex::new(Some(threads)),
         };
         for damage in &registry.damage {
@@ -181,6 +205,18 @@ impl Registry {
         &self.damage
     }
 
+    /// What the journal has written since it was opened.
+    #[must_use]
+    pub fn journal_figures(&self) -> JournalFigures {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        JournalFigures {
+            batches: read(&self.written.batches),
+            bytes: read(&self.written.bytes),
+            submissions: read(&self.written.submissions),
+            busy: Duration::from_nanos(read(&self.written.nanos)),
+        }
+    }
+
     /// Payload bytes that are in memory and not yet in segments.
     #[must_use]
     pub fn tail_bytes(&self) -> u64 {
@@ -201,12 +237,10 @@ impl Registry {
         if lock(&self.running).contains_key(&group) {
             return Err(StartError::Running(group));
         }
-        self.check_damage(group)?;
-        let io = |source: io::Error| StartError::Io { group, source };
-        let recovered = lock(&self.recovered).remove(&group);
+        let recovered = self.take_recovered(group)?;
         let recovered = match recovered {
             Some(recovered) => recovered,
-            None => self.create(group).await.map_err(io)?,
+            None => self.create(group).await.map_err(|source| StartError::Io { group, source })?,
         };
         let opened = self.open_group(group, recovered, machine, preamble, voters).await?;
         lock(&self.running).insert(group, opened.clone());
@@ -264,14 +298,25 @@ impl Registry {
         let _ = closed.await;
     }
 
-    fn check_damage(&self, group: GroupId) -> Result<(), StartError> {
+    /// What the journal knows of a group, unless damage may have taken something of it.
+    fn take_recovered(&self, group: GroupId) -> Result<Option<RecoveredGroup>, StartError> {
+        let mut recovered = lock(&self.recovered);
+        if recovered.get(&group).is_some_and(|recovered| !recovered.damaged) {
+            return Ok(recovered.remove(&group));
+        }
+        let known = recovered.contains_key(&group);
         let hit = self.damage.iter().find(|damage| match &damage.groups {
             Suspect::Named(groups) => groups.contains(&group),
             Suspect::All => true,
         });
         match hit {
-            Some(damage) => Err(StartError::Damaged { group, reason: damage.to_string() }),
-            None => Ok(()),
+            Some(damage) => {
+                let Damage { file, range, reason, .. } = damage;
+                let reason = format!("{} bytes {}..{}: {reason}", file.display(), range.start, range.end);
+                Err(StartError::Damaged { group, reason })
+            }
+            None if known => Err(StartError::Damaged { group, reason: "the journal lost a part of it".into() }),
+            None => Ok(None),
         }
     }
 
@@ -281,7 +326,17 @@ impl Registry {
         let incarnation = Incarnation((self.boot_epoch << 32) | number);
         let membership = Bytes::new();
         self.write_through(Record::Switch { group, incarnation, snapshot: None, membership }).await?;
-        Ok(RecoveredGroup::new(incarnation))
+        Ok(RecoveredGroup {
+            incarnation,
+            vote: None,
+            purged: None,
+            committed: None,
+            segments_synced: None,
+            snapshot: None,
+            last: None,
+            tail: Vec::new(),
+            damaged: false,
+        })
     }
 
     async fn open_group(
@@ -340,7 +395,11 @@ impl Registry {
 
 impl JournalObserver for Observer {
     fn batch(&self, stats: &BatchStats) {
-        (self.batches)(stats);
+        self.written.batches.fetch_add(1, Ordering::Relaxed);
+        self.written.bytes.fetch_add(stats.bytes, Ordering::Relaxed);
+        self.written.submissions.fetch_add(stats.submissions as u64, Ordering::Relaxed);
+        let nanos = u64::try_from(stats.duration.as_nanos()).unwrap_or(u64::MAX);
+        self.written.nanos.fetch_add(nanos, Ordering::Relaxed);
     }
 
     fn recycle(&self, wishes: &[Recycle]) {

@@ -10,7 +10,7 @@ use flotilla_machines::item;
 use flotilla_proto::internal::v1::controller_command::Command;
 use flotilla_raft::failure::Failure;
 use flotilla_raft::group::Group;
-use flotilla_raft::registry::Registry;
+use flotilla_raft::registry::{JournalFigures, Registry};
 use flotilla_raft::types::Item;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -64,6 +64,10 @@ pub struct BrokerStats {
     pub partitions: usize,
     /// Partitions that this node should host, but cannot.
     pub partitions_down: usize,
+    /// What the journal has written since the start.
+    pub journal: JournalFigures,
+    /// Payload bytes in memory that are not yet in segments.
+    pub tail_bytes: u64,
 }
 
 impl Broker {
@@ -108,7 +112,13 @@ impl Broker {
     pub fn stats(&self) -> BrokerStats {
         let hosted = self.inner.hosted.load();
         let down = hosted.values().filter(|hosted| matches!(hosted, Hosted::Down(_))).count();
-        BrokerStats { topics: self.image().topics().len(), partitions: hosted.len() - down, partitions_down: down }
+        BrokerStats {
+            topics: self.image().topics().len(),
+            partitions: hosted.len() - down,
+            partitions_down: down,
+            journal: self.inner.registry.journal_figures(),
+            tail_bytes: self.inner.registry.tail_bytes(),
+        }
     }
 
     pub(crate) fn controller_leader(&self) -> Option<u64> {

@@ -13,6 +13,16 @@ pub enum OpenError {
     /// The data directory.
     #[error(transparent)]
     DataDir(#[from] flotilla_raft::data_dir::DataDirError),
+    /// The data directory of another node.
+    #[error("{path} belongs to node {found}, not to node {expected}; check --data-dir and --node-id")]
+    ForeignNode {
+        /// The data directory.
+        path: std::path::PathBuf,
+        /// The node it belongs to.
+        found: u64,
+        /// This node.
+        expected: u64,
+    },
     /// Journal, segments or state.
     #[error(transparent)]
     Storage(#[from] flotilla_raft::registry::OpenError),
@@ -94,7 +104,9 @@ pub enum ProduceError {
     #[error("the record batch is refused: {0}")]
     InvalidBatch(#[from] BatchError),
     /// Larger than the topic allows.
-    #[error("the record batch has {bytes} bytes, topic {topic:?} accepts {bytes_max}: send smaller batches, or raise batch_bytes_max")]
+    #[error(
+        "the record batch has {bytes} bytes, topic {topic:?} accepts {bytes_max}: send smaller batches, or raise batch_bytes_max"
+    )]
     BatchTooLarge {
         /// The topic.
         topic: String,
@@ -115,7 +127,9 @@ pub enum ProduceError {
         partition_count: u32,
     },
     /// One producer sequence cannot cover several partitions.
-    #[error("an idempotent request must go to one partition, its records belong to several: name the partition, or send a request for each")]
+    #[error(
+        "an idempotent request must go to one partition, its records belong to several: name the partition, or send a request for each"
+    )]
     SeveralPartitions,
     /// The partition refused it: sequence, fence, offsets.
     #[error(transparent)]
@@ -138,7 +152,9 @@ pub enum FetchError {
     #[error(transparent)]
     NotServing(#[from] NotServing),
     /// The position is not in the log.
-    #[error("offset {offset} is out of range: the partition holds {log_start_offset} to {high_watermark}; start from earliest or latest")]
+    #[error(
+        "offset {offset} is out of range: the partition holds {log_start_offset} to {high_watermark}; start from earliest or latest"
+    )]
     OffsetOutOfRange {
         /// Asked for.
         offset: u64,
@@ -215,7 +231,9 @@ pub enum TopicError {
     #[error(transparent)]
     PartitionRefused(#[from] PartitionRefusal),
     /// More replicas than nodes.
-    #[error("replication factor {replication_factor} needs as many nodes, the cluster has {node_count}: use a smaller one, or add nodes")]
+    #[error(
+        "replication factor {replication_factor} needs as many nodes, the cluster has {node_count}: use a smaller one, or add nodes"
+    )]
     TooFewNodes {
         /// Asked for.
         replication_factor: u32,
@@ -295,5 +313,6 @@ pub(crate) fn not_leader(error: ReadError, what: impl FnOnce() -> String) -> Res
             Ok(NotServing::NotLeader { what: what(), leader: leader.map(|node| (node, String::new())) })
         }
         ReadError::Segment(error) => Err(error.to_string()),
+        ReadError::Stopped(_) => Ok(NotServing::ShuttingDown),
     }
 }

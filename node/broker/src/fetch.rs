@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use flotilla_records::{Batch, BatchError, Header, with_base_offset};
 use flotilla_raft::types::Kept;
+use flotilla_records::{Batch, BatchError, Header, with_base_offset};
 
 use crate::broker::Broker;
 use crate::error::{FetchError, NotServing, not_leader};

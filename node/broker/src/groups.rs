@@ -1,7 +1,7 @@
 //! Committed offsets of consumer groups.
 
-use flotilla_machines::partition::PartitionAnswer;
 use flotilla_machines::name;
+use flotilla_machines::partition::PartitionAnswer;
 use flotilla_proto::internal::v1::partition_command::Command;
 use flotilla_proto::internal::v1::{CommitOffset, GroupFence};
 
@@ -63,12 +63,7 @@ impl Broker {
     ///
     /// # Errors
     /// See [`CommittedError`].
-    pub async fn committed(
-        &self,
-        group: &str,
-        topic: &str,
-        partitions: &[u32],
-    ) -> Result<Vec<CommittedOffset>, CommittedError> {
+    pub async fn committed(&self, group: &str, topic: &str, partitions: &[u32]) -> Result<Vec<CommittedOffset>, CommittedError> {
         name::check_group(group).map_err(|why| CommittedError::InvalidGroup { name: group.to_owned(), why })?;
         let topic = self.topic(topic)?;
         let all: Vec<u32> = (0..topic.partitions.len() as u32).collect();

@@ -24,9 +24,13 @@ pub use error::{
     CommitError, CommittedError, FetchError, InitProducerError, NotServing, OpenError, ProduceError, TopicError, TopicMissing,
 };
 pub use fetch::{Fetched, FetchedBatch, FetchedRecord, PartitionOffset, Position, Stop};
+pub use flotilla_machines::controller::ControllerRefusal;
 pub use flotilla_machines::controller::{Image, Topic, TopicConfig};
+pub use flotilla_machines::partition::PartitionRefusal;
+pub use flotilla_raft::disk::real::RealDisk;
 pub use flotilla_raft::failure::Failure;
 pub use flotilla_raft::journal::JournalOptions;
+pub use flotilla_raft::registry::JournalFigures;
 pub use flotilla_raft::segments::SegmentOptions;
 pub use flotilla_records::{Codec, Header, ProducerStamp, TimestampType};
 pub use groups::{Commit, CommittedOffset};

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use flotilla_machines::controller::Image;
 use flotilla_proto::internal::v1::RegisterNode;
 use flotilla_proto::internal::v1::controller_command::Command;
-use flotilla_raft::data_dir::DataDir;
+use flotilla_raft::data_dir::{ClusterId, DataDir, Identity};
 use flotilla_raft::disk::Disk;
 use flotilla_raft::group::Group;
 use flotilla_raft::journal::JournalOptions;
@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use crate::broker::{Broker, Inner, propose};
 use crate::error::{Failed, OpenError};
-use crate::hosts::{ControllerHost, clock_preamble};
+use crate::hosts::{ControllerHost, clock_preamble, now_ms};
 use crate::produce::{ProduceLimits, Sticky};
 use crate::producer_ids::ProducerIds;
 
@@ -107,15 +107,24 @@ impl Broker {
 }
 
 fn open_storage(options: &BrokerOptions, disk: Arc<dyn Disk>) -> Result<(Registry, String), OpenError> {
-    let data_dir = DataDir::open(disk.clone(), &options.data_dir, options.node_id, || *Uuid::new_v4().as_bytes())?;
-    let cluster_id = Uuid::from_bytes(data_dir.cluster_id()).to_string();
+    let fresh =
+        || Identity { cluster_id: ClusterId(*Uuid::new_v4().as_bytes()), node_id: options.node_id, created_at_ms: now_ms() };
+    let data_dir = DataDir::open(&options.data_dir, fresh)?;
+    let identity = data_dir.identity();
+    if identity.node_id != options.node_id {
+        return Err(OpenError::ForeignNode {
+            path: options.data_dir.clone(),
+            found: identity.node_id,
+            expected: options.node_id,
+        });
+    }
     let registry = RegistryOptions {
         node_id: options.node_id,
         journal: options.journal.clone(),
         segments: options.segments,
         proposal_bytes_max: options.proposal_bytes_max,
     };
-    Ok((Registry::open(registry, data_dir, disk)?, cluster_id))
+    Ok((Registry::open(registry, data_dir, disk)?, identity.cluster_id.to_string()))
 }
 
 async fn start_controller(

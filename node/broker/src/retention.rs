@@ -27,6 +27,10 @@ impl Broker {
 
     /// One pass over all partitions of this node.
     pub(crate) async fn apply_retention(&self) {
+        // No item of the controller stays readable: its whole closed segments go.
+        if let Err(error) = self.inner.controller.release_below(u64::MAX).await {
+            tracing::warn!(%error, "removing the controller's old segments failed; it is tried again");
+        }
         let image = self.image();
         let hosted = self.inner.hosted.load_full();
         for partition in hosted.values() {

@@ -266,6 +266,20 @@ pub fn set_base_offset(bytes: &mut [u8], base_offset: u64, leader_epoch: i32) ->
     Ok(())
 }
 
+/// A copy of the batch that carries the server's time: timestamp type "log append time", and `append_time_ms`
+/// (milliseconds since the Unix epoch) as the time of all its records. Its checksum is made anew.
+///
+/// # Errors
+/// If `bytes` is not a batch.
+pub fn with_append_time(bytes: &[u8], append_time_ms: i64) -> Result<Bytes, BatchError> {
+    let mut header = BatchHeader::parse(bytes)?;
+    header.timestamp_type = TimestampType::LogAppendTime;
+    header.max_timestamp_ms = append_time_ms;
+    let mut batch = bytes.to_vec();
+    header.seal(&mut batch)?;
+    Ok(batch.into())
+}
+
 /// The batch with base offset and leader epoch set, in one piece: in place if nobody else holds `bytes`, else a copy.
 /// [`Batch::stamped`](crate::Batch::stamped) never copies records.
 ///

@@ -21,7 +21,9 @@ pub use batch::{Batch, Body};
 pub use builder::BatchBuilder;
 pub use codec::{Codec, UnknownCodecName};
 pub use error::{BatchError, RecordError};
-pub use header::{BatchHeader, HEADER_BYTES, ProducerStamp, TimestampType, set_base_offset, stamped_header, with_base_offset};
+pub use header::{
+    BatchHeader, HEADER_BYTES, ProducerStamp, TimestampType, set_base_offset, stamped_header, with_append_time, with_base_offset,
+};
 pub use partitioner::{murmur2, partition_for_key};
 pub use record::{Header, HeaderRef, Headers, Record, RecordRef, RecordRefs, Records};
 pub use validate::{BatchSummary, Limits, validate};

@@ -41,13 +41,12 @@ pub(crate) fn log_id_to_raft(id: LogId) -> RaftLogId {
 }
 
 pub(crate) fn log_id_from_raft(id: &RaftLogId) -> LogId {
-    LogId { term: *id.committed_leader_id(), index: id.index }
+    LogId { term: id.committed_leader_id().term, index: id.index }
 }
 
 pub(crate) fn vote_to_raft(vote: Vote) -> RaftVote {
     let leader = LeaderId::new(vote.term, vote.voted_for.unwrap_or_default());
-    let raft = RaftVote::from_leader_id(leader, vote.committed);
-    raft
+    RaftVote::from_leader_id(leader, vote.committed)
 }
 
 pub(crate) fn vote_from_raft(vote: &RaftVote) -> Vote {
@@ -92,8 +91,7 @@ fn encode_membership(membership: &Membership<u64, EmptyNode>, log_id: Option<Log
 pub(crate) fn decode_membership(bytes: &Bytes) -> io::Result<RaftMembership> {
     let invalid = |reason: String| io::Error::new(io::ErrorKind::InvalidData, format!("stored membership: {reason}"));
     let value = MembershipValue::decode(bytes.clone()).map_err(|error| invalid(error.to_string()))?;
-    let configs: Vec<BTreeSet<u64>> =
-        value.configs.into_iter().map(|voters| voters.node_ids.into_iter().collect()).collect();
+    let configs: Vec<BTreeSet<u64>> = value.configs.into_iter().map(|voters| voters.node_ids.into_iter().collect()).collect();
     let nodes: BTreeMap<u64, EmptyNode> = value.nodes.into_iter().map(|id| (id, EmptyNode::new())).collect();
     let membership = Membership::new(configs, nodes).map_err(|error| invalid(error.to_string()))?;
     let log_id = value.term.zip(value.index).map(|(term, index)| log_id_to_raft(LogId { term, index }));

@@ -81,15 +81,7 @@ impl GroupLog {
             decision_rows: std::collections::VecDeque::new(),
         };
         let incarnation = recovered.incarnation;
-        Ok(Self {
-            group,
-            incarnation,
-            journal,
-            reader,
-            writer: Mutex::new(writer),
-            inner: Mutex::new(inner),
-            node_tail_bytes,
-        })
+        Ok(Self { group, incarnation, journal, reader, writer: Mutex::new(writer), inner: Mutex::new(inner), node_tail_bytes })
     }
 
     pub(crate) fn group(&self) -> GroupId {
@@ -126,11 +118,7 @@ impl GroupLog {
     }
 
     /// Makes entries readable at once; `done` is called when they and everything before them are durable.
-    pub(crate) fn append(
-        &self,
-        entries: Vec<Entry>,
-        done: impl FnOnce(io::Result<()>) + Send + 'static,
-    ) -> io::Result<()> {
+    pub(crate) fn append(&self, entries: Vec<Entry>, done: impl FnOnce(io::Result<()>) + Send + 'static) -> io::Result<()> {
         let mut inner = self.lock();
         let before = inner.tail.bytes();
         let record = Record::Append { group: self.group, entries: entries.clone() };

@@ -22,7 +22,7 @@ use crate::state::{State, WriteBatch};
 use crate::types::{Decision, Item, LogId};
 
 /// Bytes of rows after which an apply call writes what it has.
-const WRITE_BYTES: usize = 1 << 20;
+const WRITE_BYTES: u64 = 1 << 20;
 /// Applied payload bytes after which the flusher is asked to write a group's segment.
 const FLUSH_BYTES: usize = 1 << 20;
 
@@ -101,12 +101,7 @@ impl MachineStore {
         Ok(Outcomes(applied.into_iter().map(|applied| applied.outcome).collect()))
     }
 
-    fn apply_items(
-        &mut self,
-        log_id: LogId,
-        items: &[Item],
-        pending: &mut Pending,
-    ) -> io::Result<Vec<crate::machine::Applied>> {
+    fn apply_items(&mut self, log_id: LogId, items: &[Item], pending: &mut Pending) -> io::Result<Vec<crate::machine::Applied>> {
         pending.payload_bytes += items.iter().map(|item| item.payload.len() as u64).sum::<u64>();
         let mut rows = MachineRows { batch: &mut pending.batch, keys: &self.keys };
         let applied = self.machine.apply(log_id, items, &mut rows);
@@ -166,11 +161,7 @@ impl RaftStateMachine<TypeConfig> for MachineStore {
         Builder { view: self.view() }
     }
 
-    async fn install_snapshot(
-        &mut self,
-        meta: &SnapshotMetaOf<TypeConfig>,
-        snapshot: Self::SnapshotData,
-    ) -> io::Result<()> {
+    async fn install_snapshot(&mut self, meta: &SnapshotMetaOf<TypeConfig>, snapshot: Self::SnapshotData) -> io::Result<()> {
         let _ = (meta, snapshot);
         Err(io::Error::new(io::ErrorKind::Unsupported, "a node without peers receives no snapshot"))
     }

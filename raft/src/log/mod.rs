@@ -5,6 +5,7 @@ pub(crate) mod convert;
 pub(crate) mod decisions;
 pub(crate) mod group_log;
 pub(crate) mod machine_store;
+pub(crate) mod restore;
 pub(crate) mod store;
 pub(crate) mod tail;
 pub mod type_config;

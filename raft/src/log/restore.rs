@@ -12,8 +12,8 @@ use super::decisions;
 use super::group_log::GroupLog;
 use super::type_config::RaftMembership;
 use crate::machine::Row;
-use crate::state::keys::GroupKeys;
 use crate::state::State;
+use crate::state::keys::GroupKeys;
 use crate::types::{Decision, LogId};
 
 /// Rows read from state at once.

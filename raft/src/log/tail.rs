@@ -225,12 +225,9 @@ fn kept_items(held: &TailEntry) -> impl Iterator<Item = StoredItem> + '_ {
     let decisions = held.applied.as_ref().map_or(&[][..], |applied| &applied.decisions);
     items.iter().zip(decisions).filter_map(|(item, decision)| match decision {
         Decision::Drop => None,
-        Decision::Keep(kept) => Some(StoredItem {
-            log_id: held.entry.log_id,
-            kind: item.kind,
-            kept: *kept,
-            payload: item.payload.clone(),
-        }),
+        Decision::Keep(kept) => {
+            Some(StoredItem { log_id: held.entry.log_id, kind: item.kind, kept: *kept, payload: item.payload.clone() })
+        }
     })
 }
 

@@ -3,12 +3,12 @@
 
 use std::future::Future;
 
+use openraft::OptionalSend;
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::impls::EmptyNode;
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
 use openraft::type_config::alias::{SnapshotOf, VoteOf};
-use openraft::OptionalSend;
-use openraft::impls::EmptyNode;
 
 use crate::log::type_config::TypeConfig;
 use crate::snapshot::SnapshotData;
