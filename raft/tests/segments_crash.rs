@@ -64,8 +64,11 @@ fn payload(rng: &mut Rng, longest: u64) -> Bytes {
 
 /// What the machine says about an item: the same whenever it is asked.
 fn is_live(header: &FrameHeader, item: usize) -> bool {
-    let item = &header.items[item];
-    item.kept().is_some_and(|kept| kept.base_offset % 3 != 0 && header.log_id.index % 7 != 0)
+    header.items[item].kept().is_some_and(|kept| lives(header.log_id, kept))
+}
+
+fn lives(log_id: LogId, kept: Kept) -> bool {
+    !kept.base_offset.is_multiple_of(3) && !log_id.index.is_multiple_of(7)
 }
 
 #[derive(Default)]
@@ -285,8 +288,7 @@ impl World {
                 let Decision::Keep(kept) = *decision else { continue };
                 let (log_id, payload) = (frame.entry.log_id, item.payload.clone());
                 let expected = StoredItem { log_id, kind: item.kind, kept, payload };
-                let live = kept.base_offset % 3 != 0 && log_id.index % 7 != 0;
-                let may_be_gone = !live && Some(log_id.index) <= self.purged;
+                let may_be_gone = !lives(log_id, kept) && Some(log_id.index) <= self.purged;
                 if found.next_if_eq(&expected).is_none() && !may_be_gone {
                     return Err(format!("offset {} of {log_id} is missing, next is {:?}", kept.base_offset, found.peek()));
                 }

@@ -80,6 +80,29 @@ impl Index {
         self.summary.last.map_or(self.summary.first_index, |last| last.index + 1)
     }
 
+    /// The part of it up to the last point at or before raft index `through`, unless it ends there anyway. The term of
+    /// its last entry is not known then: a scan has to go on from there. Segments before it end at `offset_before`.
+    pub(super) fn up_to(mut self, through: u64, offset_before: u64) -> Index {
+        if self.next_index() <= through + 1 {
+            return self;
+        }
+        let behind = self.points.partition_point(|point| point.index <= through);
+        self.points.truncate(behind);
+        let first_index = self.summary.first_index;
+        let Some(point) = self.points.pop() else { return self };
+        self.summary = Summary {
+            first_index,
+            last: (point.index > first_index).then(|| LogId { term: 0, index: point.index - 1 }),
+            last_position: 0,
+            first_offset: self.summary.first_offset.filter(|first| *first < point.next_offset),
+            // A rewritten segment counts from 0.
+            next_offset: point.next_offset.max(offset_before),
+            max_timestamp_ms: point.max_timestamp_ms,
+            bytes: point.position,
+        };
+        self
+    }
+
     /// Takes in the frame that starts where the index ends.
     pub(super) fn observe(&mut self, header: &FrameHeader, interval_bytes: u64) {
         let summary = &mut self.summary;

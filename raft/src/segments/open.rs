@@ -42,8 +42,7 @@ pub(super) fn open(
         }
         Some(synced) => read_mark(disk, dir, group, synced)?..synced.index + 1,
     };
-    // Highest first, so that a power cut in between leaves no gap.
-    for first_index in first_indexes.iter().rev().filter(|index| !held.contains(index)) {
+    for first_index in first_indexes.iter().filter(|index| !held.contains(index)) {
         let path = segment_path(dir, *first_index);
         remove(disk, &path.with_extension("index"))?;
         remove(disk, &path)?;
@@ -156,12 +155,13 @@ impl Opening<'_> {
     fn last(&self, first_index: u64, synced: LogId, next_offset: u64) -> Result<Segment, SegmentError> {
         let (segment, len) = self.file(first_index, next_offset)?;
         let saved = load_index(self.disk, &segment, len)?;
-        let index = match saved.filter(|index| index.next_index() <= synced.index + 1) {
-            Some(index) => scan(&segment, index, len, synced.index, self.options.index_interval_bytes)?,
-            None => {
-                remove(self.disk, &segment.index_path())?;
-                self.scan_from_start(&segment, len, synced.index, next_offset)?
+        let fits = saved.as_ref().is_some_and(|index| index.next_index() <= synced.index + 1);
+        let index = match saved {
+            Some(index) => {
+                let start = index.up_to(synced.index, next_offset);
+                scan(&segment, start, len, synced.index, self.options.index_interval_bytes)?
             }
+            None => self.scan_from_start(&segment, len, synced.index, next_offset)?,
         };
         let last = index.summary.last.unwrap_or_default();
         if last.index < synced.index {
@@ -177,6 +177,9 @@ impl Opening<'_> {
             cut.map_err(io_error("cutting off what was not synced of", &segment.path))?;
         }
         *segment.index_mut() = index;
+        if !fits {
+            save_index(self.disk, &segment, false);
+        }
         Ok(segment)
     }
 

@@ -329,8 +329,8 @@ impl SegmentWriter {
 
     fn swap_file(&self, original: &Segment, temporary: &Path) -> Result<(), SegmentError> {
         let (disk, dir) = (self.shared.disk.as_ref(), &self.shared.dir);
-        self.remove(&original.index_path())?;
-        disk.sync_dir(dir).map_err(io_error("syncing", dir))?;
+        // The saved index is replaced afterwards: that of the original fits neither the length of a shorter copy nor,
+        // if nothing was left out, does it say anything wrong.
         disk.rename(temporary, &original.path).map_err(io_error("renaming", temporary))?;
         disk.sync_dir(dir).map_err(io_error("syncing", dir))
     }

@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn keeps_the_contract() {
-        contract::run(|| OrderedState::default());
+        contract::run(OrderedState::default);
     }
 
     #[test]

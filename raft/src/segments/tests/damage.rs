@@ -21,6 +21,11 @@ fn home_of_three() -> (Home, LogId, Vec<Frame>) {
     (home, synced, written)
 }
 
+/// Every byte at the start of a file, where each field of the format occurs once, and some of the rest.
+fn places(len: usize) -> impl Iterator<Item = usize> {
+    (0..len).filter(|place| *place < 280 || place % 7 == 0)
+}
+
 /// Opens and reads everything in every way.
 fn use_all(home: &Home, synced: LogId, written: &[Frame]) -> Result<(), SegmentError> {
     let (_, reader) = home.try_open(Some(synced))?;
@@ -39,7 +44,7 @@ fn every_flipped_byte_of_a_segment_is_named() {
     for (number, path) in home.files("segment").iter().enumerate() {
         let indexes = firsts[number]..firsts.get(number + 1).copied().unwrap_or(synced.index + 1);
         let intact = fs::read(path).unwrap();
-        for place in 0..intact.len() {
+        for place in places(intact.len()) {
             let mut flipped = intact.clone();
             flipped[place] ^= 0x10;
             fs::write(path, &flipped).unwrap();
@@ -127,7 +132,7 @@ fn every_flipped_shortened_or_missing_index_heals() {
     let (home, synced, written) = home_of_three();
     for path in home.files("index") {
         let intact = fs::read(&path).unwrap();
-        for place in 0..intact.len() {
+        for place in places(intact.len()) {
             let mut flipped = intact.clone();
             flipped[place] ^= 0x40;
             for bytes in [&flipped, &intact[..place].to_vec()] {
@@ -135,13 +140,12 @@ fn every_flipped_shortened_or_missing_index_heals() {
                 use_all(&home, synced, &written).unwrap();
             }
         }
-        // A bad one of the open segment was removed already.
-        let _ = fs::remove_file(&path);
+        fs::remove_file(&path).unwrap();
         use_all(&home, synced, &written).unwrap();
     }
-    // Of closed segments it was saved again; damaged while in use, it is not missed either.
+    // It was saved again; damaged while in use, it is not missed either.
     let (_, reader) = home.open(Some(synced));
-    assert!(home.files("index").len() >= 2);
+    assert_eq!(home.files("index").len(), 3);
     for path in home.files("index") {
         fs::write(path, b"nonsense").unwrap();
     }
@@ -157,7 +161,7 @@ fn an_index_of_another_life_of_the_segment_is_not_used() {
     let start = reader.segments()[2].first_index;
     drop(writer);
     (writer, _) = home.open(Some(LogId { term: 1, index: start }));
-    let other: Vec<Frame> = (start + 1..=synced.index).map(|index| frame_of(index, 50)).collect();
+    let other: Vec<Frame> = (start + 1..=synced.index).map(|index| frame_of(index, 70)).collect();
     writer.append(&other).unwrap();
     writer.close().unwrap();
     fs::write(path, index).unwrap();

@@ -52,7 +52,7 @@ fn who_reads_an_unlinked_segment_is_not_disturbed() {
     writer.append(&frames(0..50)).unwrap();
     let held = reader.shared.segments.load_full();
     writer.unlink_through(49).unwrap();
-    assert_eq!(std::fs::exists(&held[0].path).unwrap(), false);
+    assert!(!std::fs::exists(&held[0].path).unwrap());
     held[0].check_file_header().unwrap();
 }
 

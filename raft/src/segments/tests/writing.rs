@@ -82,6 +82,15 @@ fn opening_reads_few_bytes_however_much_is_stored() {
     let (read, stored) = (disk.bytes_read.load(Ordering::Relaxed), reader.bytes());
     // The open segment may be scanned as far as its saved index lags behind, plus what one sync adds.
     assert!(stored > 7_000_000 && read < options.index_save_bytes + 300_000, "{read} of {stored}");
+
+    // The journal recorded less than the saved index covers: the scan starts at a point of it.
+    let lagging = reader.segments().last().unwrap().first_index + 400;
+    disk.bytes_read.store(0, Ordering::Relaxed);
+    let (writer, reader) = open(Some(LogId { term: 1, index: lagging }));
+    let (read, last) = (disk.bytes_read.load(Ordering::Relaxed), reader.segments().last().copied().unwrap());
+    assert!(writer.last() == last.last && last.last.unwrap().index == lagging);
+    assert!(last.bytes > 500_000 && read < 150_000, "{read} of {}", last.bytes);
+    assert_eq!((last.first_offset, last.next_offset), (Some(4 * last.first_index), 4 * lagging + 4));
 }
 
 #[test]
