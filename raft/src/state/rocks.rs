@@ -40,7 +40,9 @@ impl Default for RocksOptions {
 #[derive(Debug)]
 pub struct RocksState {
     store: Arc<Store>,
-    unflushed_bytes: AtomicU64,
+    /// Bytes written since the start, and how many of them are known to be flushed.
+    written_bytes: AtomicU64,
+    flushed_bytes: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -58,7 +60,8 @@ impl RocksState {
         let families = [ColumnFamilyDescriptor::new(COLUMN_FAMILY, family_options(options))];
         let db = DB::open_cf_descriptors(&database_options(options), dir, families);
         let db = db.map_err(|error| failure(dir, &error))?;
-        Ok(RocksState { store: Arc::new(Store { db, dir: dir.to_owned() }), unflushed_bytes: AtomicU64::new(0) })
+        let store = Arc::new(Store { db, dir: dir.to_owned() });
+        Ok(RocksState { store, written_bytes: AtomicU64::new(0), flushed_bytes: AtomicU64::new(0) })
     }
 }
 
@@ -159,21 +162,22 @@ impl State for RocksState {
         let mut options = WriteOptions::default();
         options.disable_wal(true);
         self.store.db.write_opt(writes, &options).map_err(|error| self.store.failure(&error))?;
-        self.unflushed_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.written_bytes.fetch_add(bytes, Ordering::Relaxed);
         Ok(())
     }
 
     fn flush(&self) -> Result<(), StateError> {
-        let before = self.unflushed_bytes.load(Ordering::Relaxed);
+        let written = self.written_bytes.load(Ordering::Relaxed);
         let mut options = FlushOptions::default();
         options.set_wait(true);
         self.store.db.flush_cf_opt(self.store.family()?, &options).map_err(|error| self.store.failure(&error))?;
-        self.unflushed_bytes.fetch_sub(before, Ordering::Relaxed);
+        self.flushed_bytes.fetch_max(written, Ordering::Relaxed);
         Ok(())
     }
 
     fn unflushed_bytes(&self) -> u64 {
-        self.unflushed_bytes.load(Ordering::Relaxed)
+        let flushed = self.flushed_bytes.load(Ordering::Relaxed);
+        self.written_bytes.load(Ordering::Relaxed).saturating_sub(flushed)
     }
 
     fn snapshot(&self) -> Box<dyn StateView> {

@@ -3,6 +3,8 @@
 use std::fs;
 use std::ops::ControlFlow;
 
+use proptest::prelude::*;
+
 use super::*;
 
 /// A home with three segments (the last one open) and what it holds.
@@ -175,4 +177,27 @@ fn another_term_than_the_recorded_one_is_named() {
     let (home, synced, _) = home_of_three();
     let opened = home.try_open(Some(LogId { term: 2, ..synced }));
     assert!(matches!(opened, Err(SegmentError::Damaged(damage)) if damage.reason.contains("another term")));
+}
+
+/// Something that happens to a file: its number, a place in it, what is written there, and whether it is cut behind.
+type Mutation = (prop::sample::Index, prop::sample::Index, Vec<u8>, bool);
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+    #[test]
+    fn however_files_are_mutated_only_what_was_written_is_served(mutations in prop::collection::vec(any::<Mutation>(), 1..4)) {
+        let (home, synced, written) = home_of_three();
+        for (file, place, bytes, cut) in mutations {
+            let files = [home.files("segment"), home.files("index"), vec![home.path().join("log-start")]].concat();
+            let path = file.get(&files);
+            let mut content = fs::read(path).unwrap();
+            let place = place.index(content.len() + 1);
+            let end = if cut { content.len() } else { content.len().min(place + bytes.len()) };
+            content.splice(place..end, bytes);
+            fs::write(path, content).unwrap();
+        }
+        // It compares everything that is read.
+        let used = use_all(&home, synced, &written);
+        prop_assert!(matches!(used, Ok(()) | Err(SegmentError::Damaged(_))), "{:?}", used);
+    }
 }
