@@ -1,8 +1,11 @@
 //! What the writer promises and refuses.
 
+use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::*;
-use crate::disk::Disk;
 use crate::disk::sim::SimDisk;
+use crate::disk::{Disk, DiskFile};
 
 #[test]
 fn what_was_not_recorded_is_discarded_and_written_again() {
@@ -150,11 +153,6 @@ struct CountingDisk {
 
 #[derive(Debug)]
 struct CountingFile(Arc<dyn DiskFile>, Arc<AtomicU64>);
-
-use std::io::{self, IoSlice};
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use crate::disk::DiskFile;
 
 impl CountingDisk {
     fn counted(&self, file: io::Result<Arc<dyn DiskFile>>) -> io::Result<Arc<dyn DiskFile>> {
