@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use clap::CommandFactory;
 use clap_complete::Shell;
 
+use super::exit::CliError;
+
 /// Arguments of `flotilla completions`.
 #[derive(Debug, clap::Args)]
 pub struct CompletionsArgs {
@@ -16,8 +18,8 @@ pub struct CompletionsArgs {
 ///
 /// # Errors
 /// When stdout cannot be written.
-pub fn run<Line: CommandFactory>(args: &CompletionsArgs) -> io::Result<()> {
+pub fn run<Line: CommandFactory>(args: &CompletionsArgs) -> Result<(), CliError> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Line::command(), "flotilla", &mut script);
-    io::stdout().write_all(&script)
+    io::stdout().write_all(&script).map_err(CliError::io("stdout"))
 }

@@ -3,8 +3,10 @@
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
 
+use super::exit::CliError;
+use super::output::{self, Output};
 use super::server::ServerArgs;
-use crate::config::{ConfigError, Entry};
+use crate::config::Entry;
 
 /// Verbs of `flotilla config`.
 #[derive(Debug, Subcommand)]
@@ -26,11 +28,10 @@ pub struct PrintArgs {
 /// Prints the settings.
 ///
 /// # Errors
-/// See [`crate::config::load`].
-pub fn print(args: &PrintArgs) -> Result<(), ConfigError> {
+/// A configuration that does not load, or a stdout that cannot be written.
+pub fn print(args: &PrintArgs, output: Output) -> Result<(), CliError> {
     let (_, entries) = args.server.load()?;
-    print!("{}", as_text(&entries, args.origin));
-    Ok(())
+    output::print(output, &as_json(&entries, args.origin), |_, _| as_text(&entries, args.origin))
 }
 
 /// The settings as lines of TOML; origins are comments.

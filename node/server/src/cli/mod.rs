@@ -1,10 +1,17 @@
 //! The command line: nouns and verbs, one file each. Data goes to stdout, everything else to stderr.
 
+mod bench;
 mod completions;
 mod config;
+mod consume;
+mod exit;
+mod global;
+mod group;
+mod output;
+mod produce;
 mod server;
+mod topic;
 
-use std::io;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -12,6 +19,8 @@ use tokio::runtime::Runtime;
 
 use crate::config::ConfigError;
 use crate::server::ServerError;
+use exit::CliError;
+use global::Global;
 
 #[derive(Debug, Parser)]
 #[command(name = "flotilla", version, about = "A message broker: replicated logs with durable acknowledgements")]
@@ -19,12 +28,24 @@ use crate::server::ServerError;
 struct Line {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    global: Global,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a node
     Server(server::ServerArgs),
+    /// Create, list, describe, alter and delete topics
+    Topic(topic::TopicArgs),
+    /// Write records, one a line
+    Produce(produce::ProduceArgs),
+    /// Read records
+    Consume(consume::ConsumeArgs),
+    /// Commit offsets of consumer groups, and show them
+    Group(group::GroupArgs),
+    /// Measure
+    Bench(bench::BenchArgs),
     /// Look at the server's configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -32,56 +53,56 @@ enum Command {
     Completions(completions::CompletionsArgs),
 }
 
-/// Why a command failed, and the code that the process ends with.
-struct Failed {
-    message: String,
-    code: u8,
-}
-
-impl Failed {
-    const FAILURE: u8 = 1;
-    const USAGE: u8 = 2;
-}
-
-impl From<ServerError> for Failed {
+impl From<ServerError> for CliError {
     fn from(error: ServerError) -> Self {
-        Self { message: error.to_string(), code: Self::FAILURE }
+        match error {
+            ServerError::Setting { .. } => Self::Usage(error.to_string()),
+            _ => Self::Failed(error.to_string()),
+        }
     }
 }
 
-impl From<ConfigError> for Failed {
+impl From<ConfigError> for CliError {
     fn from(error: ConfigError) -> Self {
-        Self { message: error.to_string(), code: Self::USAGE }
-    }
-}
-
-impl From<io::Error> for Failed {
-    fn from(error: io::Error) -> Self {
-        Self { message: error.to_string(), code: Self::FAILURE }
+        Self::Usage(error.to_string())
     }
 }
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     let line = Line::parse();
-    let ended = Runtime::new().map_err(Failed::from).and_then(|runtime| runtime.block_on(run(line)));
-    match ended {
+    let runtime = Runtime::new().map_err(CliError::io("cannot start threads"));
+    match runtime.and_then(|runtime| runtime.block_on(run(line))) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failed { message, code }) => {
-            eprintln!("error: {message}");
-            ExitCode::from(code)
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_code())
         }
     }
 }
 
-async fn run(line: Line) -> Result<(), Failed> {
-    match line.command {
+async fn run(Line { command, global }: Line) -> Result<(), CliError> {
+    match command {
         Command::Server(args) => {
             let (config, _) = args.load()?;
-            server::run(&config).await?;
+            Ok(server::run(&config).await?)
         }
-        Command::Config(config::ConfigCommand::Print(args)) => config::print(&args)?,
-        Command::Completions(args) => completions::run::<Line>(&args)?,
+        Command::Topic(args) => topic::run(args, &global).await,
+        Command::Produce(args) => produce::run(args, &global).await,
+        Command::Consume(args) => consume::run(args, &global).await,
+        Command::Group(args) => group::run(args, &global).await,
+        Command::Bench(args) => bench::run(args, &global).await,
+        Command::Config(config::ConfigCommand::Print(args)) => config::print(&args, global.output),
+        Command::Completions(args) => completions::run::<Line>(&args),
     }
-    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Line::command().debug_assert();
+    }
 }

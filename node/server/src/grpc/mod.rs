@@ -14,6 +14,8 @@ mod produce_stream;
 mod producer;
 mod refusals;
 mod serve;
+#[cfg(test)]
+mod tests;
 mod topics;
 
 use std::sync::Arc;

@@ -76,6 +76,11 @@ impl Listeners {
         let (http, http_address) = listen(config.http, "http").await?;
         Ok(Self { grpc, http, grpc_address, http_address })
     }
+
+    /// Where the gRPC API is.
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.grpc_address
+    }
 }
 
 async fn listen(address: SocketAddr, setting: &'static str) -> Result<(TcpListener, SocketAddr), ServerError> {
@@ -90,7 +95,7 @@ async fn listen(address: SocketAddr, setting: &'static str) -> Result<(TcpListen
 /// # Errors
 /// See [`ServerError`].
 pub async fn run(config: &Config, listeners: Listeners, stop: CancellationToken) -> Result<(), ServerError> {
-    let options = options::broker(config, listeners.grpc_address)?;
+    let options = options::broker(config, listeners.grpc_address())?;
     let metrics = Arc::new(Metrics::new());
     let (phase, watched) = watch::channel(Phase::Starting);
     let pages = Pages { phase: watched, metrics: metrics.clone() };
@@ -100,7 +105,7 @@ pub async fn run(config: &Config, listeners: Listeners, stop: CancellationToken)
     let broker = Broker::open(options, Arc::new(RealDisk)).await?;
     metrics.watch(broker.clone());
     phase.send_replace(Phase::Ready);
-    let (grpc, http_address, cluster) = (listeners.grpc_address, listeners.http_address, broker.cluster_id());
+    let (grpc, http_address, cluster) = (listeners.grpc_address(), listeners.http_address, broker.cluster_id());
     tracing::info!(%grpc, http = %http_address, data_dir = %config.data_dir.display(), %cluster, "ready");
 
     let draining = CancellationToken::new();

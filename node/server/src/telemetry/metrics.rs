@@ -203,7 +203,20 @@ impl Collector for Watched {
         gauge("topics", "Topics of the cluster", stats.topics)?;
         gauge("partitions", "Partitions that this node serves", stats.partitions)?;
         gauge("partitions_down", "Partitions that this node should serve but cannot: damaged data", stats.partitions_down)?;
-        gauge("storage_failed", "1 once a write or sync has failed", usize::from(broker.failure().get().is_some()))
+        gauge("storage_failed", "1 once a write or sync has failed", usize::from(broker.failure().get().is_some()))?;
+        let journal = stats.journal;
+        let mut counter = |name: &str, help: &str, value: f64| {
+            let counter = ConstCounter::new(value);
+            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)
+        };
+        counter("journal_batches", "Batches that the journal wrote, each with one sync", journal.batches as f64)?;
+        counter(
+            "journal_submissions",
+            "Appends, votes and marks that the journal's batches carried",
+            journal.submissions as f64,
+        )?;
+        counter("journal_bytes", "Bytes that the journal wrote, padding included", journal.bytes as f64)?;
+        counter("journal_busy_seconds", "Time that the journal spent writing and syncing", journal.busy.as_secs_f64())
     }
 }
 
