@@ -95,7 +95,8 @@ async fn listen(address: SocketAddr, setting: &'static str) -> Result<(TcpListen
 /// # Errors
 /// See [`ServerError`].
 pub async fn run(config: &Config, listeners: Listeners, stop: CancellationToken) -> Result<(), ServerError> {
-    let options = options::broker(config, listeners.grpc_address())?;
+    let (grpc, http) = (listeners.grpc_address(), listeners.http_address);
+    let options = options::broker(config, grpc)?;
     let metrics = Arc::new(Metrics::new());
     let (phase, watched) = watch::channel(Phase::Starting);
     let pages = Pages { phase: watched, metrics: metrics.clone() };
@@ -105,8 +106,8 @@ pub async fn run(config: &Config, listeners: Listeners, stop: CancellationToken)
     let broker = Broker::open(options, Arc::new(RealDisk)).await?;
     metrics.watch(broker.clone());
     phase.send_replace(Phase::Ready);
-    let (grpc, http_address, cluster) = (listeners.grpc_address(), listeners.http_address, broker.cluster_id());
-    tracing::info!(%grpc, http = %http_address, data_dir = %config.data_dir.display(), %cluster, "ready");
+    let cluster = broker.cluster_id();
+    tracing::info!(%grpc, %http, data_dir = %config.data_dir.display(), %cluster, "ready");
 
     let draining = CancellationToken::new();
     let shared = Shared { broker: broker.clone(), metrics, limits: Limits::from(config), draining: draining.clone() };
