@@ -4,11 +4,11 @@
 //! A stepped machine ([`Flusher::step`]) with a thread around it, so that a simulation can drive it instead.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -26,8 +26,16 @@ const STATE_FLUSH_INTERVAL: Duration = Duration::from_secs(30);
 enum Request {
     /// Write what is applied into segments; no sync.
     Write(Arc<GroupLog>),
-    /// The same, and sync; what is not applied goes to the journal again.
-    Sync(Arc<GroupLog>, Option<oneshot::Sender<io::Result<()>>>),
+    /// The same for all groups, however little each has.
+    WriteAll,
+    /// A group that there is from now on.
+    Opened(Weak<GroupLog>),
+    /// Write and sync.
+    Sync(Arc<GroupLog>, oneshot::Sender<io::Result<()>>),
+    /// Make room in the journal: sync, and what is not applied up to this index goes to the journal again.
+    Recycle(Arc<GroupLog>, u64),
+    /// The journal knows durably that segments hold everything up to this index.
+    Announced(Arc<GroupLog>, u64),
     /// Remove whole segments that hold nothing behind this index.
     Unlink(Arc<GroupLog>, u64, oneshot::Sender<io::Result<()>>),
     /// Make the state durable.
@@ -41,12 +49,19 @@ pub(crate) struct FlusherHandle {
     requests: Sender<Request>,
     /// Payload bytes applied since the state was flushed.
     applied_bytes: Arc<AtomicU64>,
+    /// Whether all groups are to be written already.
+    write_all_asked: Arc<AtomicBool>,
 }
 
 /// Does the flusher's work, one request at a time. Owns nothing but its queue.
 pub(crate) struct Flusher {
     requests: Receiver<Request>,
+    /// For what it asks of itself later.
+    own: Sender<Request>,
     applied_bytes: Arc<AtomicU64>,
+    write_all_asked: Arc<AtomicBool>,
+    groups: Vec<Weak<GroupLog>>,
+    flushed_at: Instant,
     state: Arc<dyn State>,
     failure: Failure,
 }
@@ -61,13 +76,21 @@ impl Flusher {
     pub(crate) fn new(state: Arc<dyn State>, failure: Failure) -> (Self, FlusherHandle) {
         let (tx, rx) = channel();
         let applied_bytes = Arc::new(AtomicU64::new(0));
-        let handle = FlusherHandle { requests: tx, applied_bytes: applied_bytes.clone() };
-        (Self { requests: rx, applied_bytes, state, failure }, handle)
+        let write_all_asked = Arc::new(AtomicBool::new(false));
+        let handle = FlusherHandle {
+            requests: tx.clone(),
+            applied_bytes: applied_bytes.clone(),
+            write_all_asked: write_all_asked.clone(),
+        };
+        let flushed_at = Instant::now();
+        let groups = Vec::new();
+        (Self { requests: rx, own: tx, applied_bytes, write_all_asked, groups, flushed_at, state, failure }, handle)
     }
 
     /// Takes one request, waiting for it, and carries it out. `false`: asked to stop.
     pub(crate) fn step(&mut self) -> bool {
-        let request = match self.requests.recv_timeout(STATE_FLUSH_INTERVAL) {
+        let patience = STATE_FLUSH_INTERVAL.saturating_sub(self.flushed_at.elapsed());
+        let request = match self.requests.recv_timeout(patience) {
             Ok(request) => request,
             Err(RecvTimeoutError::Timeout) => Request::FlushState(None),
             Err(RecvTimeoutError::Disconnected) => return false,
@@ -75,20 +98,25 @@ impl Flusher {
         match request {
             Request::Stop => return false,
             Request::Write(log) => self.note(&log, log.flush(false).map(|_| ())),
-            Request::Sync(log, done) => {
-                let result = self.sync(&log);
-                match done {
-                    Some(done) => drop(done.send(result)),
-                    None => self.note(&log, result),
-                }
+            Request::WriteAll => self.write_all(),
+            Request::Opened(log) => {
+                self.groups.retain(|group| group.strong_count() > 0);
+                self.groups.push(log);
             }
+            Request::Sync(log, done) => drop(done.send(self.sync(&log))),
+            Request::Recycle(log, upto) => {
+                self.note(&log, self.sync(&log));
+                log.rejournal_through(upto);
+            }
+            Request::Announced(log, index) => self.note(&log, self.forget_decisions(&log, index)),
             Request::Unlink(log, index, done) => drop(done.send(log.unlink_through(index))),
             Request::FlushState(done) => self.flush_state(done),
         }
         true
     }
 
-    fn flush_state(&self, done: Option<oneshot::Sender<io::Result<()>>>) {
+    fn flush_state(&mut self, done: Option<oneshot::Sender<io::Result<()>>>) {
+        self.flushed_at = Instant::now();
         if done.is_none() && self.applied_bytes.load(Ordering::Relaxed) == 0 {
             return;
         }
@@ -101,17 +129,32 @@ impl Flusher {
         }
     }
 
-    fn sync(&self, log: &GroupLog) -> io::Result<()> {
-        if let Some(synced) = log.flush(true)? {
-            let keys = GroupKeys::new(log.group(), log.incarnation());
-            let mut batch = WriteBatch::default();
-            for first in log.take_decision_rows(synced.index) {
-                batch.delete(keys.decisions(first));
-            }
-            self.state.write(batch).map_err(io::Error::other)?;
+    fn write_all(&self) {
+        self.write_all_asked.store(false, Ordering::Relaxed);
+        for log in self.groups.iter().filter_map(Weak::upgrade) {
+            self.note(&log, log.flush(false).map(|_| ()));
         }
-        log.rejournal_unapplied();
+    }
+
+    fn sync(&self, log: &Arc<GroupLog>) -> io::Result<()> {
+        if let Some(synced) = log.flush(true)? {
+            let (requests, announced) = (self.own.clone(), log.clone());
+            log.announce_synced(synced, move || {
+                let _ = requests.send(Request::Announced(announced, synced.index));
+            });
+        }
         Ok(())
+    }
+
+    /// Removes the decisions about entries that a restart finds in segments. Not before the journal says so durably:
+    /// else a restart would discard the segment's end, and nobody could decide about those entries again.
+    fn forget_decisions(&self, log: &GroupLog, index: u64) -> io::Result<()> {
+        let keys = GroupKeys::new(log.group(), log.incarnation());
+        let mut batch = WriteBatch::default();
+        for first in log.take_decision_rows(index) {
+            batch.delete(keys.decisions(first));
+        }
+        self.state.write(batch).map_err(io::Error::other)
     }
 
     /// A failed write or sync is final: the page cache may have dropped what it held.
@@ -133,6 +176,17 @@ impl FlusherHandle {
         let _ = self.requests.send(Request::Write(log.clone()));
     }
 
+    /// Makes room in memory.
+    pub(crate) fn write_all(&self) {
+        if !self.write_all_asked.swap(true, Ordering::Relaxed) {
+            let _ = self.requests.send(Request::WriteAll);
+        }
+    }
+
+    pub(crate) fn opened(&self, log: &Arc<GroupLog>) {
+        let _ = self.requests.send(Request::Opened(Arc::downgrade(log)));
+    }
+
     /// Counts applied payload; flushes the state when it is time.
     pub(crate) fn applied(&self, bytes: u64) {
         let before = self.applied_bytes.fetch_add(bytes.max(1), Ordering::Relaxed);
@@ -141,13 +195,13 @@ impl FlusherHandle {
         }
     }
 
-    /// Makes room in the journal: segments synced, the rest journaled again.
-    pub(crate) fn sync(&self, log: &Arc<GroupLog>) {
-        let _ = self.requests.send(Request::Sync(log.clone(), None));
+    /// Makes room in the journal, which wants to forget the entries up to `upto`.
+    pub(crate) fn recycle(&self, log: &Arc<GroupLog>, upto: u64) {
+        let _ = self.requests.send(Request::Recycle(log.clone(), upto));
     }
 
     pub(crate) async fn sync_and_wait(&self, log: &Arc<GroupLog>) -> io::Result<()> {
-        self.ask(|done| Request::Sync(log.clone(), Some(done))).await
+        self.ask(|done| Request::Sync(log.clone(), done)).await
     }
 
     pub(crate) async fn unlink_through(&self, log: &Arc<GroupLog>, index: u64) -> io::Result<()> {

@@ -20,6 +20,7 @@ use crate::log::type_config::TypeConfig;
 use crate::machine::Outcome;
 use crate::proposals::{Proposal, Proposals};
 use crate::segments::{SegmentError, SegmentInfo, StoredItem};
+use crate::tail_budget::TailBudget;
 use crate::types::{GroupId, Item, LogId, NodeId};
 
 /// openraft's handle of one group.
@@ -41,6 +42,7 @@ struct Inner {
     proposals: Proposals,
     flusher: FlusherHandle,
     admission: Arc<Semaphore>,
+    tail_budget: TailBudget,
 }
 
 /// Room in memory for one proposal. Submit it, or drop it to give the room back.
@@ -108,9 +110,9 @@ impl Group {
         log: Arc<GroupLog>,
         proposals: Proposals,
         flusher: FlusherHandle,
-        admission: Arc<Semaphore>,
+        (admission, tail_budget): (Arc<Semaphore>, TailBudget),
     ) -> Self {
-        let inner = Inner { id: log.group(), raft, log, proposals, flusher, admission };
+        let inner = Inner { id: log.group(), raft, log, proposals, flusher, admission, tail_budget };
         Self { inner: Arc::new(inner) }
     }
 
@@ -126,6 +128,7 @@ impl Group {
     /// [`ProposeError::Stopped`] when the node closes.
     pub async fn admit(&self, bytes: usize) -> Result<Admitted<'_>, ProposeError> {
         let units = u32::try_from(bytes / ADMISSION_UNIT_BYTES + 1).unwrap_or(u32::MAX);
+        self.inner.tail_budget.room().await;
         let permit = self.inner.admission.clone().acquire_many_owned(units).await;
         let permit = permit.map_err(|_| ProposeError::Stopped { group: self.inner.id })?;
         Ok(Admitted { group: self, permit })

@@ -18,4 +18,5 @@ pub mod registry;
 pub mod segments;
 mod snapshot;
 pub mod state;
+mod tail_budget;
 pub mod types;

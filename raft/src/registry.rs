@@ -30,6 +30,7 @@ use crate::proposals::{Preamble, Proposals};
 use crate::segments::{SegmentError, SegmentOptions, SegmentWriter, segments_dir};
 use crate::state::keys::GroupKeys;
 use crate::state::{RocksOptions, RocksState, State, StateError, WriteBatch};
+use crate::tail_budget::TailBudget;
 use crate::types::{GroupId, Incarnation, NodeId};
 
 /// Elections are for groups that lost their leader's node; timers in seconds keep a thousand idle groups cheap.
@@ -48,6 +49,8 @@ pub struct RegistryOptions {
     pub segments: SegmentOptions,
     /// Bytes of proposals that may wait or be on their way, over all groups.
     pub proposal_bytes_max: usize,
+    /// Bytes of memory that applied entries may take before they are in segments; proposals wait when it is used up.
+    pub tail_bytes_max: u64,
 }
 
 /// Why a node's storage did not open.
@@ -98,7 +101,7 @@ pub struct Registry {
     flusher: FlusherHandle,
     failure: Failure,
     admission: Arc<Semaphore>,
-    tail_bytes: Arc<AtomicU64>,
+    tail_budget: TailBudget,
     boot_epoch: u64,
     created: AtomicU64,
     damage: Vec<Damage>,
@@ -163,6 +166,7 @@ impl Registry {
         let handle = journal.handle();
         let threads = (JournalThread::spawn(journal)?, flusher.spawn(flusher_handle.clone())?);
         let admission = Arc::new(Semaphore::new(options.proposal_bytes_max / ADMISSION_UNIT_BYTES));
+        let tail_budget = TailBudget::new(options.tail_bytes_max);
         let registry = Self {
             options,
             disk,
@@ -172,7 +176,7 @@ impl Registry {
             flusher: flusher_handle,
             failure,
             admission,
-            tail_bytes: Arc::default(),
+            tail_budget,
             boot_epoch: recovered.boot_epoch,
             created: AtomicU64::new(0),
             damage: recovered.damage,
@@ -217,10 +221,10 @@ impl Registry {
         }
     }
 
-    /// Payload bytes that are in memory and not yet in segments.
+    /// Bytes of memory that entries take which are not yet in segments.
     #[must_use]
     pub fn tail_bytes(&self) -> u64 {
-        self.tail_bytes.load(Ordering::Relaxed)
+        self.tail_budget.bytes()
     }
 
     /// Starts a group: from what is on disk, or new with `voters`.
@@ -360,8 +364,9 @@ impl Registry {
             // Nobody else could lead: there is no reason to wait for an election timeout.
             raft.trigger().elect(false).await.map_err(|error| io(io::Error::other(error)))?;
         }
+        self.flusher.opened(&log);
         let proposals = Proposals::start(group, raft.clone(), preamble);
-        Ok(Group::new(raft, log, proposals, self.flusher.clone(), self.admission.clone()))
+        Ok(Group::new(raft, log, proposals, self.flusher.clone(), (self.admission.clone(), self.tail_budget.clone())))
     }
 
     async fn open_storage(
@@ -373,12 +378,12 @@ impl Registry {
         let dir = segments_dir(&self.data_dir.groups_dir(), group, recovered.incarnation);
         let (disk, options, synced) = (self.disk.clone(), self.options.segments, recovered.segments_synced);
         let (journal, state, flusher) = (self.journal.clone(), self.state.clone(), self.flusher.clone());
-        let tail_bytes = self.tail_bytes.clone();
+        let tail_budget = self.tail_budget.clone();
         let open = move || -> Result<(Arc<GroupLog>, MachineStore), StartError> {
             let io = |source: io::Error| StartError::Io { group, source };
             let segments = SegmentWriter::open(disk, &dir, group, options, synced);
             let segments = segments.map_err(|error| segments_failed(group, error))?;
-            let log = Arc::new(GroupLog::open(group, journal, recovered, segments, tail_bytes).map_err(io)?);
+            let log = Arc::new(GroupLog::open(group, journal, recovered, segments, tail_budget).map_err(io)?);
             let machine = MachineStore::open(log.clone(), machine, state, flusher).map_err(io)?;
             Ok((log, machine))
         };
@@ -406,7 +411,7 @@ impl JournalObserver for Observer {
         let running = lock(&self.running);
         for wish in wishes {
             if let Some(group) = running.get(&wish.group).filter(|group| group.log().incarnation() == wish.incarnation) {
-                self.flusher.sync(group.log());
+                self.flusher.recycle(group.log(), wish.upto);
             }
         }
     }

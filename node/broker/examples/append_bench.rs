@@ -28,12 +28,14 @@ async fn main() {
         advertised_address: "127.0.0.1:7070".into(),
         journal: JournalOptions::default(),
         segments: SegmentOptions::default(),
-        proposal_bytes_max: 256 << 20,
+        proposal_bytes_max: 64 << 20,
+        tail_bytes_max: 128 << 20,
         produce: ProduceLimits { decompressed_bytes_max: 16 << 20, records_per_batch_max: 1_000_000 },
         retention_interval: Duration::from_secs(60),
     };
     let broker = Broker::open(options, Arc::new(RealDisk)).await.expect("the broker opens");
-    let topic = CreateTopic { name: "bench".into(), partitions: Some(partitions as u32), if_not_exists: true, ..CreateTopic::default() };
+    let topic =
+        CreateTopic { name: "bench".into(), partitions: Some(partitions as u32), if_not_exists: true, ..CreateTopic::default() };
     broker.create_topic(topic).await.expect("the topic");
     let mut builder = BatchBuilder::new();
     let value = vec![b'x'; 1024.min(batch_bytes as usize)];
@@ -51,7 +53,8 @@ async fn main() {
             at.elapsed()
         }
     });
-    let mut times: Vec<Duration> = futures::stream::iter(sends).buffer_unordered((partitions * in_flight) as usize).collect().await;
+    let mut times: Vec<Duration> =
+        futures::stream::iter(sends).buffer_unordered((partitions * in_flight) as usize).collect().await;
     let seconds = started.elapsed().as_secs_f64();
     times.sort_unstable();
     let bytes = batches as f64 * batch.len() as f64;

@@ -45,6 +45,8 @@ pub struct BrokerOptions {
     pub segments: SegmentOptions,
     /// Bytes of proposals that may wait or be on their way.
     pub proposal_bytes_max: usize,
+    /// Bytes of memory that applied entries may take before they are in segments.
+    pub tail_bytes_max: u64,
     /// What is checked of a batch.
     pub produce: ProduceLimits,
     /// How often retention is applied.
@@ -123,6 +125,7 @@ fn open_storage(options: &BrokerOptions, disk: Arc<dyn Disk>) -> Result<(Registr
         journal: options.journal.clone(),
         segments: options.segments,
         proposal_bytes_max: options.proposal_bytes_max,
+        tail_bytes_max: options.tail_bytes_max,
     };
     Ok((Registry::open(registry, data_dir, disk)?, identity.cluster_id.to_string()))
 }

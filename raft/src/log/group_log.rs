@@ -4,7 +4,7 @@
 //! instructions at a time, never across I/O or an await.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
@@ -12,11 +12,14 @@ use tokio::sync::oneshot;
 use super::tail::Tail;
 use crate::journal::{JournalHandle, JournalSeq, Record, RecoveredGroup};
 use crate::segments::{Frame, SegmentError, SegmentReader, SegmentWriter, StoredItem};
+use crate::tail_budget::TailBudget;
 use crate::types::{Decision, Entry, GroupId, Incarnation, LogId, Vote};
 
 /// Most payload bytes that one read of the log returns to openraft.
 const READ_BYTES_MAX: usize = 4 << 20;
-/// Payload bytes that the flusher takes from the tail at once.
+/// Applied bytes from which on a group is flushed: one large sequential write.
+const FLUSH_BYTES: usize = 1 << 20;
+/// Bytes that the flusher takes from the tail at once.
 const FLUSH_BYTES_MAX: usize = 4 << 20;
 
 /// See the module.
@@ -28,8 +31,9 @@ pub(crate) struct GroupLog {
     /// Used by the flusher alone (and at close); the mutex only hands it over.
     writer: Mutex<SegmentWriter>,
     inner: Mutex<Inner>,
-    /// Payload bytes in the tails of all groups of the node.
-    node_tail_bytes: Arc<AtomicU64>,
+    budget: TailBudget,
+    /// Whether the flusher has been asked to write and has not begun yet.
+    flush_asked: AtomicBool,
 }
 
 struct Inner {
@@ -54,7 +58,7 @@ impl GroupLog {
         journal: JournalHandle,
         recovered: RecoveredGroup,
         (writer, reader): (SegmentWriter, SegmentReader),
-        node_tail_bytes: Arc<AtomicU64>,
+        budget: TailBudget,
     ) -> io::Result<Self> {
         let snapshot = recovered.snapshot.as_ref().map(|(log_id, _)| *log_id);
         let in_segments = writer.last();
@@ -71,7 +75,7 @@ impl GroupLog {
             last = Some(entry.log_id);
             tail.push(entry, JournalSeq::default())?;
         }
-        node_tail_bytes.fetch_add(tail.bytes() as u64, Ordering::Relaxed);
+        budget.take(tail.bytes());
         let inner = Inner {
             tail,
             vote: recovered.vote,
@@ -81,7 +85,8 @@ impl GroupLog {
             decision_rows: std::collections::VecDeque::new(),
         };
         let incarnation = recovered.incarnation;
-        Ok(Self { group, incarnation, journal, reader, writer: Mutex::new(writer), inner: Mutex::new(inner), node_tail_bytes })
+        let (writer, inner) = (Mutex::new(writer), Mutex::new(inner));
+        Ok(Self { group, incarnation, journal, reader, writer, inner, budget, flush_asked: AtomicBool::new(false) })
     }
 
     pub(crate) fn group(&self) -> GroupId {
@@ -112,7 +117,17 @@ impl GroupLog {
         self.lock().last
     }
 
-    /// Payload bytes that the flusher could write.
+    /// Whether the flusher should be asked to write now. Says so once until it has begun.
+    pub(crate) fn wants_flush(&self) -> bool {
+        self.applied_bytes() >= FLUSH_BYTES && !self.flush_asked.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether the tails of all groups together take too much.
+    pub(crate) fn is_memory_short(&self) -> bool {
+        self.budget.is_short()
+    }
+
+    /// Bytes that the flusher could write.
     pub(crate) fn applied_bytes(&self) -> usize {
         self.lock().tail.applied_bytes()
     }
@@ -132,7 +147,7 @@ impl GroupLog {
             inner.tail.push(entry, seq)?;
         }
         let grown = inner.tail.bytes() - before;
-        self.node_tail_bytes.fetch_add(grown as u64, Ordering::Relaxed);
+        self.budget.take(grown);
         Ok(())
     }
 
@@ -155,7 +170,7 @@ impl GroupLog {
             let before = inner.tail.bytes();
             inner.tail.truncate_after(last.map(|log_id| log_id.index))?;
             inner.last = last;
-            self.node_tail_bytes.fetch_sub((before - inner.tail.bytes()) as u64, Ordering::Relaxed);
+            self.budget.release(before - inner.tail.bytes());
         }
         self.write_through(Record::Truncate { group: self.group, after: last }).await
     }
@@ -235,22 +250,30 @@ impl GroupLog {
     /// # Errors
     /// A failed write or sync is final for this life of the group.
     pub(crate) fn flush(&self, sync: bool) -> io::Result<Option<LogId>> {
+        self.flush_asked.store(false, Ordering::Relaxed);
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let frames: Vec<Frame> = self.lock().tail.frames(FLUSH_BYTES_MAX);
             let Some(last) = frames.last().map(|frame| frame.entry.log_id.index) else { break };
             writer.append(&frames).map_err(io::Error::other)?;
             let released = self.lock().tail.release(last);
-            self.node_tail_bytes.fetch_sub(released as u64, Ordering::Relaxed);
+            self.budget.release(released);
         }
         if !sync {
             return Ok(None);
         }
-        let synced = writer.sync().map_err(io::Error::other)?;
-        if let Some(log_id) = synced {
-            self.journal.segments_synced(self.group, self.incarnation, log_id);
-        }
-        Ok(synced)
+        writer.sync().map_err(io::Error::other)
+    }
+
+    /// Lets the journal forget the entries up to `upto`, which segments hold durably; calls `done` when a restart
+    /// would know it, too.
+    pub(crate) fn announce_synced(&self, upto: LogId, done: impl FnOnce() + Send + 'static) {
+        let record = Record::SegmentsSynced { group: self.group, incarnation: self.incarnation, upto };
+        self.journal.submit(vec![record], move |result| {
+            if result.is_ok() {
+                done();
+            }
+        });
     }
 
     /// Removes whole segments that hold nothing behind `index`. Blocks: flusher thread only.
@@ -260,10 +283,11 @@ impl GroupLog {
         Ok(())
     }
 
-    /// Journals the entries again that are not applied, so that older journal files can be recycled.
-    pub(crate) fn rejournal_unapplied(&self) {
+    /// Journals the entries up to `upto` again that are not in segments, so that their journal file can be recycled.
+    pub(crate) fn rejournal_through(&self, upto: u64) {
         let inner = self.lock();
-        let entries = inner.tail.unapplied();
+        let mut entries = inner.tail.unapplied();
+        entries.retain(|entry| entry.log_id.index <= upto);
         if !entries.is_empty() {
             self.journal.rejournal(self.group, entries, |_| {});
         }
@@ -283,6 +307,13 @@ impl GroupLog {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for GroupLog {
+    fn drop(&mut self) {
+        let held = self.lock().tail.bytes();
+        self.budget.release(held);
     }
 }
 

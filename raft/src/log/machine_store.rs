@@ -23,8 +23,6 @@ use crate::types::{Decision, Item, LogId};
 
 /// Bytes of rows after which an apply call writes what it has.
 const WRITE_BYTES: u64 = 1 << 20;
-/// Applied payload bytes after which the flusher is asked to write a group's segment.
-const FLUSH_BYTES: usize = 1 << 20;
 
 /// See the module.
 pub(crate) struct MachineStore {
@@ -121,11 +119,14 @@ impl MachineStore {
         self.state.write(batch).map_err(io::Error::other)?;
         self.log.note_decision_row(first, applied.index);
         self.flusher.applied(pending.payload_bytes);
+        if self.log.is_memory_short() {
+            self.flusher.write_all();
+        }
         self.machine.published();
         for (responder, outcomes) in pending.responses {
             responder.send(outcomes);
         }
-        if self.log.applied_bytes() >= FLUSH_BYTES {
+        if self.log.wants_flush() {
             self.flusher.write(&self.log);
         }
         Ok(())

@@ -53,12 +53,12 @@ impl Tail {
         self.first_index + self.entries.len() as u64
     }
 
-    /// Payload bytes held, applied or not.
+    /// Bytes of memory held, applied or not; see [`memory_bytes`].
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Payload bytes that could go to a segment.
+    /// Bytes of memory that could go to a segment.
     pub(crate) fn applied_bytes(&self) -> usize {
         self.applied_bytes
     }
@@ -74,7 +74,7 @@ impl Tail {
         if entry.log_id.index != self.next_index() {
             return Err(gap(self.next_index(), entry.log_id.index));
         }
-        self.bytes += entry.payload_bytes();
+        self.bytes += memory_bytes(&entry);
         self.entries.push_back(TailEntry { entry, seq, applied: None });
         Ok(())
     }
@@ -89,7 +89,7 @@ impl Tail {
             return Err(io::Error::other(format!("refused to truncate applied entries behind index {index:?}")));
         }
         for dropped in self.entries.drain(keep.min(self.entries.len())..) {
-            self.bytes -= dropped.entry.payload_bytes();
+            self.bytes -= memory_bytes(&dropped.entry);
         }
         Ok(())
     }
@@ -106,8 +106,8 @@ impl Tail {
         let wanted = (to.saturating_sub(from)) as usize;
         let entries = self.entries.iter().skip(start).take(wanted);
         let fits = entries.take_while(|held| {
-            let fits = bytes == 0 || bytes + held.entry.payload_bytes() <= bytes_max;
-            bytes += held.entry.payload_bytes().max(1);
+            let fits = bytes == 0 || bytes + memory_bytes(&held.entry) <= bytes_max;
+            bytes += memory_bytes(&held.entry).max(1);
             fits
         });
         fits.map(|held| held.entry.clone()).collect()
@@ -131,7 +131,7 @@ impl Tail {
             Decision::Drop => end,
             Decision::Keep(kept) => kept.base_offset + u64::from(kept.offset_count),
         });
-        self.applied_bytes += held.entry.payload_bytes();
+        self.applied_bytes += memory_bytes(&held.entry);
         held.applied = Some(AppliedEntry { decisions, end_offset });
         self.applied_count += 1;
         Ok(())
@@ -142,8 +142,8 @@ impl Tail {
         let mut bytes = 0;
         let applied = self.entries.iter().take(self.applied_count);
         let fits = applied.take_while(|held| {
-            let fits = bytes == 0 || bytes + held.entry.payload_bytes() <= bytes_max;
-            bytes += held.entry.payload_bytes().max(1);
+            let fits = bytes == 0 || bytes + memory_bytes(&held.entry) <= bytes_max;
+            bytes += memory_bytes(&held.entry).max(1);
             fits
         });
         fits.filter_map(|held| {
@@ -160,7 +160,7 @@ impl Tail {
             let Some(held) = self.entries.pop_front() else { break };
             self.first_index += 1;
             self.applied_count -= 1;
-            released += held.entry.payload_bytes();
+            released += memory_bytes(&held.entry);
             if let Some(applied) = held.applied {
                 self.end_offset = applied.end_offset;
             }
@@ -229,6 +229,17 @@ fn kept_items(held: &TailEntry) -> impl Iterator<Item = StoredItem> + '_ {
             Some(StoredItem { log_id: held.entry.log_id, kind: item.kind, kept: *kept, payload: item.payload.clone() })
         }
     })
+}
+
+/// What an entry takes in memory, about: many small items cost more than their payloads.
+fn memory_bytes(entry: &Entry) -> usize {
+    const PER_ENTRY: usize = 160;
+    const PER_ITEM: usize = 120;
+    let items = match &entry.body {
+        Body::Items(items) => items.len(),
+        Body::Blank | Body::Membership(_) => 0,
+    };
+    entry.payload_bytes() + PER_ENTRY + PER_ITEM * items
 }
 
 fn gap(expected: u64, got: u64) -> io::Error {

@@ -40,6 +40,7 @@ pub fn broker(config: &Config, listening: SocketAddr) -> Result<BrokerOptions, S
         journal: journal(config),
         segments: SegmentOptions { segment_bytes_max: config.segment_bytes.0, ..SegmentOptions::default() },
         proposal_bytes_max: config.proposal_bytes_max.as_usize(),
+        tail_bytes_max: config.tail_bytes_max.0,
         produce: ProduceLimits {
             decompressed_bytes_max: config.decompressed_bytes_max.as_usize(),
             records_per_batch_max: config.records_per_batch_max,
