@@ -3,6 +3,7 @@
 
 start_node() {
     node_dir=$(mktemp -d)
+    : >"$node_dir/server.log"
     trap 'stop_node; rm -rf "$node_dir"' EXIT
     "$flotilla" server --data-dir "$node_dir/data" --listen 127.0.0.1:0 --http 127.0.0.1:0 \
         --log-format json 2>"$node_dir/server.log" &
