@@ -63,7 +63,7 @@ pub struct Consumer {
 enum Link {
     Closed,
     Opening(BoxFuture<'static, Result<ConsumeStream, Error>>),
-    Open(ConsumeStream),
+    Open(Box<ConsumeStream>),
 }
 
 impl fmt::Debug for Link {
@@ -145,7 +145,7 @@ impl Consumer {
         let stream = match &mut self.stream {
             Link::Open(stream) => stream,
             Link::Opening(opening) => {
-                self.stream = Link::Open(opening.await?);
+                self.stream = Link::Open(Box::new(opening.await?));
                 return Ok(());
             }
             Link::Closed => {
@@ -164,7 +164,9 @@ impl Consumer {
                 }
             }
             Some(v1::consume_response::Response::Opened(_)) => {}
-            Some(v1::consume_response::Response::Drain(_)) => self.stream = Link::Closed,
+            Some(v1::consume_response::Response::Drain(_)) => {
+                return Err(Error::ConnectionLost { reason: "the node is leaving".to_owned() });
+            }
             None => {
                 self.stream = Link::Closed;
                 let done = self.partitions.values().all(Progress::is_done);
@@ -183,7 +185,7 @@ impl Consumer {
         };
         let decompressed_max = usize::try_from(self.client.limits().decompressed_bytes_max).unwrap_or(usize::MAX);
         if let Link::Open(stream) = &mut self.stream {
-            stream.used(&records)?;
+            stream.used(&records, progress.position)?;
         }
         progress.high_watermark = records.high_watermark;
         for bytes in records.batches {

@@ -7,6 +7,7 @@ use flotilla_proto::v1::consume_request::Request;
 use flotilla_proto::v1::consume_response::Response;
 use flotilla_proto::v1::consumer_client::ConsumerClient;
 use flotilla_records::BatchHeader;
+use prost::Message;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
@@ -81,12 +82,15 @@ impl ConsumeStream {
         }
     }
 
-    /// Gives back the credit that a push took.
-    pub fn used(&mut self, records: &v1::ConsumedRecords) -> Result<(), Error> {
+    /// Gives back the credit that a push took: its size as a message, and the offsets it moved on from `position`.
+    /// Where the two sides may count differently, in doubt more, so that the stream never runs dry.
+    pub fn used(&mut self, records: &v1::ConsumedRecords, position: u64) -> Result<(), Error> {
+        let mut in_batches = 0;
         for batch in &records.batches {
-            self.used.bytes += batch.len() as u64;
-            self.used.records += u64::from(BatchHeader::parse(batch)?.offset_count());
+            in_batches += u64::from(BatchHeader::parse(batch)?.offset_count());
         }
+        self.used.bytes += records.encoded_len() as u64;
+        self.used.records += records.next_offset.saturating_sub(position).max(in_batches);
         if self.used.bytes >= self.prefetch.bytes / 2 || self.used.records >= self.prefetch.records / 2 {
             // If there is no room, enough credits are on their way; this one goes out with the next. If the stream has
             // ended, the next read says why.

@@ -39,6 +39,8 @@ pub(super) struct Resolved {
 #[derive(Debug)]
 pub(super) struct Queue {
     batches: VecDeque<Batch>,
+    /// How many of them have an attempt on its way. Those are always the first, unless an attempt has failed.
+    in_flight: usize,
     in_flight_max: usize,
     idempotent: bool,
     /// The stamp of the next new batch.
@@ -52,7 +54,16 @@ pub(super) struct Queue {
 
 impl Queue {
     pub fn new(idempotent: bool, in_flight_max: usize, backoff: Backoff) -> Self {
-        Self { batches: VecDeque::new(), in_flight_max, idempotent, next_stamp: None, gap: false, retry_at: None, backoff }
+        Self {
+            batches: VecDeque::new(),
+            in_flight: 0,
+            in_flight_max,
+            idempotent,
+            next_stamp: None,
+            gap: false,
+            retry_at: None,
+            backoff,
+        }
     }
 
     pub fn push(&mut self, batch: Batch) {
@@ -70,12 +81,8 @@ impl Queue {
 
     /// Whether a batch that came now could go out at once.
     pub fn is_ready_for_more(&self) -> bool {
-        let held_up = self.retry_at.is_some() || self.gap || self.in_flight() < self.batches.len();
-        self.batches.is_empty() || !held_up && self.batches.len() < self.in_flight_max
-    }
-
-    pub fn in_flight(&self) -> usize {
-        self.batches.iter().filter(|batch| batch.attempt.is_some()).count()
+        let held_up = self.retry_at.is_some() || self.gap || self.in_flight < self.batches.len();
+        self.batches.is_empty() || !held_up && self.in_flight < self.in_flight_max
     }
 
     /// The oldest attempt on its way.
@@ -95,11 +102,8 @@ impl Queue {
 
     /// What to do now.
     pub fn next(&mut self, now: Instant) -> Next {
-        let Some(index) = self.batches.iter().position(|batch| batch.attempt.is_none()) else {
-            return Next::Nothing;
-        };
-        let in_flight = self.in_flight();
-        if in_flight >= self.in_flight_max || in_flight > 0 && (self.retry_at.is_some() || self.gap) {
+        let (index, busy) = (self.in_flight, self.in_flight > 0);
+        if index == self.batches.len() || index >= self.in_flight_max || busy && (self.retry_at.is_some() || self.gap) {
             return Next::Nothing;
         }
         match self.retry_at {
@@ -135,7 +139,9 @@ impl Queue {
     /// Starts an attempt for the batch that [`next`](Queue::next) named; it is to be encoded and sent.
     pub fn start(&mut self, index: usize, attempt: Attempt) -> Option<&mut Batch> {
         let batch = self.batches.get_mut(index)?;
-        batch.attempt = Some(attempt);
+        if batch.attempt.replace(attempt).is_none() {
+            self.in_flight += 1;
+        }
         if batch.stamp.is_none() {
             batch.stamp = self.next_stamp;
             if let Some(next) = &mut self.next_stamp {
@@ -151,6 +157,7 @@ impl Queue {
         let index = self.batches.iter().position(is_it)?;
         let batch = self.batches.get_mut(index)?;
         batch.attempt = None;
+        self.in_flight -= 1;
         let error = match answer {
             Ok(offset) => {
                 self.backoff.reset();
@@ -188,6 +195,7 @@ impl Queue {
     /// Removes a batch that will not be tried again.
     pub fn give_up(&mut self, index: usize, error: Error) -> Option<Resolved> {
         let batch = self.batches.remove(index)?;
+        self.in_flight -= usize::from(batch.attempt.is_some());
         self.gap |= batch.stamp.is_some();
         let doubtful = batch.in_doubt && !error.outcome_unknown();
         let error = if doubtful { Error::InDoubt { cause: Box::new(error) } } else { error };
@@ -204,6 +212,7 @@ impl Queue {
                 ended += 1;
             }
         }
+        self.in_flight -= ended;
         if ended > 0 {
             self.retry_later(now, None);
         }

@@ -220,7 +220,6 @@ impl Sender {
                 bytes
             }
             Err(error) => {
-                batch.attempt = None;
                 let resolved = queue.give_up(index, error.into());
                 return self.resolve(resolved);
             }

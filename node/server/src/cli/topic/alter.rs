@@ -1,0 +1,43 @@
+//! `flotilla topic alter`.
+
+use flotilla_client::{Error, api};
+
+use super::view::{ConfigArgs, TopicView};
+use crate::cli::exit::CliError;
+use crate::cli::global::Global;
+use crate::cli::output::{print, table};
+
+/// Arguments of `flotilla topic alter`.
+#[derive(Debug, clap::Args)]
+pub struct AlterArgs {
+    /// Name of the topic
+    name: String,
+    /// New total of partitions; keys map to other partitions afterwards
+    #[arg(long, value_name = "N")]
+    partitions: Option<u32>,
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Put a setting back to the server's default: retention, retention_bytes, batch_bytes_max, timestamp_type
+    #[arg(long, value_name = "SETTING", value_delimiter = ',')]
+    reset: Vec<String>,
+}
+
+pub async fn run(args: AlterArgs, global: &Global) -> Result<(), CliError> {
+    let configured = !args.config.is_empty() || !args.reset.is_empty();
+    if !configured && args.partitions.is_none() {
+        let nothing = "nothing to change: give --partitions, a setting such as --retention, or --reset";
+        return Err(CliError::Usage(nothing.to_owned()));
+    }
+    let client = global.client().await?;
+    let mut topic = None;
+    if configured {
+        let reset = args.reset.iter().map(|name| name.replace('-', "_")).collect();
+        let request = api::AlterTopicRequest { name: args.name.clone(), config: Some(args.config.to_config()), reset };
+        topic = client.alter_topic(request).await?.topic;
+    }
+    if let Some(partitions) = args.partitions {
+        topic = client.add_partitions(api::AddPartitionsRequest { name: args.name, partitions }).await?.topic;
+    }
+    let topic = topic.ok_or_else(|| Error::Protocol("no topic in the answer".to_owned()))?;
+    print(global.output, &TopicView::from(topic), |topic, _| table(&TopicView::HEAD, &[topic.row()]))
+}
