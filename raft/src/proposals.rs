@@ -6,7 +6,7 @@ use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
 use openraft::raft::ClientWriteResult;
 use openraft::type_config::alias::OneshotReceiverOf;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::group::{ProposeError, Raft};
 use crate::log::type_config::{Command, TypeConfig};
@@ -17,8 +17,10 @@ use crate::types::{GroupId, Item, NodeId};
 const ENTRY_BYTES_MAX: usize = 1 << 20;
 /// Items in one entry at most.
 const ENTRY_ITEMS_MAX: usize = 4096;
-/// Entries of one group on their way at once. One is being synced while the next one gathers.
-const ENTRIES_IN_FLIGHT: usize = 2;
+/// Entries of one group on their way at once, if they are large: one is synced while the next is made.
+const ENTRIES_IN_FLIGHT: u32 = 2;
+/// Payload bytes from which on an entry is worth a way of its own; smaller ones ride together in the next.
+const LARGE_ENTRY_BYTES: usize = 128 << 10;
 
 /// One item and who waits for its outcome.
 pub(crate) struct Proposal {
@@ -40,6 +42,8 @@ struct InFlight {
     answer: OneshotReceiverOf<TypeConfig, ClientWriteResult<TypeConfig>>,
     preamble_items: usize,
     waiting: Vec<Proposal>,
+    /// Its place among the entries on their way.
+    slot: OwnedSemaphorePermit,
 }
 
 impl Proposals {
@@ -47,8 +51,7 @@ impl Proposals {
     pub(crate) fn start(group: GroupId, raft: Raft, preamble: Option<Preamble>) -> Self {
         #[expect(clippy::disallowed_methods, reason = "bounded by the admission semaphore")]
         let (tx, rx) = mpsc::unbounded_channel();
-        // One entry is held by the completer, the others wait in the channel.
-        let (in_flight, answered) = mpsc::channel(ENTRIES_IN_FLIGHT - 1);
+        let (in_flight, answered) = mpsc::channel(ENTRIES_IN_FLIGHT as usize);
         tokio::spawn(propose(group, raft, preamble, rx, in_flight));
         tokio::spawn(complete(group, answered));
         Self { queue: Mutex::new(Some(tx)) }
@@ -74,10 +77,9 @@ async fn propose(
     mut queue: mpsc::UnboundedReceiver<Proposal>,
     in_flight: mpsc::Sender<InFlight>,
 ) {
+    let slots = Arc::new(Semaphore::new(ENTRIES_IN_FLIGHT as usize));
     let mut held_back = None;
     loop {
-        // Room first, so that what arrives while there is none goes into one entry.
-        let Ok(slot) = in_flight.reserve().await else { return };
         let first = match held_back.take() {
             Some(first) => first,
             None => match queue.recv().await {
@@ -85,8 +87,15 @@ async fn propose(
                 None => return,
             },
         };
-        let waiting;
-        (waiting, held_back) = gather(first, &mut queue);
+        let mut gathered = Gathered::new(first);
+        held_back = gathered.fill(&mut queue);
+        // A large entry goes while another is on its way; small ones wait for it together.
+        let needed = if gathered.bytes >= LARGE_ENTRY_BYTES { 1 } else { ENTRIES_IN_FLIGHT };
+        let Ok(slot) = slots.clone().acquire_many_owned(needed).await else { return };
+        if held_back.is_none() {
+            held_back = gathered.fill(&mut queue);
+        }
+        let waiting = gathered.waiting;
         let preamble = preamble.as_ref().and_then(|preamble| preamble());
         let preamble_items = usize::from(preamble.is_some());
         let items = preamble.into_iter().chain(waiting.iter().map(|proposal| proposal.item.clone()));
@@ -96,28 +105,42 @@ async fn propose(
             refuse(waiting, &ProposeError::Stopped { group });
             return;
         }
-        slot.send(InFlight { answer, preamble_items, waiting });
+        if in_flight.send(InFlight { answer, preamble_items, waiting, slot }).await.is_err() {
+            return;
+        }
     }
 }
 
-/// Takes what waits, up to an entry's size; what does not fit any more is handed back.
-fn gather(first: Proposal, queue: &mut mpsc::UnboundedReceiver<Proposal>) -> (Vec<Proposal>, Option<Proposal>) {
-    let mut bytes = first.item.payload.len();
-    let mut waiting = vec![first];
-    while waiting.len() < ENTRY_ITEMS_MAX {
-        let Ok(next) = queue.try_recv() else { break };
-        bytes += next.item.payload.len();
-        if bytes > ENTRY_BYTES_MAX {
-            return (waiting, Some(next));
-        }
-        waiting.push(next);
+/// What goes into one entry.
+struct Gathered {
+    waiting: Vec<Proposal>,
+    bytes: usize,
+}
+
+impl Gathered {
+    fn new(first: Proposal) -> Self {
+        Self { bytes: first.item.payload.len(), waiting: vec![first] }
     }
-    (waiting, None)
+
+    /// Takes what waits, up to an entry's size; what does not fit any more is handed back.
+    fn fill(&mut self, queue: &mut mpsc::UnboundedReceiver<Proposal>) -> Option<Proposal> {
+        while self.waiting.len() < ENTRY_ITEMS_MAX {
+            let next = queue.try_recv().ok()?;
+            if self.bytes + next.item.payload.len() > ENTRY_BYTES_MAX {
+                return Some(next);
+            }
+            self.bytes += next.item.payload.len();
+            self.waiting.push(next);
+        }
+        None
+    }
 }
 
 async fn complete(group: GroupId, mut in_flight: mpsc::Receiver<InFlight>) {
-    while let Some(InFlight { answer, preamble_items, waiting }) = in_flight.recv().await {
-        match answer.await {
+    while let Some(InFlight { answer, preamble_items, waiting, slot }) = in_flight.recv().await {
+        let answer = answer.await;
+        drop(slot);
+        match answer {
             Ok(Ok(response)) => {
                 let outcomes = response.data.0.into_iter().skip(preamble_items);
                 for (proposal, outcome) in waiting.into_iter().zip(outcomes) {

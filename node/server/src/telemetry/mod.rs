@@ -9,8 +9,8 @@ use crate::config::{Config, LogFormat};
 
 /// Sends log lines to stderr, as the configuration says. Once per process.
 pub fn start_logging(config: &Config) {
-    // openraft tells every step of every group at info; a filter that names it still gets that.
-    let filter = EnvFilter::new(format!("openraft=warn,{}", config.log_level.0));
+    // openraft tells every step of every group; a filter that names it still gets that.
+    let filter = EnvFilter::new(format!("openraft=error,{}", config.log_level.0));
     let lines = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
     match config.log_format {
         LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
