@@ -191,7 +191,8 @@ impl Accumulator {
         let spare = lock(&self.spare).pop();
         let (outcome, watch) = oneshot::channel();
         Open {
-            builder: spare.unwrap_or_else(|| BatchBuilder::with_capacity(self.options.batch_bytes)),
+            // A builder that was used before has the room that its last batch took.
+            builder: spare.unwrap_or_default(),
             opened_at: Instant::now(),
             reserved_bytes: 0,
             unwatched: false,
@@ -255,6 +256,20 @@ impl Accumulator {
         if spare.len() < SPARE_BUILDERS_MAX {
             spare.push(builder);
         }
+    }
+}
+
+#[cfg(test)]
+impl Open {
+    /// A batch of empty records.
+    pub fn with_records(records: u32, opened_at: Instant) -> Self {
+        let (outcome, watch) = oneshot::channel();
+        let mut builder = BatchBuilder::new();
+        for _ in 0..records {
+            // Empty records always fit.
+            let _ = builder.add(0, None, None, []);
+        }
+        Self { builder, opened_at, reserved_bytes: 0, unwatched: false, outcome, watch: watch.shared() }
     }
 }
 
