@@ -19,10 +19,14 @@ use crate::units::{parse_duration, parse_size};
 
 /// Latency samples of each producer that may wait for their acknowledgement.
 const SAMPLES_WAITING_MAX: usize = 1024;
+/// Batches of a producer that are being filled or on their way.
+const BATCHES_BUFFERED: usize = 16;
+/// What a record takes in memory besides its value, at most.
+const RECORD_OVERHEAD_BYTES: usize = 160;
 /// About how many latencies are measured in all.
 const SAMPLES: u64 = 100_000;
 
-/// Arguments of `flotilla bench produce`.
+/// What is written, and how it is batched.
 #[derive(Debug, Clone, clap::Args)]
 pub struct WriteArgs {
     /// Records to write
@@ -129,24 +133,24 @@ impl ProduceArgs {
     fn options(&self) -> ProducerOptions {
         let stream = self.mode == Mode::Stream;
         let in_flight_max = self.in_flight.unwrap_or(if stream { 64 } else { 5 });
-        let options = self.write.options();
-        ProducerOptions {
-            batch_records_max: if stream { 1 } else { options.batch_records_max },
-            linger: if stream { Duration::ZERO } else { self.linger },
-            // A partition remembers five batches of a producer.
-            idempotence: in_flight_max <= 5,
-            in_flight_max,
-            ..options
+        // A partition remembers five batches of a producer.
+        let options = ProducerOptions { idempotence: in_flight_max <= 5, in_flight_max, ..self.write.options() };
+        if !stream {
+            return ProducerOptions { linger: self.linger, ..options };
         }
+        // Memory for as many records as are to be on their way, so that latency does not measure the client's queue.
+        let batch_bytes = usize::try_from(self.write.size).unwrap_or(usize::MAX).saturating_add(RECORD_OVERHEAD_BYTES);
+        let buffer_bytes = batch_bytes.saturating_mul(in_flight_max).min(u32::MAX as usize);
+        ProducerOptions { batch_records_max: 1, linger: Duration::ZERO, batch_bytes, buffer_bytes, ..options }
     }
 }
 
 impl WriteArgs {
     pub fn options(&self) -> ProducerOptions {
         let batch_bytes = usize::try_from(self.batch_bytes).unwrap_or(usize::MAX);
-        let defaults = ProducerOptions::default();
-        let buffer_bytes = defaults.buffer_bytes.max(batch_bytes.saturating_mul(8)).min(u32::MAX as usize);
-        ProducerOptions { batch_bytes, codec: self.compression, buffer_bytes, ..defaults }
+        // Enough to keep several batches on their way; what waits beyond that would only be measured as latency.
+        let buffer_bytes = batch_bytes.saturating_mul(BATCHES_BUFFERED).min(u32::MAX as usize);
+        ProducerOptions { batch_bytes, codec: self.compression, buffer_bytes, ..ProducerOptions::default() }
     }
 }
 
@@ -214,6 +218,12 @@ impl Task {
     }
 }
 
+/// How long after `since` a record was acknowledged.
+async fn acknowledged(since: Instant, delivery: Delivery) -> Result<Duration, flotilla_client::Error> {
+    delivery.await?;
+    Ok(since.elapsed())
+}
+
 /// Measures deliveries as they complete.
 pub async fn collect(mut samples: mpsc::Receiver<(Instant, Delivery)>) -> Result<Latencies, CliError> {
     let mut latencies = Latencies::new()?;
@@ -221,13 +231,9 @@ pub async fn collect(mut samples: mpsc::Receiver<(Instant, Delivery)>) -> Result
     let mut open = true;
     while open || !waiting.is_empty() {
         tokio::select! {
-            Some((since, delivered)) = waiting.next(), if !waiting.is_empty() => {
-                let _: flotilla_client::Delivered = { let delivered: Result<_, flotilla_client::Error> = delivered; delivered? };
-                let since: Instant = since;
-                latencies.record(since.elapsed());
-            }
+            Some(latency) = waiting.next(), if !waiting.is_empty() => latencies.record(latency?),
             sample = samples.recv(), if open => match sample {
-                Some((since, delivery)) => waiting.push(async move { (since, delivery.await) }),
+                Some((since, delivery)) => waiting.push(acknowledged(since, delivery)),
                 None => open = false,
             },
         }

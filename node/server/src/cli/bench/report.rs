@@ -8,6 +8,9 @@ use serde::Serialize;
 use super::cpu::CpuMeter;
 use crate::cli::exit::CliError;
 
+/// What takes longer than an hour is recorded as an hour.
+const LONGEST_US: u64 = 3_600_000_000;
+
 /// Latencies in microseconds, with three significant digits.
 #[derive(Debug)]
 pub struct Latencies(Histogram<u64>);
@@ -25,7 +28,7 @@ pub struct Quantiles {
 
 impl Latencies {
     pub fn new() -> Result<Self, CliError> {
-        Histogram::new(3).map(Self).map_err(|error| CliError::Failed(error.to_string()))
+        Histogram::new_with_bounds(1, LONGEST_US, 3).map(Self).map_err(|error| CliError::Failed(error.to_string()))
     }
 
     pub fn record(&mut self, latency: Duration) {
@@ -121,5 +124,25 @@ impl Report {
             text.push('\n');
         }
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    use super::*;
+
+    #[test]
+    fn quantiles_are_those_of_what_was_recorded() {
+        let mut all = Latencies::new().unwrap();
+        for half in [1..=500, 501..=1000] {
+            let mut latencies = Latencies::new().unwrap();
+            half.for_each(|ms| latencies.record(Duration::from_millis(ms)));
+            all.add(&latencies);
+        }
+        let Quantiles { p50_ms, p99_ms, max_ms, samples, .. } = all.quantiles();
+        let near = |value: f64, expected: f64| (value / expected - 1.0).abs() < 0.002;
+        assert!(near(p50_ms, 500.0) && near(p99_ms, 990.0) && near(max_ms, 1000.0), "{:?}", all.quantiles());
+        assert_eq!(samples, 1000);
     }
 }

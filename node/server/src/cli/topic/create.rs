@@ -44,6 +44,6 @@ pub async fn run(args: CreateArgs, global: &Global) -> Result<(), CliError> {
     let topic = answer.topic.ok_or_else(|| Error::Protocol("no topic in the answer to its creation".to_owned()))?;
     print(global.output, &Created { created: answer.created, topic: topic.into() }, |created, _| {
         let (topic, what) = (&created.topic, if created.created { "created" } else { "exists" });
-        format!("topic {} {what}: {} partitions, {} replicas", topic.name, topic.partitions, topic.replication_factor)
+        format!("topic {} {what}: {} partitions, {} replicas", topic.name, topic.partition_count, topic.replication_factor)
     })
 }

@@ -20,7 +20,7 @@ pub struct DescribeArgs {
 struct Described {
     #[serde(flatten)]
     topic: TopicView,
-    partition_list: Vec<PartitionView>,
+    partitions: Vec<PartitionView>,
 }
 
 #[derive(Debug, Serialize)]
@@ -53,17 +53,14 @@ impl From<api::Partition> for PartitionView {
 pub async fn run(args: DescribeArgs, global: &Global) -> Result<(), CliError> {
     let answer = global.client().await?.describe_topic(api::DescribeTopicRequest { name: args.name }).await?;
     let topic = answer.topic.ok_or_else(|| Error::Protocol("no topic in its description".to_owned()))?;
-    let partition_list = answer.partitions.into_iter().map(PartitionView::from).collect();
-    print(global.output, &Described { topic: topic.into(), partition_list }, text)
+    let partitions = answer.partitions.into_iter().map(PartitionView::from).collect();
+    print(global.output, &Described { topic: topic.into(), partitions }, text)
 }
 
 fn text(described: &Described, wide: bool) -> String {
     let topic = &described.topic;
-    let records: u64 = described
-        .partition_list
-        .iter()
-        .map(|partition| partition.high_watermark.saturating_sub(partition.log_start_offset))
-        .sum();
+    let records: u64 =
+        described.partitions.iter().map(|partition| partition.high_watermark.saturating_sub(partition.log_start_offset)).sum();
     let mut text = format!(
         "topic {} ({})\ncreated {}, {} records\nretention {}, size limit {}, largest batch {}, {}\n\n",
         topic.name,
@@ -79,7 +76,7 @@ fn text(described: &Described, wide: bool) -> String {
     if wide {
         head.extend(["REPLICAS", "IN SYNC", "GROUP"]);
     }
-    let rows: Vec<_> = described.partition_list.iter().map(|partition| row(partition, wide)).collect();
+    let rows: Vec<_> = described.partitions.iter().map(|partition| row(partition, wide)).collect();
     text += &table(&head, &rows);
     text
 }

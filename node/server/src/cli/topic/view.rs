@@ -61,7 +61,7 @@ impl ConfigArgs {
 pub struct TopicView {
     pub name: String,
     pub id: String,
-    pub partitions: u32,
+    pub partition_count: u32,
     pub replication_factor: u32,
     /// 0: for ever.
     pub retention_ms: u64,
@@ -79,7 +79,7 @@ impl From<api::Topic> for TopicView {
         Self {
             name: topic.name,
             id: topic.id,
-            partitions: topic.partition_count,
+            partition_count: topic.partition_count,
             replication_factor: topic.replication_factor,
             retention_ms: u64::try_from(retention.as_millis()).unwrap_or(u64::MAX),
             retention_bytes: config.retention_bytes.unwrap_or_default(),
@@ -101,7 +101,7 @@ impl TopicView {
     pub fn row(&self) -> Vec<String> {
         vec![
             self.name.clone(),
-            self.partitions.to_string(),
+            self.partition_count.to_string(),
             self.replication_factor.to_string(),
             self.retention_text(),
             self.retention_bytes_text(),
