@@ -6,6 +6,10 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 use super::consume::{from, open};
 use super::node::{Node, offset, produce, reason};
@@ -46,4 +50,20 @@ async fn health_and_metadata_are_served() {
     let metadata = node.cluster().get_metadata(v1::GetMetadataRequest::default()).await.unwrap().into_inner();
     assert_eq!(metadata.limits.unwrap().request_bytes_max, 8 << 20);
     node.stop().await;
+}
+
+#[tokio::test]
+async fn reflection_names_every_public_service_and_nothing_internal() {
+    let node = Node::start().await;
+    let mut reflection = ServerReflectionClient::new(node.channel.clone());
+    let list =
+        ServerReflectionRequest { host: String::new(), message_request: Some(MessageRequest::ListServices(String::new())) };
+    let mut answers = reflection.server_reflection_info(tokio_stream::iter([list])).await.unwrap().into_inner();
+    let answer = answers.message().await.unwrap().unwrap().message_response.unwrap();
+    let MessageResponse::ListServicesResponse(services) = answer else { panic!("{answer:?}") };
+    let names: Vec<_> = services.service.into_iter().map(|service| service.name).collect();
+    for name in ["Cluster", "Consumer", "Groups", "Producer", "Topics"] {
+        assert!(names.contains(&format!("flotilla.v1.{name}")), "{names:?}");
+    }
+    assert!(!names.iter().any(|name| name.contains("internal")), "{names:?}");
 }
