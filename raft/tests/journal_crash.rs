@@ -8,8 +8,8 @@
 
 mod journal_support;
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use flotilla_raft::journal::Step;
 use journal_support::world::{Reached, World};

@@ -124,10 +124,7 @@ impl Reader {
         Ok(LogId { term: self.u64()?, index: self.u64()? })
     }
 
-    pub(super) fn option<T>(
-        &mut self,
-        take: impl FnOnce(&mut Self) -> Result<T, Malformed>,
-    ) -> Result<Option<T>, Malformed> {
+    pub(super) fn option<T>(&mut self, take: impl FnOnce(&mut Self) -> Result<T, Malformed>) -> Result<Option<T>, Malformed> {
         if self.flag()? { take(self).map(Some) } else { Ok(None) }
     }
 

@@ -147,8 +147,8 @@ mod tests {
         for bit in 0..bytes.len() * 8 {
             let mut changed = bytes.clone();
             changed[bit / 8] ^= 1 << (bit % 8);
-            let noticed = Header::length_in(&changed).is_none_or(|len| len != header.bytes())
-                || Header::decode(&changed).is_err();
+            let noticed =
+                Header::length_in(&changed).is_none_or(|len| len != header.bytes()) || Header::decode(&changed).is_err();
             assert!(noticed, "bit {bit}");
         }
     }

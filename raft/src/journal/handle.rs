@@ -39,6 +39,9 @@ pub(super) struct Front {
     pub(super) is_move: bool,
 }
 
+/// Bytes of payload in one piece of what is journaled again; more only if a single entry is larger.
+const MOVE_BYTES_MAX: usize = 16 << 10;
+
 /// Bytes that one mark takes in a batch, at most, with its place in the header.
 pub(super) const MARK_BYTES: u64 = 57;
 
@@ -79,11 +82,7 @@ impl JournalHandle {
     /// all. Waiting bytes are bounded by the caller (see [`JournalHandle::queued_bytes`]).
     ///
     /// Returns the sequence that [`JournalHandle::durable`] reaches when they are durable (or were refused).
-    pub fn submit(
-        &self,
-        records: Vec<Record>,
-        done: impl FnOnce(io::Result<JournalSeq>) + Send + 'static,
-    ) -> JournalSeq {
+    pub fn submit(&self, records: Vec<Record>, done: impl FnOnce(io::Result<JournalSeq>) + Send + 'static) -> JournalSeq {
         let mut queue = self.shared.lock();
         queue.last_seq += 1;
         let seq = JournalSeq(queue.last_seq);
@@ -92,15 +91,26 @@ impl JournalHandle {
     }
 
     /// Queues a second copy of live entries, so that the file with their first copy can be recycled. It goes ahead of
-    /// everything that waits, and never changes the log: entries that are not live any more are skipped.
-    pub fn rejournal(
-        &self,
-        group: GroupId,
-        entries: Vec<Entry>,
-        done: impl FnOnce(io::Result<JournalSeq>) + Send + 'static,
-    ) {
-        let records = vec![Record::Append { group, entries }];
-        self.shared.enqueue(self.shared.lock(), Submission::new(None, records, Box::new(done)));
+    /// everything that waits, and never changes the log: entries that are not live any more are skipped. Any number of
+    /// bytes may be handed in: they are written piece by piece.
+    pub fn rejournal(&self, group: GroupId, entries: Vec<Entry>, done: impl FnOnce(io::Result<JournalSeq>) + Send + 'static) {
+        let mut piece = Vec::new();
+        let mut bytes = 0;
+        for entry in entries {
+            let entry_bytes = entry.payload_bytes();
+            if bytes + entry_bytes > MOVE_BYTES_MAX && !piece.is_empty() {
+                let entries = std::mem::take(&mut piece);
+                self.enqueue_move(Record::Append { group, entries }, Box::new(|_| {}));
+                bytes = 0;
+            }
+            bytes += entry_bytes;
+            piece.push(entry);
+        }
+        self.enqueue_move(Record::Append { group, entries: piece }, Box::new(done));
+    }
+
+    fn enqueue_move(&self, record: Record, done: Done) {
+        self.shared.enqueue(self.shared.lock(), Submission::new(None, vec![record], done));
     }
 
     /// Announces that segments hold everything up to `upto` durably, so that the journal may forget it. Rides in
@@ -180,6 +190,11 @@ impl Shared {
         moved.or_else(|| queue.ordinary.front().map(|next| Front { bytes: next.bytes, is_move: false }))
     }
 
+    /// Whether some waiting submission is as asked.
+    pub(super) fn any_waiting(&self, asked: impl Fn(&[Record]) -> bool) -> bool {
+        self.lock().ordinary.iter().any(|submission| asked(&submission.records))
+    }
+
     /// Takes the next submission and those behind it that fit into `bytes` with it; and the marks, if they fit too.
     pub(super) fn take(&self, bytes: u64) -> (Vec<Submission>, Marks) {
         let mut queue = self.lock();
@@ -245,9 +260,7 @@ impl Shared {
         let asleep = |queue: &mut Queue| !queue.woken;
         let mut queue = match timeout {
             None => self.wake.wait_while(queue, asleep).unwrap_or_else(PoisonError::into_inner),
-            Some(timeout) => {
-                self.wake.wait_timeout_while(queue, timeout, asleep).unwrap_or_else(PoisonError::into_inner).0
-            }
+            Some(timeout) => self.wake.wait_timeout_while(queue, timeout, asleep).unwrap_or_else(PoisonError::into_inner).0,
         };
         queue.woken = false;
     }

@@ -16,9 +16,11 @@
 //! copy. Before files run out the journal asks ([`JournalObserver::recycle`]); the owner flushes applied entries to segments
 //! ([`JournalHandle::segments_synced`]) and hands in the others again ([`JournalHandle::rejournal`]).
 //!
-//! If no file is free, ordinary submissions wait at `files_max`. Only re-journaling, which frees files, may add files up to
-//! `files_hard_max`: so the two can never wait for each other as long as a node's unapplied bytes, which are capped where
-//! proposals are admitted, fit into the difference. Files above `files_max` are deleted when they are free again.
+//! If no file is free, ordinary submissions wait at `files_max`. Only what frees files may add files, up to
+//! `files_hard_max`: re-journaling, and a queue with a truncation or removal in it (its owner has forgotten the entries that are
+//! in the way, so it cannot hand them in again). So writing and recycling never wait for each other, as long as a node's
+//! unapplied bytes, which are capped where proposals are admitted, fit into the difference. Files above `files_max` are deleted
+//! when they are free again.
 //!
 //! Where to look: `record.rs`, `frame.rs`, `checkpoint.rs` (formats), `table.rs`, `log_shape.rs` (state), `handle.rs` (queue), `writer.rs`,
 //! `space.rs` (the stepped machine), `open.rs`, `replay.rs`, `scan.rs` (recovery), `thread.rs` (the thread that drives it).

@@ -37,7 +37,7 @@ pub struct Recycle {
 pub trait JournalObserver: fmt::Debug + Send + Sync {
     /// A batch is durable.
     fn batch(&self, _stats: &BatchStats) {}
-    /// Files are running out. Said again only when more is in the way.
+    /// Files are running out. Said again when something else is in the way, and now and then while writes wait.
     fn recycle(&self, _wishes: &[Recycle]) {}
     /// A write or sync failed: nothing will be acknowledged any more. Restart the store from disk.
     fn failed(&self, _error: &io::Error) {}

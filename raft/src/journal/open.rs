@@ -72,11 +72,7 @@ impl Journal {
     ///
     /// # Errors
     /// If the options are out of range, the disk refuses, or has no space for one more file. Damage is not an error.
-    pub fn open(
-        disk: Arc<dyn Disk>,
-        dir: &Path,
-        options: JournalOptions,
-    ) -> Result<(Self, Recovered), JournalError> {
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path, options: JournalOptions) -> Result<(Self, Recovered), JournalError> {
         options.validate()?;
         disk.create_dir_all(dir).map_err(JournalError::disk("create", dir))?;
         disk.sync_dir(dir.parent().unwrap_or(Path::new(""))).map_err(JournalError::disk("create", dir))?;
@@ -101,13 +97,7 @@ fn survey(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<Surveyed>> {
 }
 
 /// Makes the writer, with a new file whose first batch holds what the last one held.
-fn start(
-    disk: Arc<dyn Disk>,
-    dir: &Path,
-    options: JournalOptions,
-    files: &[Surveyed],
-    replay: &Replay,
-) -> io::Result<Journal> {
+fn start(disk: Arc<dyn Disk>, dir: &Path, options: JournalOptions, files: &[Surveyed], replay: &Replay) -> io::Result<Journal> {
     let headers = || files.iter().filter_map(|file| file.header.as_ref());
     let boot_epoch = 1 + headers().map(|header| header.boot_epoch).max().unwrap_or(0);
     let sequence = 1 + headers().map(|header| header.file).max().unwrap_or(0);

@@ -253,11 +253,7 @@ mod tests {
         let group = GroupId(3);
         let log_id = LogId { term: 2, index: 9 };
         let item = |len| Item { kind: 4, payload: Bytes::from(vec![5; len]) };
-        let body = [
-            Body::Blank,
-            Body::Items([item(0), item(10), item(5000)].into()),
-            Body::Membership(Bytes::from_static(b"m")),
-        ];
+        let body = [Body::Blank, Body::Items([item(0), item(10), item(5000)].into()), Body::Membership(Bytes::from_static(b"m"))];
         let entries = body.map(|body| Entry { log_id, body }).to_vec();
         let vote = Vote { term: 7, voted_for: Some(1), committed: true };
         vec![

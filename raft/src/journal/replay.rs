@@ -66,8 +66,7 @@ impl Surveyed {
     pub(super) fn new(slot: u32, scan: Scan) -> io::Result<Self> {
         let (header, frame) = scan.first()?;
         let is_checkpoint = |frame: &Frame| frame.header.kind == Kind::Checkpoint;
-        let checkpoint =
-            frame.filter(is_checkpoint).and_then(|frame| checkpoint::decode(&mut Reader::new(frame.body)).ok());
+        let checkpoint = frame.filter(is_checkpoint).and_then(|frame| checkpoint::decode(&mut Reader::new(frame.body)).ok());
         let header = if header.is_some() { header } else { scan.newest_life()? };
         Ok(Self { slot, scan, header, checkpoint })
     }
@@ -185,8 +184,7 @@ impl Replay {
     /// Batches are missing below a valid one: damage.
     fn declare_missing(&mut self, slot: u32, missing: Range<u64>) {
         let bad = std::mem::take(&mut self.pending);
-        let named: BTreeSet<u64> =
-            bad.iter().filter_map(|place| place.header.as_ref().map(|header| header.number)).collect();
+        let named: BTreeSet<u64> = bad.iter().filter_map(|place| place.header.as_ref().map(|header| header.number)).collect();
         let all_named = self.has_base && missing.clone().all(|number| named.contains(&number));
         if bad.is_empty() {
             let reason = format!("batches {} to {} are missing", missing.start, missing.end - 1);
@@ -264,9 +262,8 @@ impl Replay {
         let mut lost: BTreeMap<u64, BTreeSet<GroupId>> = BTreeMap::new();
         for (id, group) in &mut self.table.groups {
             let held = self.entries.get(id);
-            let is_held = |log_id: LogId| {
-                held.and_then(|held| held.get(&log_id.index)).is_some_and(|held| held.entry.log_id == log_id)
-            };
+            let is_held =
+                |log_id: LogId| held.and_then(|held| held.get(&log_id.index)).is_some_and(|held| held.entry.log_id == log_id);
             if let Some((log_id, file)) = first_missing(&group.log, is_held) {
                 lost.entry(file).or_default().insert(*id);
                 group.log.end_before(log_id.index, group.segments_synced);
@@ -274,9 +271,8 @@ impl Replay {
         }
         for place in std::mem::take(&mut self.older) {
             let of_file = lost.get(&place.file).cloned().unwrap_or_default();
-            let inside = |id: &&GroupId| {
-                place.header.as_ref().is_none_or(|header| header.groups.iter().any(|(group, _)| group == *id))
-            };
+            let inside =
+                |id: &&GroupId| place.header.as_ref().is_none_or(|header| header.groups.iter().any(|(group, _)| group == *id));
             let groups: Vec<_> = of_file.iter().filter(inside).copied().collect();
             if groups.is_empty() {
                 tracing::warn!(slot = place.slot, range = ?place.range, "a bad place in the journal held nothing live");

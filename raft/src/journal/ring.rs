@@ -186,7 +186,14 @@ impl Ring {
         }
         *preparing = Preparing::Running;
         let (disk, dir, index) = (self.disk.clone(), self.dir.clone(), self.next_index());
-        Some(Preparation { disk, dir, index, bytes: bytes.next_multiple_of(BLOCK_BYTES), preparing: self.preparing.clone(), shared })
+        Some(Preparation {
+            disk,
+            dir,
+            index,
+            bytes: bytes.next_multiple_of(BLOCK_BYTES),
+            preparing: self.preparing.clone(),
+            shared,
+        })
     }
 
     /// Takes in a file that was created aside, or the reason why it could not be.

@@ -25,7 +25,10 @@ pub(super) struct Frame {
 pub(super) enum Found {
     Frame(Frame),
     /// No frame of this file, though there may be others behind it. The header is there if only the body is bad.
-    Bad { range: Range<u64>, header: Option<Header> },
+    Bad {
+        range: Range<u64>,
+        header: Option<Header>,
+    },
 }
 
 /// What lies at a block boundary.
@@ -86,9 +89,7 @@ impl Scan {
         let Some(block) = self.read(at, BLOCK_BYTES)? else { return Ok(At::NoHeader) };
         let Some(header) = self.header_at(at, &block)? else { return Ok(At::NoHeader) };
         match self.read(at + header.bytes(), header.body_bytes)? {
-            Some(body) if crc32c::crc32c(&body) == header.body_crc => {
-                Ok(At::Frame(Frame { header, body: Bytes::from(body) }))
-            }
+            Some(body) if crc32c::crc32c(&body) == header.body_crc => Ok(At::Frame(Frame { header, body: Bytes::from(body) })),
             _ => Ok(At::BadBody(header)),
         }
     }

@@ -108,9 +108,7 @@ impl Journal {
     }
 
     pub(super) fn wants_preparation(&self) -> bool {
-        !self.disk_full
-            && self.counted_files() < self.options.files_max as usize
-            && self.free_slots(&Marks::new()).is_empty()
+        !self.disk_full && self.counted_files() < self.options.files_max as usize && self.free_slots(&Marks::new()).is_empty()
     }
 
     /// After a file was turned to: deletes one that is too many, asks for room in time.

@@ -188,6 +188,20 @@ impl Table {
         files
     }
 
+    /// Whether records, once written, end the life of entries that the owner may not have any more to journal again.
+    pub(super) fn frees(&self, records: &[Record]) -> bool {
+        records.iter().any(|record| {
+            let log = record.group().and_then(|group| self.groups.get(&group)).map(|group| &group.log);
+            let last = log.and_then(LogShape::last).map(|last| last.index);
+            match record {
+                Record::Truncate { .. } | Record::Switch { .. } | Record::Remove { .. } => log.is_some(),
+                Record::Purge { upto, .. } => last < Some(upto.index),
+                Record::Append { entries, .. } => entries.first().is_some_and(|first| Some(first.log_id.index) <= last),
+                _ => false,
+            }
+        })
+    }
+
     /// The entries that are live exactly as given; the others were truncated, replaced or released meanwhile.
     pub(super) fn still_live(&self, group: GroupId, entries: Vec<Entry>) -> Vec<Entry> {
         let log = self.groups.get(&group).map(|group| &group.log);

@@ -18,6 +18,10 @@ use super::table::{Marks, Table};
 use crate::disk::DiskFile;
 use crate::types::{GroupId, Incarnation};
 
+/// While writes wait for a free file, the owner is asked again after this time: what was applied between its flush and its
+/// re-journaling was in neither.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(100);
+
 /// The journal's writer. Owns the files; [`JournalHandle`]s give it work.
 #[derive(Debug)]
 pub struct Journal {
@@ -35,6 +39,7 @@ pub struct Journal {
     pub(super) observer: Option<Arc<dyn JournalObserver>>,
     /// What each group was last asked for: the file to empty, and the last entry in it.
     pub(super) asked: BTreeMap<GroupId, (u64, u64)>,
+    asked_at: Duration,
     pub(super) disk_full: bool,
     pieces: Pieces,
 }
@@ -98,6 +103,7 @@ impl Journal {
             failed: false,
             observer: None,
             asked: BTreeMap::new(),
+            asked_at: Duration::ZERO,
             disk_full: false,
             pieces: Pieces::default(),
         }
@@ -165,14 +171,17 @@ impl Journal {
     fn try_step(&mut self, now: Duration) -> io::Result<Step> {
         self.adopt_prepared();
         let Some(front) = self.shared.front() else { return self.idle(now) };
-        let room = self.make_room(front.bytes, front.is_move)?;
+        let mut room = self.make_room(front.bytes, front.is_move)?;
+        if matches!(room, Room::Full) && self.shared.any_waiting(|records| self.table.frees(records)) {
+            room = self.make_room(front.bytes, true)?;
+        }
         let bytes = match room {
             Room::Here { bytes } | Room::Fresh { bytes, .. } => bytes.min(self.options.batch_bytes_max),
             Room::TooLarge => {
                 self.refuse_too_large();
                 return Ok(Step::Wrote);
             }
-            Room::Full => return self.make_way(),
+            Room::Full => return self.make_way(now),
         };
         let (submissions, marks) = self.shared.take(bytes);
         self.last_write = now;
@@ -215,21 +224,39 @@ impl Journal {
             self.write(room, Vec::new(), marks)?;
             return Ok(Step::Wrote);
         }
+        if self.free_by_marks()? {
+            return Ok(Step::Wrote);
+        }
+        // Nobody waits for a seal; marks that free nothing ride with the next batch.
+        self.ask_for_room();
         self.seal_due = false;
-        Ok(if closing { Step::Closed } else { Step::Waiting })
+        Ok(if closing { Step::Closed } else { Step::Idle { seal_in: None } })
     }
 
-    /// Frees a file by writing marks into the room that is kept for them, or asks the owner to.
-    fn make_way(&mut self) -> io::Result<Step> {
+    /// Writes marks into the room that is kept for them, if that frees a file.
+    fn free_by_marks(&mut self) -> io::Result<bool> {
         let marks = self.table.useful_marks(self.shared.marks());
-        if !marks.is_empty() && !self.free_slots(&marks).is_empty() {
-            let bytes = marks.len() as u64 * MARK_BYTES;
-            let room = if self.fits(bytes, 0) { Room::Here { bytes } } else { self.make_room(bytes, true)? };
-            if matches!(room, Room::Here { .. } | Room::Fresh { .. }) {
-                self.shared.take_marks();
-                self.write(room, Vec::new(), marks)?;
-                return Ok(Step::Wrote);
-            }
+        if marks.is_empty() || self.free_slots(&marks).is_empty() {
+            return Ok(false);
+        }
+        let bytes = marks.len() as u64 * MARK_BYTES;
+        let room = if self.fits(bytes, 0) { Room::Here { bytes } } else { self.make_room(bytes, true)? };
+        if matches!(room, Room::TooLarge | Room::Full) {
+            return Ok(false);
+        }
+        self.shared.take_marks();
+        self.write(room, Vec::new(), marks)?;
+        Ok(true)
+    }
+
+    /// No file is free: frees one, or asks the owner to.
+    fn make_way(&mut self, now: Duration) -> io::Result<Step> {
+        if self.free_by_marks()? {
+            return Ok(Step::Wrote);
+        }
+        if now.saturating_sub(self.asked_at) >= ASK_AGAIN_AFTER {
+            self.asked.clear();
+            self.asked_at = now;
         }
         self.ask_for_room();
         if self.ring.is_preparing() {

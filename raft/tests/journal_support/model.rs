@@ -70,7 +70,10 @@ impl ModelGroup {
         let expected = self.log.range(synced.map_or(0, |synced| synced + 1)..).map(|(_, entry)| entry);
         if !expected.eq(&recovered.tail) {
             let ids: Vec<_> = recovered.tail.iter().map(|entry| entry.log_id).collect();
-            return Err(format!("synced {synced:?}, expected log {:?}, tail {ids:?}", self.log.values().map(|e| e.log_id).collect::<Vec<_>>()));
+            return Err(format!(
+                "synced {synced:?}, expected log {:?}, tail {ids:?}",
+                self.log.values().map(|e| e.log_id).collect::<Vec<_>>()
+            ));
         }
         Ok(())
     }

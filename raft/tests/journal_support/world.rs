@@ -74,6 +74,8 @@ pub struct World {
     now: Duration,
     next_id: u64,
     next_incarnation: u64,
+    /// Raised whenever an index may be written a second time: a log id names one entry for ever.
+    term: u64,
     boot_epoch: u64,
     /// The state after everything that was acknowledged, and after everything that was submitted.
     acknowledged: Model,
@@ -98,6 +100,7 @@ impl World {
             now: Duration::ZERO,
             next_id: 0,
             next_incarnation: 1,
+            term: 1,
             boot_epoch: 0,
             acknowledged: Model::default(),
             submitted: Model::default(),
@@ -147,6 +150,7 @@ impl World {
             return Err(format!("boot epoch {} after {}", recovered.boot_epoch, self.boot_epoch));
         }
         self.boot_epoch = recovered.boot_epoch;
+        self.term += 1;
         let mut model = self.acknowledged.clone();
         let mut reason = self.compare(&model, recovered);
         for submission in std::mem::take(&mut self.unanswered).into_iter().filter(|one| one.valid) {
@@ -185,6 +189,7 @@ impl World {
     }
 
     fn submit(&mut self, records: Vec<Record>, valid: bool) {
+        self.term += u64::from(!records.iter().all(|record| matches!(record, Record::Append { .. })));
         let id = self.next_id;
         self.next_id += 1;
         if valid {
@@ -272,7 +277,8 @@ impl World {
         let next = last.map_or(0, |last| last.index + 1);
         let first = if overwrite && next > floor { floor + self.rng.below(next - floor) } else { next };
         let first = if state.log.contains_key(&first) { first } else { next };
-        let term = last.map_or(1, |last| last.term) + u64::from(first < next || self.rng.below(6) == 0);
+        self.term += u64::from(first < next || self.rng.below(6) == 0);
+        let term = self.term;
         let count = 1 + self.rng.below(4);
         let entries = (first..first + count).map(|index| self.entry(LogId { term, index })).collect();
         self.submit(vec![Record::Append { group, entries }], true);
@@ -282,7 +288,7 @@ impl World {
         let body = match self.rng.below(10) {
             0 => Body::Blank,
             1 => Body::Membership(self.payload(100)),
-            2 => Body::Items((0..3).map(|kind| Item { kind, payload: self.payload(9000) }).collect()),
+            2 => Body::Items((0..2).map(|kind| Item { kind, payload: self.payload(5500) }).collect()),
             _ => Body::Items([Item { kind: 7, payload: self.payload(600) }].into()),
         };
         Entry { log_id, body }
@@ -337,6 +343,10 @@ impl World {
         for wish in wishes {
             let part = if self.rng.below(3) == 0 { 0.0 } else { self.rng.below(100) as f64 / 100.0 };
             self.announce(wish.group, part);
+            // A mark may have been lost in a crash: like a flusher, say it again.
+            if let Some((incarnation, upto)) = self.announced.get(&wish.group) {
+                self.handle.as_ref().unwrap().segments_synced(wish.group, *incarnation, *upto);
+            }
             let synced = self.announced_in(wish.group).map_or(0, |mark| mark.index + 1);
             // The owner's view may be ahead of the journal's (queued) or behind it (truncated): both must be harmless.
             let view = if self.rng.below(2) == 0 { &self.acknowledged } else { &self.submitted };

@@ -12,6 +12,7 @@ mod fault;
 mod model;
 mod rng;
 
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -24,13 +25,12 @@ use super::{Disk, DiskFile};
 use model::{InodeId, Model, NameOp};
 
 /// A simulated file system. Clones are the same disk.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct SimDisk {
     model: Arc<Mutex<Model>>,
 }
 
 /// An open file of a [`SimDisk`]; it fails once the power was cut or the process "killed".
-#[derive(Debug)]
 struct SimFile {
     model: Arc<Mutex<Model>>,
     inode: InodeId,
@@ -88,6 +88,18 @@ impl SimDisk {
 
 fn lock(model: &Mutex<Model>) -> MutexGuard<'_, Model> {
     model.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl fmt::Debug for SimDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimDisk").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for SimFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimFile").field("inode", &self.inode).finish_non_exhaustive()
+    }
 }
 
 impl Disk for SimDisk {

@@ -395,9 +395,8 @@ impl Model {
 
     pub(super) fn flip_bits(&mut self, path: &Path, range: Range<u64>, count: usize) -> io::Result<()> {
         let id = *self.names.files.get(path).ok_or_else(|| not_found(path))?;
-        let picks: Vec<_> = (0..count)
-            .map(|_| (range.start + self.rng.below(range.end - range.start), 1 << self.rng.below(8)))
-            .collect();
+        let picks: Vec<_> =
+            (0..count).map(|_| (range.start + self.rng.below(range.end - range.start), 1 << self.rng.below(8))).collect();
         let inode = self.inode(id)?;
         for (at, bit) in picks {
             let at = at as usize;
