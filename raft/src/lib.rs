@@ -15,6 +15,7 @@ pub mod machine;
 mod network;
 pub mod proposals;
 pub mod registry;
+mod scrub;
 pub mod segments;
 mod snapshot;
 pub mod state;

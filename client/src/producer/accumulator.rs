@@ -2,7 +2,7 @@
 //! producer's buffer memory. No I/O.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -18,14 +18,19 @@ use crate::retry::random_fraction;
 
 /// Builders kept for reuse.
 const SPARE_BUILDERS_MAX: usize = 64;
+/// Keyless records move on to the next partition after this many bytes (Kafka's uniform sticky partitioner, KIP-794),
+/// or when the batch leaves: so that short runs spread evenly, too, however large a batch may grow.
+const STICKY_BYTES: u64 = 16 << 10;
 
 /// The open batches of one producer, shared by its users and its sender.
 #[derive(Debug)]
 pub(super) struct Accumulator {
     pub options: ProducerOptions,
     slots: Vec<Mutex<Slot>>,
-    /// Where keyless records go until that partition's batch leaves (KIP-480).
+    /// Where keyless records go at the moment (see [`STICKY_BYTES`]).
     sticky: AtomicU32,
+    /// Bytes of keyless records so far.
+    keyless_bytes: AtomicU64,
     /// Bytes left of the buffer memory.
     memory: Semaphore,
     /// Partitions that got something since the sender looked.
@@ -77,6 +82,7 @@ impl Accumulator {
         Self {
             slots: (0..partitions).map(|_| Mutex::default()).collect(),
             sticky: AtomicU32::new((random_fraction() * f64::from(partitions)) as u32 % partitions.max(1)),
+            keyless_bytes: AtomicU64::new(0),
             memory: Semaphore::new(options.buffer_bytes),
             touched: Mutex::default(),
             spare: Mutex::default(),
@@ -148,6 +154,12 @@ impl Accumulator {
         if let Err(error) = open.builder.add(timestamp_ms, record.key, record.value, record.headers.iter().copied()) {
             self.release(bytes as usize);
             return Err(error.into());
+        }
+        if record.partition.is_none() && record.key.is_none() {
+            let before = self.keyless_bytes.fetch_add(u64::from(bytes), Ordering::Relaxed);
+            if before / STICKY_BYTES != (before + u64::from(bytes)) / STICKY_BYTES {
+                self.move_sticky(partition);
+            }
         }
         open.reserved_bytes += bytes as usize;
         open.unwatched |= !watched;

@@ -1,5 +1,6 @@
 //! Fetch: positions become offsets, offsets become stored batches or plain records.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -126,16 +127,21 @@ impl Broker {
         position: Position,
     ) -> Result<Vec<PartitionOffset>, FetchError> {
         let topic = self.topic(topic)?;
-        let all: Vec<u32> = (0..topic.partitions.len() as u32).collect();
-        let wanted = if partitions.is_empty() { &all } else { partitions };
+        let wanted = topic_partitions(&topic, partitions);
         let mut offsets = Vec::with_capacity(wanted.len());
         for number in wanted {
-            let partition = self.partition(&topic, *number)?;
+            let partition = self.partition(&topic, number)?;
             partition.barrier().await?;
             offsets.push(resolve(&partition, position, self.decompressed_bytes_max()).await?);
         }
         Ok(offsets)
     }
+}
+
+/// The partitions named, each once, or all.
+pub(crate) fn topic_partitions(topic: &crate::Topic, named: &[u32]) -> BTreeSet<u32> {
+    let count = u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX);
+    if named.is_empty() { (0..count).collect() } else { named.iter().copied().collect() }
 }
 
 async fn resolve(

@@ -6,6 +6,7 @@ use flotilla_proto::internal::v1::partition_command::Command;
 use flotilla_proto::internal::v1::{CommitOffset, GroupFence};
 
 use crate::broker::Broker;
+use crate::fetch::topic_partitions;
 use crate::error::{CommitError, CommittedError};
 use crate::partition::Ends;
 
@@ -66,11 +67,10 @@ impl Broker {
     pub async fn committed(&self, group: &str, topic: &str, partitions: &[u32]) -> Result<Vec<CommittedOffset>, CommittedError> {
         name::check_group(group).map_err(|why| CommittedError::InvalidGroup { name: group.to_owned(), why })?;
         let topic = self.topic(topic)?;
-        let all: Vec<u32> = (0..topic.partitions.len() as u32).collect();
-        let wanted = if partitions.is_empty() { &all } else { partitions };
+        let wanted = topic_partitions(&topic, partitions);
         let mut offsets = Vec::with_capacity(wanted.len());
         for number in wanted {
-            let partition = self.partition(&topic, *number)?;
+            let partition = self.partition(&topic, number)?;
             partition.barrier().await?;
             let committed = {
                 let machine = partition.machine.lock();
@@ -79,7 +79,7 @@ impl Broker {
             let ends = partition.ends();
             let from = committed.as_ref().map_or(ends.log_start_offset, |(offset, ..)| *offset);
             let lag = ends.high_watermark.saturating_sub(from.max(ends.log_start_offset));
-            offsets.push(CommittedOffset { partition: *number, committed, ends, lag });
+            offsets.push(CommittedOffset { partition: number, committed, ends, lag });
         }
         Ok(offsets)
     }

@@ -16,6 +16,7 @@ mod producer_ids;
 mod reader;
 mod reconcile;
 mod retention;
+mod scrub;
 mod topics;
 
 pub use broker::{Broker, BrokerStats};

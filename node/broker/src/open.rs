@@ -82,6 +82,7 @@ impl Broker {
         broker.reconcile(&broker.image()).await;
         broker.inner.tasks.spawn(broker.clone().follow_metadata());
         broker.inner.tasks.spawn(broker.clone().keep_retention());
+        broker.inner.tasks.spawn(broker.clone().scrub());
         Ok(broker)
     }
 

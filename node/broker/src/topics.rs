@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use flotilla_machines::controller::{ControllerAnswer, ControllerRefusal, Image, Topic, TopicConfig};
+use flotilla_machines::controller::{ControllerAnswer, PARTITIONS_PER_TOPIC_MAX, ControllerRefusal, Image, Topic, TopicConfig};
 use flotilla_machines::partition::PartitionAnswer;
 use flotilla_proto::internal::v1;
 use flotilla_proto::internal::v1::controller_command::Command;
@@ -96,7 +96,7 @@ impl Broker {
         if replication_factor as usize > node_count {
             return Err(TopicError::TooFewNodes { replication_factor, node_count });
         }
-        let partitions = request.partitions.unwrap_or(1);
+        let partitions = check_partitions(request.partitions.unwrap_or(1))?;
         let config = TopicConfig::default().with(&request.config.into()).map_err(ControllerRefusal::from)?;
         let command = Command::CreateTopic(v1::CreateTopic {
             name: request.name.clone(),
@@ -170,6 +170,7 @@ impl Broker {
     /// See [`TopicError`].
     pub async fn add_partitions(&self, name: &str, partitions: u32) -> Result<Arc<Topic>, TopicError> {
         let topic = self.topic(name)?;
+        check_partitions(partitions)?;
         let new = partitions.saturating_sub(u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX));
         let command = Command::AddPartitions(v1::AddPartitions {
             name: name.to_owned(),
@@ -217,6 +218,15 @@ impl Broker {
     async fn wait_hosted(&self, topic: &Topic) -> Result<(), NotServing> {
         self.reconciled(topic).await
     }
+}
+
+/// Refuses an absurd number before replicas are chosen for each.
+fn check_partitions(partitions: u32) -> Result<u32, ControllerRefusal> {
+    let (partitions_max, asked) = (PARTITIONS_PER_TOPIC_MAX, partitions as usize);
+    if asked > partitions_max {
+        return Err(ControllerRefusal::InvalidPartitionCount { partitions: asked, partitions_max });
+    }
+    Ok(partitions)
 }
 
 /// Replicas for new partitions: the nodes in turn, starting where the cluster's partition count says, so that

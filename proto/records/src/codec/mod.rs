@@ -142,7 +142,7 @@ impl Capped {
 
     /// Appends what `reader` yields to its end. One byte behind the cap is asked for, to tell "full" from "too large".
     fn fill_from(&mut self, reader: impl Read) -> Result<(), DecompressError> {
-        let mut limited = reader.take(self.left() as u64 + 1);
+        let mut limited = reader.take((self.left() as u64).saturating_add(1));
         limited.read_to_end(&mut self.plain)?;
         if limited.limit() == 0 {
             return Err(DecompressError::TooLarge);
