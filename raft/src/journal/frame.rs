@@ -11,7 +11,8 @@
 //! | 32 | 8 | batch number |
 //! | 40 | 8 | file sequence: which life of which slot this belongs to |
 //! | 48 | 8 | body length |
-//! | 56 | 4 + 4 | crc32c of the body, zeros |
+//! | 56 | 4 | crc32c of the body |
+//! | 60 | 4 | length of the file, in blocks: a shorter file was cut |
 //! | 64 | 16 each | group, incarnation |
 //!
 //! The body of a batch is records to its end. The body of a checkpoint is the table (`checkpoint.rs`), then records.
@@ -47,6 +48,7 @@ pub(super) struct Header {
     pub(super) file: u64,
     pub(super) body_bytes: u64,
     pub(super) body_crc: u32,
+    pub(super) file_blocks: u32,
     pub(super) groups: Vec<(GroupId, Incarnation)>,
 }
 
@@ -58,6 +60,11 @@ pub(super) fn blocks(bytes: u64) -> u64 {
 impl Header {
     pub(super) fn bytes(&self) -> u64 {
         (HEADER_BYTES + self.groups.len() * HEADER_GROUP_BYTES) as u64
+    }
+
+    /// Bytes that the file has.
+    pub(super) fn file_bytes(&self) -> u64 {
+        u64::from(self.file_blocks) * BLOCK_BYTES
     }
 
     /// Bytes that the frame takes on disk.
@@ -75,7 +82,7 @@ impl Header {
         checked.put_u64(self.file);
         checked.put_u64(self.body_bytes);
         checked.put_u32(self.body_crc);
-        checked.put_u32(0);
+        checked.put_u32(self.file_blocks);
         for (group, incarnation) in &self.groups {
             checked.put_u64(group.0);
             checked.put_u64(incarnation.0);
@@ -110,7 +117,7 @@ impl Header {
         };
         let group_count = from.u32()? as usize;
         let (boot_epoch, number, file, body_bytes) = (from.u64()?, from.u64()?, from.u64()?, from.u64()?);
-        let (body_crc, _zero) = (from.u32()?, from.u32()?);
+        let (body_crc, file_blocks) = (from.u32()?, from.u32()?);
         let mut groups = Vec::new();
         while !from.is_empty() {
             groups.push((GroupId(from.u64()?), Incarnation(from.u64()?)));
@@ -118,7 +125,7 @@ impl Header {
         if groups.len() != group_count {
             return Err(Malformed("the header's group count and length disagree"));
         }
-        Ok(Self { kind, boot_epoch, number, file, body_bytes, body_crc, groups })
+        Ok(Self { kind, boot_epoch, number, file, body_bytes, body_crc, file_blocks, groups })
     }
 }
 
@@ -137,6 +144,7 @@ mod tests {
             file: 5,
             body_bytes: 4000,
             body_crc: 0xdead_beef,
+            file_blocks: 16,
             groups: vec![(GroupId(1), Incarnation(2)), (GroupId(9), Incarnation(1))],
         };
         let bytes = header.encode();

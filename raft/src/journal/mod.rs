@@ -11,6 +11,8 @@
 //! - What the page cache shows after a crash may not be on the disk. So opening writes the last batch again, as the first of
 //!   a new file, before anybody hears of it.
 //!
+//! What this cannot see: that the newest file as a whole is gone. Then the journal looks like an older one that ended there.
+//!
 //! Batches lie in a ring of preallocated files (`ring.rs`). Each file opens with a **checkpoint** of all groups, so that a file
 //! without live entries can be recycled. An entry is live until segments hold it, it is truncated, or a newer file has a
 //! copy. Before files run out the journal asks ([`JournalObserver::recycle`]); the owner flushes applied entries to segments

@@ -115,6 +115,7 @@ impl Replay {
                     }
                 }
                 Found::Bad { range, header } => {
+                    last = header.as_ref().map_or(last, |header| header.number);
                     self.older.push(BadPlace { slot: older.slot, file: older.file, range, header });
                 }
             }
@@ -152,6 +153,11 @@ impl Replay {
             }
             true
         })?;
+        // Files have their full length before anything is written to them, so a shorter one lost something.
+        let (len, full) = (surveyed.scan.len(), surveyed.header.as_ref().map_or(0, Header::file_bytes));
+        if len < full {
+            self.declare(slot, len..full, Suspect::All, format!("the file was cut from {full} to {len} bytes"));
+        }
         Ok(())
     }
 

@@ -407,6 +407,7 @@ impl Journal {
             file: self.current.sequence,
             body_bytes: self.pieces.len() as u64,
             body_crc: self.pieces.crc32c(),
+            file_blocks: u32::try_from(self.current.bytes / BLOCK_BYTES).unwrap_or(u32::MAX),
             groups: batch.groups.into_iter().collect(),
         };
         let bytes = header.frame_bytes();
