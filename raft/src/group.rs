@@ -272,6 +272,10 @@ impl Group {
         Ok(())
     }
 
+    pub(crate) fn raft(&self) -> &Raft {
+        &self.inner.raft
+    }
+
     pub(crate) fn log(&self) -> &Arc<GroupLog> {
         &self.inner.log
     }

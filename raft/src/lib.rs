@@ -17,7 +17,7 @@ pub mod proposals;
 pub mod registry;
 mod scrub;
 pub mod segments;
-mod snapshot;
+pub mod snapshot;
 pub mod state;
 mod tail_budget;
 pub mod types;

@@ -22,16 +22,16 @@ use crate::journal::{
     RecoveredGroup, Recycle, Suspect,
 };
 use crate::log::group_log::GroupLog;
+use crate::log::lives::Lives;
 use crate::log::machine_store::MachineStore;
 use crate::log::store::LogStore;
 use crate::machine::Machine;
 use crate::network::NoPeers;
 use crate::proposals::{Preamble, Proposals};
-use crate::segments::{SegmentError, SegmentOptions, SegmentWriter, segments_dir};
-use crate::state::keys::GroupKeys;
-use crate::state::{RocksOptions, RocksState, State, StateError, WriteBatch};
+use crate::segments::{SegmentError, SegmentOptions};
+use crate::state::{State, StateError};
 use crate::tail_budget::TailBudget;
-use crate::types::{GroupId, Incarnation, NodeId};
+use crate::types::{GroupId, NodeId};
 
 /// Elections are for groups that lost their leader's node; timers in seconds keep a thousand idle groups cheap.
 const HEARTBEAT_MS: u64 = 500;
@@ -94,16 +94,14 @@ pub enum StartError {
 /// See the module.
 pub struct Registry {
     options: RegistryOptions,
-    disk: Arc<dyn Disk>,
-    data_dir: DataDir,
-    state: Arc<dyn State>,
+    /// Held for its lock.
+    _data_dir: DataDir,
+    lives: Arc<Lives>,
     journal: JournalHandle,
     flusher: FlusherHandle,
     failure: Failure,
     admission: Arc<Semaphore>,
     tail_budget: TailBudget,
-    boot_epoch: u64,
-    created: AtomicU64,
     damage: Vec<Damage>,
     recovered: Mutex<BTreeMap<GroupId, RecoveredGroup>>,
     running: Running,
@@ -145,13 +143,17 @@ pub struct JournalFigures {
 }
 
 impl Registry {
-    /// Opens journal and state. Groups start one by one afterwards. Blocks while it recovers.
+    /// Opens the journal beside `state`. Groups start one by one afterwards. Blocks while it recovers.
     ///
     /// # Errors
     /// See [`OpenError`]. Damage of single groups is none: those groups refuse to start.
-    pub fn open(options: RegistryOptions, data_dir: DataDir, disk: Arc<dyn Disk>) -> Result<Self, OpenError> {
+    pub fn open(
+        options: RegistryOptions,
+        data_dir: DataDir,
+        disk: Arc<dyn Disk>,
+        state: Arc<dyn State>,
+    ) -> Result<Self, OpenError> {
         let failure = Failure::new();
-        let state: Arc<dyn State> = Arc::new(RocksState::open(&data_dir.state_dir(), &RocksOptions::default())?);
         let (flusher, flusher_handle) = Flusher::new(state.clone(), failure.clone());
         let running = Running::default();
         let written = Arc::<JournalCounters>::default();
@@ -162,6 +164,11 @@ impl Registry {
             written: written.clone(),
         };
         let (mut journal, recovered) = Journal::open(disk.clone(), &data_dir.journal_dir(), options.journal.clone())?;
+        let lives = Lives::new(disk, data_dir.groups_dir(), options.segments, state, recovered.boot_epoch);
+        // Where damage took a part of the journal, what it does not name may be what it named.
+        if recovered.damage.is_empty() {
+            lives.delete_orphans(&recovered.groups.iter().map(|(id, group)| (*id, group.incarnation)).collect())?;
+        }
         journal.observe(Arc::new(observer));
         let handle = journal.handle();
         let threads = (JournalThread::spawn(journal)?, flusher.spawn(flusher_handle.clone())?);
@@ -169,16 +176,13 @@ impl Registry {
         let tail_budget = TailBudget::new(options.tail_bytes_max);
         let registry = Self {
             options,
-            disk,
-            data_dir,
-            state,
+            _data_dir: data_dir,
+            lives: Arc::new(lives),
             journal: handle,
             flusher: flusher_handle,
             failure,
             admission,
             tail_budget,
-            boot_epoch: recovered.boot_epoch,
-            created: AtomicU64::new(0),
             damage: recovered.damage,
             recovered: Mutex::new(recovered.groups),
             running,
@@ -227,7 +231,7 @@ impl Registry {
         self.tail_budget.bytes()
     }
 
-    /// Starts a group: from what is on disk, or new with `voters`.
+    /// Starts a group: from what is on disk, or new with `voters`; without any, it waits until a leader adds this node.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -241,12 +245,7 @@ impl Registry {
         if lock(&self.running).contains_key(&group) {
             return Err(StartError::Running(group));
         }
-        let recovered = self.take_recovered(group)?;
-        let recovered = match recovered {
-            Some(recovered) => recovered,
-            None => self.create(group).await.map_err(|source| StartError::Io { group, source })?,
-        };
-        let opened = self.open_group(group, recovered, machine, preamble, voters).await?;
+        let opened = self.open_group(group, machine, preamble, voters).await?;
         lock(&self.running).insert(group, opened.clone());
         Ok(opened)
     }
@@ -266,17 +265,12 @@ impl Registry {
         };
         let Some(incarnation) = incarnation else { return Ok(()) };
         drop(running);
-        // First the word that the group is gone, then its data: a crash between leaves files that nobody knows.
+        // First the word that the group is gone, then its data: a crash between leaves what the mark says to delete.
+        let lives = self.lives.clone();
+        blocking(move || lives.mark_removed(group, incarnation)).await?;
         self.write_through(Record::Remove { group }).await?;
-        let (state, disk) = (self.state.clone(), self.disk.clone());
-        let dir = segments_dir(&self.data_dir.groups_dir(), group, incarnation);
-        let delete = move || -> io::Result<()> {
-            let mut batch = WriteBatch::default();
-            batch.delete_prefix(GroupKeys::new(group, incarnation).prefix());
-            state.write(batch).map_err(io::Error::other)?;
-            disk.remove_dir_all(&dir)
-        };
-        tokio::task::spawn_blocking(delete).await.map_err(io::Error::other)?
+        let lives = self.lives.clone();
+        blocking(move || lives.delete(group, incarnation)).await
     }
 
     /// Stops all groups, flushes what they applied, seals the journal. Afterwards a start has nothing to repair.
@@ -325,9 +319,7 @@ impl Registry {
     }
 
     async fn create(&self, group: GroupId) -> io::Result<RecoveredGroup> {
-        // Unique without being stored: the boot epoch rises with every start.
-        let number = self.created.fetch_add(1, Ordering::Relaxed);
-        let incarnation = Incarnation((self.boot_epoch << 32) | number);
+        let incarnation = self.lives.next();
         let membership = Bytes::new();
         self.write_through(Record::Switch { group, incarnation, snapshot: None, membership }).await?;
         Ok(RecoveredGroup {
@@ -346,18 +338,17 @@ impl Registry {
     async fn open_group(
         &self,
         group: GroupId,
-        recovered: RecoveredGroup,
         machine: Box<dyn Machine>,
         preamble: Option<Preamble>,
         voters: &[NodeId],
     ) -> Result<Group, StartError> {
         let io = |source: io::Error| StartError::Io { group, source };
-        let is_new = recovered.vote.is_none() && recovered.last.is_none();
-        let (log, machine) = self.open_storage(group, recovered, machine).await?;
+        let (log, machine) = self.open_storage(group, machine).await?;
+        let is_new = log.vote().is_none() && log.last().is_none();
         let (config, node_id) = (raft_config(group).map_err(io)?, self.options.node_id);
         let started = Raft::new(node_id, config, NoPeers, LogStore::new(log.clone()), machine).await;
         let raft = started.map_err(|error| io(io::Error::other(error)))?;
-        if is_new {
+        if is_new && !voters.is_empty() {
             let members: BTreeMap<NodeId, EmptyNode> = voters.iter().map(|id| (*id, EmptyNode::new())).collect();
             raft.initialize(members).await.map_err(|error| io(io::Error::other(error)))?;
         } else if raft.voter_ids().collect::<Vec<_>>() == [node_id] {
@@ -369,22 +360,24 @@ impl Registry {
         Ok(Group::new(raft, log, proposals, self.flusher.clone(), (self.admission.clone(), self.tail_budget.clone())))
     }
 
-    async fn open_storage(
+    /// The log and the machine of a group: what is on disk, or empty.
+    pub(crate) async fn open_storage(
         &self,
         group: GroupId,
-        recovered: RecoveredGroup,
         machine: Box<dyn Machine>,
     ) -> Result<(Arc<GroupLog>, MachineStore), StartError> {
-        let dir = segments_dir(&self.data_dir.groups_dir(), group, recovered.incarnation);
-        let (disk, options, synced) = (self.disk.clone(), self.options.segments, recovered.segments_synced);
-        let (journal, state, flusher) = (self.journal.clone(), self.state.clone(), self.flusher.clone());
-        let tail_budget = self.tail_budget.clone();
+        let recovered = match self.take_recovered(group)? {
+            Some(recovered) => recovered,
+            None => self.create(group).await.map_err(|source| StartError::Io { group, source })?,
+        };
+        let (lives, journal, flusher) = (self.lives.clone(), self.journal.clone(), self.flusher.clone());
+        let budget = self.tail_budget.clone();
         let open = move || -> Result<(Arc<GroupLog>, MachineStore), StartError> {
             let io = |source: io::Error| StartError::Io { group, source };
-            let segments = SegmentWriter::open(disk, &dir, group, options, synced);
+            let segments = lives.open_segments(group, recovered.incarnation, recovered.segments_synced);
             let segments = segments.map_err(|error| segments_failed(group, error))?;
-            let log = Arc::new(GroupLog::open(group, journal, recovered, segments, tail_budget).map_err(io)?);
-            let machine = MachineStore::open(log.clone(), machine, state, flusher).map_err(io)?;
+            let log = Arc::new(GroupLog::open(group, lives, journal, recovered, segments, budget).map_err(io)?);
+            let machine = MachineStore::open(log.clone(), machine, flusher).map_err(io)?;
             Ok((log, machine))
         };
         let opened = tokio::task::spawn_blocking(open).await;
@@ -449,6 +442,10 @@ fn raft_config(group: GroupId) -> io::Result<Arc<Config>> {
         ..Config::default()
     };
     Ok(Arc::new(config.validate().map_err(io::Error::other)?))
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

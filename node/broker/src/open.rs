@@ -15,6 +15,7 @@ use flotilla_raft::group::Group;
 use flotilla_raft::journal::JournalOptions;
 use flotilla_raft::registry::{Registry, RegistryOptions};
 use flotilla_raft::segments::SegmentOptions;
+use flotilla_raft::state::{RocksOptions, RocksState};
 use flotilla_raft::types::GroupId;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -128,7 +129,9 @@ fn open_storage(options: &BrokerOptions, disk: Arc<dyn Disk>) -> Result<(Registr
         proposal_bytes_max: options.proposal_bytes_max,
         tail_bytes_max: options.tail_bytes_max,
     };
-    Ok((Registry::open(registry, data_dir, disk)?, identity.cluster_id.to_string()))
+    let state = RocksState::open(&data_dir.state_dir(), &RocksOptions::default());
+    let state = Arc::new(state.map_err(flotilla_raft::registry::OpenError::from)?);
+    Ok((Registry::open(registry, data_dir, disk, state)?, identity.cluster_id.to_string()))
 }
 
 async fn start_controller(

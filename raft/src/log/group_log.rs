@@ -3,12 +3,15 @@
 //! Shared by openraft's log store, its state machine, the flusher and readers. The lock is held for a few
 //! instructions at a time, never across I/O or an await.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use super::lives::Lives;
 use super::tail::Tail;
 use crate::journal::{JournalHandle, JournalSeq, Record, RecoveredGroup};
 use crate::segments::{Frame, SegmentError, SegmentReader, SegmentWriter, StoredItem};
@@ -25,10 +28,9 @@ const FLUSH_BYTES_MAX: usize = 4 << 20;
 /// See the module.
 pub(crate) struct GroupLog {
     group: GroupId,
-    incarnation: Incarnation,
+    lives: Arc<Lives>,
     journal: JournalHandle,
-    reader: SegmentReader,
-    /// Used by the flusher alone (and at close); the mutex only hands it over.
+    /// Used by the flusher alone, until an installed snapshot replaces it. Locked before `inner`.
     writer: Mutex<SegmentWriter>,
     inner: Mutex<Inner>,
     budget: TailBudget,
@@ -37,6 +39,8 @@ pub(crate) struct GroupLog {
 }
 
 struct Inner {
+    incarnation: Incarnation,
+    reader: SegmentReader,
     tail: Tail,
     vote: Option<Vote>,
     committed: Option<LogId>,
@@ -44,7 +48,16 @@ struct Inner {
     /// Last entry of the log, wherever it is.
     last: Option<LogId>,
     /// Apply calls whose decisions are still kept as rows: (first index, last index).
-    decision_rows: std::collections::VecDeque<(u64, u64)>,
+    decision_rows: VecDeque<(u64, u64)>,
+}
+
+/// A new life of a group's data, complete and durable: rows under its incarnation, segments through `snapshot`.
+pub(crate) struct NewLife {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) segments: (SegmentWriter, SegmentReader),
+    pub(crate) snapshot: LogId,
+    /// As the journal keeps it; see [`super::convert::encode_stored_membership`].
+    pub(crate) membership: Bytes,
 }
 
 impl GroupLog {
@@ -55,6 +68,7 @@ impl GroupLog {
     /// If journal, segments and state do not fit together.
     pub(crate) fn open(
         group: GroupId,
+        lives: Arc<Lives>,
         journal: JournalHandle,
         recovered: RecoveredGroup,
         (writer, reader): (SegmentWriter, SegmentReader),
@@ -76,29 +90,37 @@ impl GroupLog {
             tail.push(entry, JournalSeq::default())?;
         }
         budget.take(tail.bytes());
+        let incarnation = recovered.incarnation;
         let inner = Inner {
+            incarnation,
+            reader,
             tail,
             vote: recovered.vote,
             committed: recovered.committed,
             purged: recovered.purged.max(snapshot),
             last,
-            decision_rows: std::collections::VecDeque::new(),
+            decision_rows: VecDeque::new(),
         };
-        let incarnation = recovered.incarnation;
         let (writer, inner) = (Mutex::new(writer), Mutex::new(inner));
-        Ok(Self { group, incarnation, journal, reader, writer, inner, budget, flush_asked: AtomicBool::new(false) })
+        Ok(Self { group, lives, journal, writer, inner, budget, flush_asked: AtomicBool::new(false) })
     }
 
     pub(crate) fn group(&self) -> GroupId {
         self.group
     }
 
-    pub(crate) fn incarnation(&self) -> Incarnation {
-        self.incarnation
+    /// Where the group's data lives.
+    pub(crate) fn lives(&self) -> &Arc<Lives> {
+        &self.lives
     }
 
-    pub(crate) fn reader(&self) -> &SegmentReader {
-        &self.reader
+    /// The life of the group's data that is valid now.
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        self.lock().incarnation
+    }
+
+    pub(crate) fn reader(&self) -> SegmentReader {
+        self.lock().reader.clone()
     }
 
     pub(crate) fn vote(&self) -> Option<Vote> {
@@ -169,16 +191,30 @@ impl GroupLog {
             let mut inner = self.lock();
             let before = inner.tail.bytes();
             inner.tail.truncate_after(last.map(|log_id| log_id.index))?;
-            inner.last = last;
+            let reaches = inner.last.is_some_and(|held| last.is_none_or(|last| held.index > last.index));
+            if reaches {
+                inner.last = last;
+            }
             self.budget.release(before - inner.tail.bytes());
         }
         self.write_through(Record::Truncate { group: self.group, after: last }).await
     }
 
-    /// Notes that nothing up to `upto` will be asked for by Raft again. A mark: frames die by the machine's word.
+    /// Notes that nothing up to `upto` will be asked for by Raft again. A mark: frames die by the machine's word. If the
+    /// log ends before `upto`, it starts anew behind it.
+    ///
+    /// # Errors
+    /// If it would start anew over entries that are applied and not yet in segments.
     pub(crate) async fn purge(&self, upto: LogId) -> io::Result<()> {
         {
             let mut inner = self.lock();
+            if upto.index >= inner.tail.next_index() {
+                if inner.tail.applied_count() > 0 {
+                    return Err(io::Error::other(format!("refused to purge through {upto}: applied entries are only in memory")));
+                }
+                let end_offset = end_offset(&inner.reader);
+                self.restart_tail(&mut inner, upto.index, end_offset)?;
+            }
             inner.purged = inner.purged.max(Some(upto));
             inner.last = inner.last.max(Some(upto));
         }
@@ -205,7 +241,7 @@ impl GroupLog {
     pub(crate) fn entries(&self, from: u64, to: u64) -> Result<Vec<Entry>, SegmentError> {
         match self.tail_entries(from, to) {
             Some(entries) => Ok(entries),
-            None => self.reader.entries(from, to, READ_BYTES_MAX),
+            None => self.reader().entries(from, to, READ_BYTES_MAX),
         }
     }
 
@@ -251,7 +287,7 @@ impl GroupLog {
     /// A failed write or sync is final for this life of the group.
     pub(crate) fn flush(&self, sync: bool) -> io::Result<Option<LogId>> {
         self.flush_asked.store(false, Ordering::Relaxed);
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writer = self.lock_writer();
         loop {
             let frames: Vec<Frame> = self.lock().tail.frames(FLUSH_BYTES_MAX);
             let Some(last) = frames.last().map(|frame| frame.entry.log_id.index) else { break };
@@ -268,7 +304,7 @@ impl GroupLog {
     /// Lets the journal forget the entries up to `upto`, which segments hold durably; calls `done` when a restart
     /// would know it, too.
     pub(crate) fn announce_synced(&self, upto: LogId, done: impl FnOnce() + Send + 'static) {
-        let record = Record::SegmentsSynced { group: self.group, incarnation: self.incarnation, upto };
+        let record = Record::SegmentsSynced { group: self.group, incarnation: self.incarnation(), upto };
         self.journal.submit(vec![record], move |result| {
             if result.is_ok() {
                 done();
@@ -278,8 +314,45 @@ impl GroupLog {
 
     /// Removes whole segments that hold nothing behind `index`. Blocks: flusher thread only.
     pub(crate) fn unlink_through(&self, index: u64) -> io::Result<()> {
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        writer.unlink_through(index).map_err(io::Error::other)?;
+        self.lock_writer().unlink_through(index).map_err(io::Error::other)?;
+        Ok(())
+    }
+
+    /// What a snapshot pins of the log: the segments as they are, and what is applied but not in them yet.
+    pub(crate) fn pin(&self) -> (SegmentReader, Vec<Frame>) {
+        // One lock for both: what leaves the tail afterwards is also among these frames.
+        let inner = self.lock();
+        (inner.reader.pin(), inner.tail.frames(usize::MAX))
+    }
+
+    /// Replaces the group's data by a snapshot's, by one journal record. Entries behind the snapshot stay. Returns the
+    /// incarnation that is over, and what says when the switch is durable. Blocks while the flusher writes.
+    ///
+    /// # Errors
+    /// If entries behind the snapshot are applied already: nothing is changed then.
+    pub(crate) fn switch(&self, life: NewLife) -> io::Result<(Incarnation, oneshot::Receiver<io::Result<JournalSeq>>)> {
+        let NewLife { incarnation, segments: (segments, reader), snapshot, membership } = life;
+        // The flusher's lock first: it must not find the new tail with the old writer, or the reverse.
+        let mut writer = self.lock_writer();
+        let mut inner = self.lock();
+        self.restart_tail(&mut inner, snapshot.index, end_offset(&reader))?;
+        let (tx, rx) = oneshot::channel();
+        let record = Record::Switch { group: self.group, incarnation, snapshot: Some(snapshot), membership };
+        // Submitted under the lock, so that the journal sees the same entries before and behind it as the tail does.
+        self.journal.submit(vec![record], move |result| drop(tx.send(result)));
+        inner.purged = inner.purged.filter(|purged| purged.index > snapshot.index).or(Some(snapshot));
+        inner.last = inner.last.filter(|last| last.index > snapshot.index).or(Some(snapshot));
+        inner.committed = inner.committed.filter(|committed| committed.index > snapshot.index).or(Some(snapshot));
+        inner.decision_rows.clear();
+        inner.reader = reader;
+        let over = std::mem::replace(&mut inner.incarnation, incarnation);
+        *writer = segments;
+        Ok((over, rx))
+    }
+
+    fn restart_tail(&self, inner: &mut Inner, index: u64, end_offset: u64) -> io::Result<()> {
+        let released = inner.tail.restart_behind(index, end_offset)?;
+        self.budget.release(released);
         Ok(())
     }
 
@@ -303,6 +376,10 @@ impl GroupLog {
             let _ = tx.send(result);
         });
         rx.await.map_err(|_| io::Error::other("the journal stopped"))?.map(|_| ())
+    }
+
+    fn lock_writer(&self) -> MutexGuard<'_, SegmentWriter> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

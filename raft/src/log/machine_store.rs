@@ -18,8 +18,8 @@ use crate::flusher::FlusherHandle;
 use crate::machine::{Machine, Rows};
 use crate::snapshot::{SnapshotData, SnapshotView};
 use crate::state::keys::GroupKeys;
-use crate::state::{State, WriteBatch};
-use crate::types::{Decision, Item, LogId};
+use crate::state::WriteBatch;
+use crate::types::{Decision, Incarnation, Item, LogId};
 
 /// Bytes of rows after which an apply call writes what it has.
 const WRITE_BYTES: u64 = 1 << 20;
@@ -28,7 +28,6 @@ const WRITE_BYTES: u64 = 1 << 20;
 pub(crate) struct MachineStore {
     log: Arc<GroupLog>,
     machine: Box<dyn Machine>,
-    state: Arc<dyn State>,
     keys: GroupKeys,
     flusher: FlusherHandle,
     applied: Option<LogId>,
@@ -68,15 +67,14 @@ impl MachineStore {
     pub(crate) fn open(
         log: Arc<GroupLog>,
         mut machine: Box<dyn Machine>,
-        state: Arc<dyn State>,
         flusher: FlusherHandle,
     ) -> io::Result<Self> {
         let keys = GroupKeys::new(log.group(), log.incarnation());
-        let restored = restore::restore(&*state, &keys, &log)?;
+        let restored = restore::restore(&**log.lives().state(), &keys, &log)?;
         machine.restore(restored.rows).map_err(io::Error::other)?;
         machine.published();
         let (applied, membership) = (restored.applied, restored.membership);
-        Ok(Self { log, machine, state, keys, flusher, applied, membership })
+        Ok(Self { log, machine, keys, flusher, applied, membership })
     }
 
     fn apply_entry(&mut self, entry: RaftEntry, pending: &mut Pending) -> io::Result<Outcomes> {
@@ -116,7 +114,7 @@ impl MachineStore {
         let mut batch = pending.batch;
         batch.put(self.keys.decisions(first), pending.decisions);
         batch.put(self.keys.applied(), GroupKeys::encode_log_id(applied));
-        self.state.write(batch).map_err(io::Error::other)?;
+        self.log.lives().state().write(batch).map_err(io::Error::other)?;
         self.log.note_decision_row(first, applied.index);
         self.flusher.applied(pending.payload_bytes);
         if self.log.is_memory_short() {
@@ -163,8 +161,19 @@ impl RaftStateMachine<TypeConfig> for MachineStore {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMetaOf<TypeConfig>, snapshot: Self::SnapshotData) -> io::Result<()> {
-        let _ = (meta, snapshot);
-        Err(io::Error::new(io::ErrorKind::Unsupported, "a node without peers receives no snapshot"))
+        let received = snapshot.into_received(self.log.group(), meta)?;
+        let last = received.head().last;
+        if self.applied.is_some_and(|applied| applied.index >= last.index) {
+            let (group, applied) = (self.log.group(), self.applied);
+            return Err(io::Error::other(format!("group {group} has applied {applied:?}: a snapshot at {last} is too old")));
+        }
+        let (life, log) = (received.into_life(), self.log.clone());
+        let incarnation = life.incarnation;
+        let (over, durable) = blocking(move || log.switch(life)).await?;
+        durable.await.map_err(|_| io::Error::other("the journal stopped"))??;
+        self.restore(incarnation).await?;
+        self.delete(over);
+        Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<TypeConfig, Self::SnapshotData>>> {
@@ -177,8 +186,34 @@ impl RaftStateMachine<TypeConfig> for MachineStore {
 
 impl MachineStore {
     fn view(&self) -> SnapshotView {
-        SnapshotView::pin(&*self.state, self.applied, self.membership.clone())
+        let live_from = self.machine.live_from();
+        SnapshotView::pin(&**self.log.lives().state(), &self.log, self.applied, &self.membership, live_from)
     }
+
+    /// Loads everything from the rows of the life that has just become valid.
+    async fn restore(&mut self, incarnation: Incarnation) -> io::Result<()> {
+        let keys = GroupKeys::new(self.log.group(), incarnation);
+        let log = self.log.clone();
+        let restored = blocking(move || restore::restore(&**log.lives().state(), &keys, &log)).await?;
+        self.machine.restore(restored.rows).map_err(io::Error::other)?;
+        (self.keys, self.applied, self.membership) = (keys, restored.applied, restored.membership);
+        self.machine.published();
+        Ok(())
+    }
+
+    /// Deletes a life that is over, beside everything else. Nobody waits for it: what is left goes at the next open.
+    fn delete(&self, over: Incarnation) {
+        let (lives, group) = (self.log.lives().clone(), self.log.group());
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = lives.delete(group, over) {
+                tracing::warn!(%group, incarnation = %over, %error, "replaced data was not deleted; the next start does it");
+            }
+        });
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
 /// Builds a snapshot: everything is pinned already, nothing is copied.

@@ -4,8 +4,11 @@
 pub(crate) mod convert;
 pub(crate) mod decisions;
 pub(crate) mod group_log;
+pub(crate) mod lives;
 pub(crate) mod machine_store;
 pub(crate) mod restore;
 pub(crate) mod store;
 pub(crate) mod tail;
+#[cfg(test)]
+pub(crate) mod tests;
 pub mod type_config;

@@ -39,10 +39,23 @@ pub(crate) fn restore(state: &dyn State, keys: &GroupKeys, log: &GroupLog) -> io
         Some(value) => decode_membership(&Bytes::from(value))?,
         None => RaftMembership::default(),
     };
+    if applied.map(|log_id| log_id.index) < log.purged().map(|log_id| log_id.index) {
+        return Err(behind_the_log(log, applied));
+    }
     if let Some(applied) = applied {
         restore_decisions(state, keys, log, applied)?;
     }
     Ok(Restored { applied, membership, rows: read_rows(state, keys)? })
+}
+
+/// Nothing is purged, and no snapshot is switched to, before the state that stands for it is durable.
+fn behind_the_log(log: &GroupLog, applied: Option<LogId>) -> io::Error {
+    let (group, purged) = (log.group(), log.purged());
+    let reason = format!(
+        "group {group}: the state ends at {applied:?}, but the log starts behind {purged:?}: rows were lost; let this replica \
+         copy from its peers"
+    );
+    io::Error::new(io::ErrorKind::InvalidData, reason)
 }
 
 fn restore_decisions(state: &dyn State, keys: &GroupKeys, log: &GroupLog, applied: LogId) -> io::Result<()> {

@@ -53,6 +53,11 @@ impl Tail {
         self.first_index + self.entries.len() as u64
     }
 
+    /// Entries that are applied and still here.
+    pub(crate) fn applied_count(&self) -> usize {
+        self.applied_count
+    }
+
     /// Bytes of memory held, applied or not; see [`memory_bytes`].
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
@@ -92,6 +97,27 @@ impl Tail {
             self.bytes -= memory_bytes(&dropped.entry);
         }
         Ok(())
+    }
+
+    /// Starts anew behind `index`: entries up to there leave, those behind stay. The next kept item has offset
+    /// `end_offset` or higher. Returns the bytes of memory that were freed.
+    ///
+    /// # Errors
+    /// If applied entries lie behind `index`: nothing is changed then.
+    pub(crate) fn restart_behind(&mut self, index: u64, end_offset: u64) -> io::Result<usize> {
+        if self.first_index + self.applied_count as u64 > index + 1 {
+            return Err(io::Error::other(format!("refused to start anew behind entry {index}: later ones are applied")));
+        }
+        let before = self.bytes;
+        while self.first_index <= index {
+            let Some(held) = self.entries.pop_front() else { break };
+            self.first_index += 1;
+            self.bytes -= memory_bytes(&held.entry);
+        }
+        self.first_index = self.first_index.max(index + 1);
+        (self.applied_count, self.applied_bytes) = (0, 0);
+        self.end_offset = end_offset;
+        Ok(before - self.bytes)
     }
 
     /// The journal sequence that makes the entry at `index` durable.

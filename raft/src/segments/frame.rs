@@ -99,7 +99,7 @@ pub struct StoredFrame {
 impl StoredFrame {
     /// The stored form of `frame` (payloads are shared); the reason if it breaks a limit or if decisions and items
     /// do not match.
-    pub(super) fn of(frame: &Frame) -> Result<StoredFrame, &'static str> {
+    pub(crate) fn of(frame: &Frame) -> Result<StoredFrame, &'static str> {
         let (body, items, payloads) = match &frame.entry.body {
             Body::Blank => (BodyKind::Blank, Vec::new(), Vec::new()),
             Body::Membership(bytes) => {

@@ -110,6 +110,15 @@ impl Shared {
 }
 
 impl SegmentReader {
+    /// A reader of the segments that there are now, whatever is unlinked, rewritten or added later. The open segment
+    /// goes on growing in it.
+    #[must_use]
+    pub fn pin(&self) -> SegmentReader {
+        let Shared { disk, dir, group, options, segments, .. } = self.shared.as_ref();
+        let segments = segments.load().as_ref().clone();
+        SegmentReader { shared: Arc::new(Shared::new(Arc::clone(disk), dir.clone(), *group, *options, segments)) }
+    }
+
     /// Raft index at which the segments start; `None` while there are none.
     #[must_use]
     pub fn first_index(&self) -> Option<u64> {

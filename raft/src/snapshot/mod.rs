@@ -1,45 +1,55 @@
-//! Snapshots: a group's rows and live frames as of one applied entry, pinned rather than copied.
+//! Snapshots: a group's rows and live frames as of one applied entry.
+//!
+//! The sender pins them rather than copying them ([`SnapshotView`]) and streams them in chunks, each of which says where
+//! it starts and where the next one does ([`Cursor`]): so a broken stream goes on where it was, also from another
+//! replica, because equal log ids mean equal rows and frames. The receiver collects them beside its own data, under
+//! an incarnation of their own ([`IncomingSnapshot`]), and one journal record makes them valid.
+//!
+//! - `head.rs` what is announced · `chunk.rs` the format of the stream · `view.rs` the sender's side · `outgoing.rs` its pace
+//! - `incoming.rs` the receiver's side · `transfer.rs` what a [`Group`](crate::group::Group) does with them
 
-use std::fmt;
-use std::sync::Arc;
+pub mod chunk;
+pub mod head;
+pub mod incoming;
+pub mod outgoing;
+mod transfer;
+mod view;
 
-use openraft::storage::SnapshotMeta;
-use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
+use std::io;
 
-use crate::log::convert::log_id_to_raft;
-use crate::log::type_config::{RaftMembership, TypeConfig};
-use crate::state::{State, StateView};
-use crate::types::LogId;
+use openraft::type_config::alias::SnapshotMetaOf;
+
+use crate::log::convert::log_id_from_raft;
+use crate::log::type_config::TypeConfig;
+use crate::types::GroupId;
+pub use chunk::{Chunk, Cursor};
+pub use head::SnapshotHead;
+pub use incoming::{IncomingSnapshot, ReceivedSnapshot};
+pub use outgoing::{OutgoingSnapshot, RateLimit};
+pub(crate) use view::SnapshotView;
 
 /// What openraft passes around as a snapshot's content.
-pub(crate) type SnapshotData = SnapshotView;
-
-/// The state as of one applied entry. Holding it keeps that state readable; building it costs nothing.
-#[derive(Clone)]
-pub(crate) struct SnapshotView {
-    applied: Option<LogId>,
-    membership: RaftMembership,
-    rows: Arc<dyn StateView>,
+pub(crate) enum SnapshotData {
+    /// What this node could send.
+    View(SnapshotView),
+    /// What this node has received and not yet switched to.
+    Received(Box<ReceivedSnapshot>),
 }
 
-impl SnapshotView {
-    /// Pins what is applied now.
-    pub(crate) fn pin(state: &dyn State, applied: Option<LogId>, membership: RaftMembership) -> Self {
-        Self { applied, membership, rows: state.snapshot().into() }
-    }
-
-    /// The same for openraft.
-    pub(crate) fn into_raft(self) -> SnapshotOf<TypeConfig, SnapshotData> {
-        SnapshotOf::<TypeConfig, SnapshotData> { meta: self.meta(), snapshot: self }
-    }
-
-    fn meta(&self) -> SnapshotMetaOf<TypeConfig> {
-        SnapshotMeta { last_log_id: self.applied.map(log_id_to_raft), last_membership: self.membership.clone() }
-    }
-}
-
-impl fmt::Debug for SnapshotView {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "snapshot at {:?}", self.applied)
+impl SnapshotData {
+    /// What was received, if it is what `meta` says and `group`'s.
+    ///
+    /// # Errors
+    /// If it is anything else.
+    pub(crate) fn into_received(self, group: GroupId, meta: &SnapshotMetaOf<TypeConfig>) -> io::Result<Box<ReceivedSnapshot>> {
+        let invalid = |reason: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("group {group}: {reason}"));
+        match self {
+            Self::View(_) => Err(invalid("a pinned snapshot cannot be installed: it is to be streamed first")),
+            Self::Received(received) => {
+                let head = received.head();
+                let fits = head.group == group && meta.last_log_id.as_ref().map(log_id_from_raft) == Some(head.last);
+                if fits { Ok(received) } else { Err(invalid("the received snapshot is not the one that was announced")) }
+            }
+        }
     }
 }

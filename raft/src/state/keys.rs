@@ -48,6 +48,14 @@ impl GroupKeys {
         GroupKeys { prefix: number.to_be_bytes() }
     }
 
+    /// Whose life a row belongs to; `None` if `row` is too short to be one.
+    #[must_use]
+    pub fn owner(row: &[u8]) -> Option<(GroupId, Incarnation)> {
+        let prefix = row.get(..PREFIX_BYTES)?.try_into().ok()?;
+        let number = u128::from_be_bytes(prefix);
+        Some((GroupId((number >> 64) as u64), Incarnation(number as u64)))
+    }
+
     /// What all of them start with.
     #[must_use]
     pub fn prefix(&self) -> Vec<u8> {
@@ -150,6 +158,7 @@ mod tests {
             let row = keys.row(table, &key);
             prop_assert_eq!(keys.decode_row(&row).unwrap(), (table, key.as_slice()));
             prop_assert!(row.starts_with(&keys.prefix()));
+            prop_assert_eq!(GroupKeys::owner(&row), Some((GroupId(group), Incarnation(incarnation))));
             prop_assert_eq!(keys.decode_decisions(&keys.decisions(index)).unwrap(), index);
             prop_assert!(keys.decisions(index).starts_with(&keys.decisions_prefix()));
             let log_id = LogId { term, index };
@@ -167,6 +176,7 @@ mod tests {
             let keys = GroupKeys::new(GroupId(group), Incarnation(1));
             prop_assert!(keys.decode_row(&bytes).is_err() || bytes.starts_with(&keys.prefix()));
             let _ = keys.decode_decisions(&bytes);
+            let _ = GroupKeys::owner(&bytes);
             prop_assert_eq!(GroupKeys::decode_log_id(&bytes).is_ok(), bytes.len() == 16);
         }
     }

@@ -1,0 +1,7 @@
+//! The log over its real storage: openraft's suite, restarts, failures. `node.rs` is what they (and the tests of
+//! snapshots) run on: one node over a simulated disk, whose power can be cut.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+pub(crate) mod node;
+mod suite;
