@@ -44,6 +44,8 @@ struct Inner {
     tail: Tail,
     vote: Option<Vote>,
     committed: Option<LogId>,
+    /// Committed, and the journal has not been told.
+    unsaved_committed: Option<LogId>,
     purged: Option<LogId>,
     /// Last entry of the log, wherever it is.
     last: Option<LogId>,
@@ -97,6 +99,7 @@ impl GroupLog {
             tail,
             vote: recovered.vote,
             committed: recovered.committed,
+            unsaved_committed: None,
             purged: recovered.purged.max(snapshot),
             last,
             decision_rows: VecDeque::new(),
@@ -158,9 +161,12 @@ impl GroupLog {
     pub(crate) fn append(&self, entries: Vec<Entry>, done: impl FnOnce(io::Result<()>) + Send + 'static) -> io::Result<()> {
         let mut inner = self.lock();
         let before = inner.tail.bytes();
-        let record = Record::Append { group: self.group, entries: entries.clone() };
+        let mut records = vec![Record::Append { group: self.group, entries: entries.clone() }];
+        if let Some(log_id) = inner.unsaved_committed.take() {
+            records.push(Record::Committed { group: self.group, log_id });
+        }
         // Submitted under the lock, so that the journal's order is the tail's order.
-        let seq = self.journal.submit(vec![record], move |result| done(result.map(|_| ())));
+        let seq = self.journal.submit(records, move |result| done(result.map(|_| ())));
         for entry in entries {
             if inner.last.is_none() && inner.tail.next_index() != entry.log_id.index {
                 inner.tail = Tail::new(entry.log_id.index, 0);
@@ -179,10 +185,12 @@ impl GroupLog {
         self.write_through(Record::Vote { group: self.group, vote }).await
     }
 
-    /// Notes what is committed. Not awaited: it rides in the next batch.
+    /// Notes what is committed. Rides with the group's next append: a sync of its own would cost as much as the append
+    /// did, and what is committed is found again by the next leader.
     pub(crate) fn save_committed(&self, log_id: LogId) {
-        self.lock().committed = Some(log_id);
-        self.journal.submit(vec![Record::Committed { group: self.group, log_id }], |_| {});
+        let mut inner = self.lock();
+        inner.committed = Some(log_id);
+        inner.unsaved_committed = Some(log_id);
     }
 
     /// Forgets the entries behind `last`; returns when that is durable.
