@@ -103,6 +103,7 @@ fn start(disk: Arc<dyn Disk>, dir: &Path, options: JournalOptions, files: &[Surv
     let sequence = 1 + headers().map(|header| header.file).max().unwrap_or(0);
     let moved = last_batch_again(replay);
     let mut ring = Ring::new(disk, dir.to_owned(), slots(files, replay));
+    ring.settle()?;
     let slot = slot_to_start(&mut ring, &replay.table, &moved, &options)?;
     let bytes = ring.slot(slot).map_or(0, |slot| slot.bytes);
     let current = Current { file: ring.open(slot)?, slot, bytes, sequence, position: 0 };

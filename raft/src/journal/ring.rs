@@ -118,6 +118,14 @@ impl Ring {
         &self.dir
     }
 
+    /// Makes durable what a process may have left behind that was killed while it created a file: its name and length.
+    pub(super) fn settle(&self) -> io::Result<()> {
+        for slot in self.slots.iter().filter(|slot| slot.life.is_none()) {
+            self.open(slot.index)?.sync()?;
+        }
+        self.disk.sync_dir(&self.dir)
+    }
+
     pub(super) fn slots(&self) -> &[Slot] {
         &self.slots
     }

@@ -78,3 +78,46 @@ fn drive(mut journal: Journal) {
         tracing::error!("the thread that creates journal files panicked");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+    use std::sync::{Arc, mpsc};
+
+    use super::super::{JournalOptions, JournalSeq, Record};
+    use super::*;
+    use crate::disk::real::RealDisk;
+    use crate::types::{Body, Entry, GroupId, Incarnation, Item, LogId};
+
+    #[test]
+    fn closing_writes_what_waits_and_refuses_what_comes_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        let options = JournalOptions { file_bytes: 1 << 20, ..JournalOptions::default() };
+        let (journal, _) = Journal::open(Arc::new(RealDisk), &path, options.clone()).unwrap();
+        let thread = JournalThread::spawn(journal).unwrap();
+        let handle = thread.handle();
+        let (done, results) = mpsc::channel();
+        let (group, incarnation) = (GroupId(1), Incarnation(1));
+        let membership = bytes::Bytes::new();
+        handle.submit(vec![Record::Switch { group, incarnation, snapshot: None, membership }], |_| {});
+        for index in 0..100 {
+            let payload = vec![index as u8; 40_000].into();
+            let body = Body::Items([Item { kind: 1, payload }].into());
+            let entries = vec![Entry { log_id: LogId { term: 1, index }, body }];
+            let done = done.clone();
+            handle.submit(vec![Record::Append { group, entries }], move |result| done.send(result.unwrap()).unwrap());
+        }
+        thread.close();
+        let order: Vec<_> = results.try_iter().collect();
+        assert_eq!(order, (2..=101).map(JournalSeq).collect::<Vec<_>>());
+        assert_eq!((handle.durable(), handle.queued_bytes()), (JournalSeq(101), 0));
+        let (late, refused) = mpsc::channel();
+        handle.submit(vec![Record::Remove { group }], move |result| late.send(result.is_err()).unwrap());
+        assert!(refused.recv().unwrap());
+        let (_, recovered) = Journal::open(Arc::new(RealDisk), &path, options).unwrap();
+        assert_eq!(recovered.groups[&group].tail.len(), 100);
+        assert!(recovered.damage.is_empty());
+    }
+}
