@@ -9,6 +9,7 @@ pub mod disk;
 pub mod failure;
 mod flusher;
 pub mod group;
+mod holders;
 pub mod journal;
 mod log;
 pub mod machine;

@@ -17,6 +17,7 @@ use crate::disk::Disk;
 use crate::failure::Failure;
 use crate::flusher::{Flusher, FlusherHandle, FlusherThread};
 use crate::group::{ADMISSION_UNIT_BYTES, Group, Raft};
+use crate::holders::Holders;
 use crate::journal::{
     BatchStats, Damage, Journal, JournalError, JournalHandle, JournalObserver, JournalOptions, JournalThread, Record,
     RecoveredGroup, Recycle, Suspect,
@@ -99,6 +100,7 @@ pub struct Registry {
     lives: Arc<Lives>,
     journal: JournalHandle,
     flusher: FlusherHandle,
+    holders: Holders,
     failure: Failure,
     admission: Arc<Semaphore>,
     tail_budget: TailBudget,
@@ -114,8 +116,8 @@ type Running = Arc<Mutex<BTreeMap<GroupId, Group>>>;
 
 /// Answers the journal: passes its wishes to the flusher, and its failure on.
 struct Observer {
-    running: Running,
-    flusher: FlusherHandle,
+    holders: Holders,
+    journal: JournalHandle,
     failure: Failure,
     written: Arc<JournalCounters>,
 }
@@ -157,20 +159,21 @@ impl Registry {
         let (flusher, flusher_handle) = Flusher::new(state.clone(), failure.clone());
         let running = Running::default();
         let written = Arc::<JournalCounters>::default();
-        let observer = Observer {
-            running: running.clone(),
-            flusher: flusher_handle.clone(),
-            failure: failure.clone(),
-            written: written.clone(),
-        };
         let (mut journal, recovered) = Journal::open(disk.clone(), &data_dir.journal_dir(), options.journal.clone())?;
         let lives = Lives::new(disk, data_dir.groups_dir(), options.segments, state, recovered.boot_epoch);
         // Where damage took a part of the journal, what it does not name may be what it named.
         if recovered.damage.is_empty() {
             lives.delete_orphans(&recovered.groups.iter().map(|(id, group)| (*id, group.incarnation)).collect())?;
         }
-        journal.observe(Arc::new(observer));
         let handle = journal.handle();
+        let holders = Holders::new(flusher_handle.clone(), &recovered.groups);
+        let observer = Observer {
+            holders: holders.clone(),
+            journal: handle.clone(),
+            failure: failure.clone(),
+            written: written.clone(),
+        };
+        journal.observe(Arc::new(observer));
         let threads = (JournalThread::spawn(journal)?, flusher.spawn(flusher_handle.clone())?);
         let admission = Arc::new(Semaphore::new(options.proposal_bytes_max / ADMISSION_UNIT_BYTES));
         let tail_budget = TailBudget::new(options.tail_bytes_max);
@@ -180,6 +183,7 @@ impl Registry {
             lives: Arc::new(lives),
             journal: handle,
             flusher: flusher_handle,
+            holders,
             failure,
             admission,
             tail_budget,
@@ -269,6 +273,7 @@ impl Registry {
         let lives = self.lives.clone();
         blocking(move || lives.mark_removed(group, incarnation)).await?;
         self.write_through(Record::Remove { group }).await?;
+        self.holders.removed(group);
         let lives = self.lives.clone();
         blocking(move || lives.delete(group, incarnation)).await
     }
@@ -356,6 +361,7 @@ impl Registry {
             raft.trigger().elect(false).await.map_err(|error| io(io::Error::other(error)))?;
         }
         self.flusher.opened(&log);
+        self.holders.opened(&log);
         let proposals = Proposals::start(group, raft.clone(), preamble);
         Ok(Group::new(raft, log, proposals, self.flusher.clone(), (self.admission.clone(), self.tail_budget.clone())))
     }
@@ -401,12 +407,7 @@ impl JournalObserver for Observer {
     }
 
     fn recycle(&self, wishes: &[Recycle]) {
-        let running = lock(&self.running);
-        for wish in wishes {
-            if let Some(group) = running.get(&wish.group).filter(|group| group.log().incarnation() == wish.incarnation) {
-                self.flusher.recycle(group.log(), wish.upto);
-            }
-        }
+        self.holders.recycle(&self.journal, wishes);
     }
 
     fn failed(&self, error: &io::Error) {

@@ -312,6 +312,8 @@ impl GroupLog {
     /// Lets the journal forget the entries up to `upto`, which segments hold durably; calls `done` when a restart
     /// would know it, too.
     pub(crate) fn announce_synced(&self, upto: LogId, done: impl FnOnce() + Send + 'static) {
+        // The mark frees journal files even while submissions wait for one; the record tells when it is durable.
+        self.journal.segments_synced(self.group, self.incarnation(), upto);
         let record = Record::SegmentsSynced { group: self.group, incarnation: self.incarnation(), upto };
         self.journal.submit(vec![record], move |result| {
             if result.is_ok() {
