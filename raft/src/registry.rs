@@ -32,7 +32,7 @@ use crate::proposals::{Preamble, Proposals};
 use crate::segments::{SegmentError, SegmentOptions};
 use crate::state::{State, StateError};
 use crate::tail_budget::TailBudget;
-use crate::types::{GroupId, NodeId};
+use crate::types::{GroupId, Incarnation, NodeId};
 
 /// Elections are for groups that lost their leader's node; timers in seconds keep a thousand idle groups cheap.
 const HEARTBEAT_MS: u64 = 500;
@@ -106,6 +106,8 @@ pub struct Registry {
     tail_budget: TailBudget,
     damage: Vec<Damage>,
     recovered: Mutex<BTreeMap<GroupId, RecoveredGroup>>,
+    /// Groups that have data and did not start: which life of theirs, and why. Another attempt must not begin a new life.
+    down: Mutex<BTreeMap<GroupId, (Incarnation, String)>>,
     running: Running,
     written: Arc<JournalCounters>,
     threads: Mutex<Option<(JournalThread, FlusherThread)>>,
@@ -189,6 +191,7 @@ impl Registry {
             tail_budget,
             damage: recovered.damage,
             recovered: Mutex::new(recovered.groups),
+            down: Mutex::default(),
             running,
             written,
             threads: Mutex::new(Some(threads)),
@@ -208,7 +211,8 @@ impl Registry {
     /// Groups that this node has data of and that do not run (yet).
     #[must_use]
     pub fn recovered_groups(&self) -> Vec<GroupId> {
-        lock(&self.recovered).keys().copied().collect()
+        let down: Vec<GroupId> = lock(&self.down).keys().copied().collect();
+        lock(&self.recovered).keys().copied().chain(down).collect()
     }
 
     /// What the journal found damaged when it was opened.
@@ -249,9 +253,25 @@ impl Registry {
         if lock(&self.running).contains_key(&group) {
             return Err(StartError::Running(group));
         }
-        let opened = self.open_group(group, machine, preamble, voters).await?;
+        if let Some((_, reason)) = lock(&self.down).get(&group) {
+            return Err(StartError::Damaged { group, reason: reason.clone() });
+        }
+        let incarnation = lock(&self.recovered).get(&group).map(|recovered| recovered.incarnation);
+        let opened = self.open_group(group, machine, preamble, voters).await;
+        let opened = opened.inspect_err(|error| self.stays_down(group, incarnation, error))?;
         lock(&self.running).insert(group, opened.clone());
         Ok(opened)
+    }
+
+    /// Remembers a group that has data and did not start. Its data stays as it is until the node is started again.
+    fn stays_down(&self, group: GroupId, incarnation: Option<Incarnation>, error: &StartError) {
+        let taken = !lock(&self.recovered).contains_key(&group);
+        let Some(incarnation) = incarnation.filter(|_| taken) else { return };
+        let reason = match error {
+            StartError::Damaged { reason, .. } => reason.clone(),
+            other => other.to_string(),
+        };
+        lock(&self.down).insert(group, (incarnation, reason));
     }
 
     /// Stops a group and deletes its data.
@@ -265,7 +285,11 @@ impl Registry {
                 running.shutdown().await;
                 Some(running.log().incarnation())
             }
-            None => lock(&self.recovered).remove(&group).map(|recovered| recovered.incarnation),
+            None => {
+                let recovered = lock(&self.recovered).remove(&group).map(|recovered| recovered.incarnation);
+                let down = lock(&self.down).remove(&group).map(|(incarnation, _)| incarnation);
+                recovered.or(down)
+            }
         };
         let Some(incarnation) = incarnation else { return Ok(()) };
         drop(running);
