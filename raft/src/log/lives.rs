@@ -96,7 +96,7 @@ impl Lives {
     /// If the state or the disk refuses.
     pub(crate) fn delete_orphans(&self, valid: &BTreeMap<GroupId, Incarnation>) -> io::Result<()> {
         let directories = self.directories()?;
-        let mut found: BTreeSet<_> = directories.union(&self.owners()?).copied().collect();
+        let mut found = self.all()?;
         found.retain(|(group, incarnation)| *group != NODE_ROWS && valid.get(group) != Some(incarnation));
         for (group, incarnation) in found {
             let dir = segments_dir(&self.groups_dir, group, incarnation);
@@ -110,6 +110,11 @@ impl Lives {
             }
         }
         Ok(())
+    }
+
+    /// Every life of which rows or files are here.
+    pub(crate) fn all(&self) -> io::Result<BTreeSet<(GroupId, Incarnation)>> {
+        Ok(&self.directories()? | &self.owners()?)
     }
 
     fn directories(&self) -> io::Result<BTreeSet<(GroupId, Incarnation)>> {

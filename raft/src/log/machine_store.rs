@@ -17,8 +17,8 @@ use super::type_config::{Command, Outcomes, RaftEntry, RaftLogId, RaftMembership
 use crate::flusher::FlusherHandle;
 use crate::machine::{Machine, Rows};
 use crate::snapshot::{SnapshotData, SnapshotView};
-use crate::state::keys::GroupKeys;
 use crate::state::WriteBatch;
+use crate::state::keys::GroupKeys;
 use crate::types::{Decision, Incarnation, Item, LogId};
 
 /// Bytes of rows after which an apply call writes what it has.
@@ -64,11 +64,7 @@ impl MachineStore {
     ///
     /// # Errors
     /// If a row cannot be read or decoded.
-    pub(crate) fn open(
-        log: Arc<GroupLog>,
-        mut machine: Box<dyn Machine>,
-        flusher: FlusherHandle,
-    ) -> io::Result<Self> {
+    pub(crate) fn open(log: Arc<GroupLog>, mut machine: Box<dyn Machine>, flusher: FlusherHandle) -> io::Result<Self> {
         let keys = GroupKeys::new(log.group(), log.incarnation());
         let restored = restore::restore(&**log.lives().state(), &keys, &log)?;
         machine.restore(restored.rows).map_err(io::Error::other)?;

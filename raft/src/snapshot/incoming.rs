@@ -88,7 +88,8 @@ impl IncomingSnapshot {
             return Err(self.invalid("a chunk is missing"));
         }
         let wanted_from = self.wanted_from;
-        let frames: Vec<StoredFrame> = chunk.frames.into_iter().filter(|frame| frame.header.log_id.index >= wanted_from).collect();
+        let frames: Vec<StoredFrame> =
+            chunk.frames.into_iter().filter(|frame| frame.header.log_id.index >= wanted_from).collect();
         if frames.iter().any(|frame| frame.header.last_index > self.head.last.index) {
             return Err(self.invalid("a chunk holds entries behind its end"));
         }

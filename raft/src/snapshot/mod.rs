@@ -12,6 +12,8 @@ pub mod chunk;
 pub mod head;
 pub mod incoming;
 pub mod outgoing;
+#[cfg(test)]
+mod tests;
 mod transfer;
 mod view;
 

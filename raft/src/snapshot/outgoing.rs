@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{Cursor, SnapshotHead, SnapshotView};
 
-/// Bytes of rows or payloads in a chunk, about.
+/// Bytes of rows or payloads in a chunk, about, where nothing else is asked for.
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// A snapshot on its way to one target. Holding it keeps the rows and segments that it names.
@@ -18,6 +18,7 @@ pub struct OutgoingSnapshot {
     view: SnapshotView,
     head: SnapshotHead,
     cursor: Cursor,
+    chunk_bytes: usize,
     limit: Option<Arc<RateLimit>>,
 }
 
@@ -33,13 +34,20 @@ impl OutgoingSnapshot {
     /// `None` if there is nothing to send.
     pub(crate) fn new(view: SnapshotView) -> Option<Self> {
         let head = view.head()?;
-        Some(Self { view, head, cursor: Cursor::start(), limit: None })
+        Some(Self { view, head, cursor: Cursor::start(), chunk_bytes: CHUNK_BYTES, limit: None })
     }
 
     /// Bounds its speed.
     #[must_use]
     pub fn limited(mut self, limit: Arc<RateLimit>) -> Self {
         self.limit = Some(limit);
+        self
+    }
+
+    /// Sets the bytes of rows or payloads in a chunk, about.
+    #[must_use]
+    pub fn chunked(mut self, chunk_bytes: usize) -> Self {
+        self.chunk_bytes = chunk_bytes;
         self
     }
 
@@ -62,8 +70,8 @@ impl OutgoingSnapshot {
         if self.cursor == Cursor::End {
             return Ok(None);
         }
-        let (view, from) = (self.view.clone(), self.cursor.clone());
-        let read = move || view.chunk(&from, CHUNK_BYTES).map(|chunk| (chunk.encode(), chunk.next));
+        let (view, from, bytes_max) = (self.view.clone(), self.cursor.clone(), self.chunk_bytes);
+        let read = move || view.chunk(&from, bytes_max).map(|chunk| (chunk.encode(), chunk.next));
         let (bytes, next) = tokio::task::spawn_blocking(read).await.map_err(io::Error::other)??;
         if let Some(limit) = &self.limit {
             limit.take(bytes.len()).await;

@@ -3,5 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+mod failures;
+mod groups;
 pub(crate) mod node;
+mod restarts;
 mod suite;
+mod tail;

@@ -1,6 +1,6 @@
 //! A node over a simulated disk and a state that forgets what was not flushed; and a small machine to host.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,14 +11,15 @@ use tempfile::TempDir;
 use crate::data_dir::{ClusterId, DataDir, Identity};
 use crate::disk::Disk;
 use crate::disk::sim::SimDisk;
-use crate::group::Group;
+use crate::group::{Group, Ticket};
 use crate::journal::JournalOptions;
+use crate::log::lives::Lives;
 use crate::machine::{Applied, Machine, RestoreError, Row, Rows};
 use crate::registry::{Registry, RegistryOptions};
 use crate::segments::SegmentOptions;
 use crate::state::keys::GroupKeys;
 use crate::state::{KeyValue, OrderedState, State, StateError, StateView, WriteBatch};
-use crate::types::{Decision, GroupId, Item, Kept, LogId, NodeId};
+use crate::types::{Decision, GroupId, Incarnation, Item, Kept, LogId, NodeId};
 
 pub(crate) const NODE: NodeId = 1;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -167,6 +168,10 @@ impl Node {
         self.registry.as_ref().unwrap()
     }
 
+    pub(crate) fn groups_dir(&self) -> PathBuf {
+        self.dir.path().join("groups")
+    }
+
     fn open(&mut self) {
         let (disk, state): (Arc<dyn Disk>, Arc<dyn State>) = (Arc::new(self.disk.clone()), Arc::new(self.state.clone()));
         self.registry = Some(Registry::open(options(), data_dir(self.dir.path()), disk, state).unwrap());
@@ -209,6 +214,13 @@ impl Node {
         self.open();
     }
 
+    /// All lives of which rows or files are here, valid or not.
+    pub(crate) fn lives(&self) -> Vec<(GroupId, Incarnation)> {
+        let disk = Arc::new(self.disk.clone());
+        let lives = Lives::new(disk, self.groups_dir(), options().segments, Arc::new(self.state.clone()), 0);
+        lives.all().unwrap().into_iter().collect()
+    }
+
     /// The machine's rows in the life that is valid now.
     pub(crate) fn rows(&self, group: &Group) -> Vec<(Vec<u8>, Vec<u8>)> {
         let keys = GroupKeys::new(group.id(), group.log().incarnation());
@@ -245,14 +257,21 @@ pub(crate) fn expected(numbers: std::ops::Range<u64>) -> Vec<(u64, Bytes)> {
     numbers.map(|n| (n, Bytes::from(payload(n)))).collect()
 }
 
-/// Proposes the payloads `numbers` at once and waits for all.
+/// Proposes the payloads `numbers`, a few at once: an entry may carry several, and a segment holds several entries.
 pub(crate) async fn fill(group: &Group, numbers: std::ops::Range<u64>) {
     let mut tickets = Vec::new();
     for n in numbers {
         let item = Item { kind: KEEP, payload: payload(n).into() };
         tickets.push(group.admit(item.payload.len()).await.unwrap().submit(item));
+        if tickets.len() == 4 {
+            acknowledged(&mut tickets).await;
+        }
     }
-    for ticket in tickets {
+    acknowledged(&mut tickets).await;
+}
+
+async fn acknowledged(tickets: &mut Vec<Ticket>) {
+    for ticket in tickets.drain(..) {
         ticket.outcome().await.unwrap();
     }
 }

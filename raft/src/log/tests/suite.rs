@@ -49,7 +49,9 @@ struct StartsAnywhere {
 
 type Provider = (Arc<dyn Disk>, Arc<dyn State>);
 
-impl<P: Fn(&TempDir) -> Provider + Send + Sync> StoreBuilder<TypeConfig, StartsAnywhere, Appending, (TempDir, Registry)> for Stores<P> {
+impl<P: Fn(&TempDir) -> Provider + Send + Sync> StoreBuilder<TypeConfig, StartsAnywhere, Appending, (TempDir, Registry)>
+    for Stores<P>
+{
     async fn build(&self) -> Result<((TempDir, Registry), StartsAnywhere, Appending), openraft::StorageError<TypeConfig>> {
         let dir = tempfile::tempdir().unwrap();
         let (disk, state) = (self.0)(&dir);
