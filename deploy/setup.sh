@@ -3,10 +3,16 @@
 # Installs only what is missing, and only on Debian and Ubuntu; elsewhere it says what to install.
 set -euo pipefail
 
+# libclang itself; the C++ library beside it (libclang-cpp) is not what bindgen loads.
 have_libclang() {
     [ -n "${LIBCLANG_PATH:-}" ] && return
-    compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || compgen -G '/usr/lib*/libclang*.so*' >/dev/null ||
-        compgen -G '/usr/local/lib/libclang*.so*' >/dev/null
+    local dir
+    for dir in /usr/lib/llvm-*/lib /usr/lib /usr/lib64 /usr/lib/*-linux-gnu /usr/local/lib; do
+        if compgen -G "$dir/libclang.so*" >/dev/null || compgen -G "$dir/libclang-[0-9]*.so*" >/dev/null; then
+            return
+        fi
+    done
+    return 1
 }
 
 if ! command -v cargo >/dev/null; then
