@@ -106,6 +106,8 @@ pub struct Registry {
     tail_budget: TailBudget,
     damage: Vec<Damage>,
     recovered: Mutex<BTreeMap<GroupId, RecoveredGroup>>,
+    /// Groups that have data and that the journal does not know, and where that is.
+    unknown: BTreeMap<GroupId, String>,
     /// Groups that have data and did not start: which life of theirs, and why. Another attempt must not begin a new life.
     down: Mutex<BTreeMap<GroupId, (Incarnation, String)>>,
     running: Running,
@@ -164,9 +166,11 @@ impl Registry {
         let (mut journal, recovered) = Journal::open(disk.clone(), &data_dir.journal_dir(), options.journal.clone())?;
         let lives = Lives::new(disk, data_dir.groups_dir(), options.segments, state, recovered.boot_epoch);
         // Where damage took a part of the journal, what it does not name may be what it named.
-        if recovered.damage.is_empty() {
-            lives.delete_orphans(&recovered.groups.iter().map(|(id, group)| (*id, group.incarnation)).collect())?;
-        }
+        let unknown = if recovered.damage.is_empty() {
+            lives.delete_orphans(&recovered.groups.iter().map(|(id, group)| (*id, group.incarnation)).collect())?
+        } else {
+            BTreeMap::new()
+        };
         let handle = journal.handle();
         let holders = Holders::new(flusher_handle.clone(), &recovered.groups);
         let observer = Observer {
@@ -191,6 +195,7 @@ impl Registry {
             tail_budget,
             damage: recovered.damage,
             recovered: Mutex::new(recovered.groups),
+            unknown,
             down: Mutex::default(),
             running,
             written,
@@ -253,8 +258,9 @@ impl Registry {
         if lock(&self.running).contains_key(&group) {
             return Err(StartError::Running(group));
         }
-        if let Some((_, reason)) = lock(&self.down).get(&group) {
-            return Err(StartError::Damaged { group, reason: reason.clone() });
+        let down = lock(&self.down).get(&group).map(|(_, reason)| reason.clone());
+        if let Some(reason) = down.or_else(|| self.unknown.get(&group).cloned()) {
+            return Err(StartError::Damaged { group, reason });
         }
         let incarnation = lock(&self.recovered).get(&group).map(|recovered| recovered.incarnation);
         let opened = self.open_group(group, machine, preamble, voters).await;
@@ -376,7 +382,10 @@ impl Registry {
         let is_new = log.vote().is_none() && log.last().is_none();
         let (config, node_id) = (raft_config(group).map_err(io)?, self.options.node_id);
         let started = Raft::new(node_id, config, NoPeers, LogStore::new(log.clone()), machine).await;
-        let raft = started.map_err(|error| io(io::Error::other(error)))?;
+        let raft = started.map_err(|error| match log.damage() {
+            Some(damage) => StartError::Damaged { group, reason: damage.to_owned() },
+            None => io(io::Error::other(error)),
+        })?;
         if is_new && !voters.is_empty() {
             let members: BTreeMap<NodeId, EmptyNode> = voters.iter().map(|id| (*id, EmptyNode::new())).collect();
             raft.initialize(members).await.map_err(|error| io(io::Error::other(error)))?;

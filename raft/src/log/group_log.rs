@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -33,6 +33,7 @@ pub(crate) struct GroupLog {
     /// Used by the flusher alone, until an installed snapshot replaces it. Locked before `inner`.
     writer: Mutex<SegmentWriter>,
     inner: Mutex<Inner>,
+    damage: OnceLock<String>,
     budget: TailBudget,
     /// Whether the flusher has been asked to write and has not begun yet.
     flush_asked: AtomicBool,
@@ -105,7 +106,8 @@ impl GroupLog {
             decision_rows: VecDeque::new(),
         };
         let (writer, inner) = (Mutex::new(writer), Mutex::new(inner));
-        Ok(Self { group, lives, journal, writer, inner, budget, flush_asked: AtomicBool::new(false) })
+        let damage = OnceLock::new();
+        Ok(Self { group, lives, journal, writer, inner, damage, budget, flush_asked: AtomicBool::new(false) })
     }
 
     pub(crate) fn group(&self) -> GroupId {
@@ -247,10 +249,19 @@ impl GroupLog {
 
     /// The same from memory or segments. Blocks.
     pub(crate) fn entries(&self, from: u64, to: u64) -> Result<Vec<Entry>, SegmentError> {
-        match self.tail_entries(from, to) {
+        let read = match self.tail_entries(from, to) {
             Some(entries) => Ok(entries),
             None => self.reader().entries(from, to, READ_BYTES_MAX),
+        };
+        if let Err(SegmentError::Damaged(damage)) = &read {
+            self.damage.get_or_init(|| damage.to_string());
         }
+        read
+    }
+
+    /// The damage that openraft met when it read the log: its own errors do not tell it from others.
+    pub(crate) fn damage(&self) -> Option<&str> {
+        self.damage.get().map(String::as_str)
     }
 
     /// Index of the first entry that is in memory, or of the next one to come.
