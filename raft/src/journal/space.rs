@@ -12,6 +12,9 @@ use crate::types::GroupId;
 
 /// Files that shall be free, or allowed to be created, before the owner is asked to make room.
 const FREE_FILES_MIN: usize = 2;
+/// Files from which on recycling is tried before the ring grows: filling a new file with zeros costs as much as
+/// writing it, so a ring that can be kept small is.
+const FILES_BEFORE_RECYCLING: usize = 4;
 
 /// Room for a batch, in bytes of records.
 #[derive(Debug)]
@@ -108,7 +111,11 @@ impl Journal {
     }
 
     pub(super) fn wants_preparation(&self) -> bool {
-        !self.disk_full && self.counted_files() < self.options.files_max as usize && self.free_slots(&Marks::new()).is_empty()
+        let counted = self.counted_files();
+        // Recycling gets half a file's time.
+        let urgent = counted < FILES_BEFORE_RECYCLING || self.current.position > self.current.bytes / 2;
+        let may_grow = !self.disk_full && counted < self.options.files_max as usize;
+        may_grow && urgent && self.free_slots(&Marks::new()).is_empty()
     }
 
     /// After a file was turned to: deletes one that is too many, asks for room in time.
@@ -120,7 +127,7 @@ impl Journal {
             self.ring.delete(*index)?;
             return Ok(());
         }
-        let creatable = (self.options.files_max as usize).saturating_sub(self.counted_files());
+        let creatable = FILES_BEFORE_RECYCLING.min(self.options.files_max as usize).saturating_sub(self.counted_files());
         if free.len() + creatable < FREE_FILES_MIN {
             self.ask_for_room();
         }
