@@ -91,10 +91,12 @@ impl Lives {
     }
 
     /// Deletes what crashes left over. `valid` is what the journal names; the caller knows that no damage took a part of it.
+    /// Returns the groups of which there is data that the journal should know and does not, and says where that is.
     ///
     /// # Errors
     /// If the state or the disk refuses.
-    pub(crate) fn delete_orphans(&self, valid: &BTreeMap<GroupId, Incarnation>) -> io::Result<()> {
+    pub(crate) fn delete_orphans(&self, valid: &BTreeMap<GroupId, Incarnation>) -> io::Result<BTreeMap<GroupId, String>> {
+        let mut unknown = BTreeMap::new();
         let directories = self.directories()?;
         let mut found = self.all()?;
         found.retain(|(group, incarnation)| *group != NODE_ROWS && valid.get(group) != Some(incarnation));
@@ -105,11 +107,12 @@ impl Lives {
                 tracing::info!(%group, %incarnation, "deleting data that a crash left over");
                 self.delete(group, incarnation)?;
             } else {
-                let dir = dir.display();
-                tracing::error!(%group, %dir, "the journal does not know this group; its data is kept: set it aside or delete it");
+                let reason = format!("the journal does not know it, but its data is in {}", dir.display());
+                tracing::error!(%group, reason, "a part of the journal is lost; the data is kept and not served");
+                unknown.insert(group, reason);
             }
         }
-        Ok(())
+        Ok(unknown)
     }
 
     /// Every life of which rows or files are here.
@@ -181,7 +184,8 @@ mod tests {
         let not_ours = Path::new(GROUPS).join("not ours");
         disk.create_dir_all(&not_ours).unwrap();
 
-        lives.delete_orphans(&BTreeMap::from([(known, valid)])).unwrap();
+        let lost = lives.delete_orphans(&BTreeMap::from([(known, valid)])).unwrap();
+        assert_eq!(lost.into_keys().collect::<Vec<_>>(), [unknown]);
         let kept = BTreeSet::from([(known, valid), (unknown, third)]);
         assert_eq!(lives.directories().unwrap(), kept);
         let rows = &kept | &BTreeSet::from([(NODE_ROWS, Incarnation(0))]);
