@@ -196,7 +196,11 @@ async fn find_timestamp(
 pub(crate) fn read_error(partition: &Partition, error: flotilla_raft::group::ReadError) -> FetchError {
     match not_leader(error, || partition.describe()) {
         Ok(not_serving) => not_serving.into(),
-        Err(reason) => FetchError::NotServing(NotServing::Damaged { what: partition.describe(), reason }),
+        Err(reason) => {
+            let what = partition.describe();
+            tracing::error!(partition = what, reason, "reading found damage: what is damaged is not served");
+            FetchError::NotServing(NotServing::Damaged { what, reason })
+        }
     }
 }
 
