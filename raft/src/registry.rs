@@ -173,12 +173,8 @@ impl Registry {
         };
         let handle = journal.handle();
         let holders = Holders::new(flusher_handle.clone(), &recovered.groups);
-        let observer = Observer {
-            holders: holders.clone(),
-            journal: handle.clone(),
-            failure: failure.clone(),
-            written: written.clone(),
-        };
+        let observer =
+            Observer { holders: holders.clone(), journal: handle.clone(), failure: failure.clone(), written: written.clone() };
         journal.observe(Arc::new(observer));
         let threads = (JournalThread::spawn(journal)?, flusher.spawn(flusher_handle.clone())?);
         let admission = Arc::new(Semaphore::new(options.proposal_bytes_max / ADMISSION_UNIT_BYTES));

@@ -6,8 +6,8 @@ use flotilla_proto::internal::v1::partition_command::Command;
 use flotilla_proto::internal::v1::{CommitOffset, GroupFence};
 
 use crate::broker::Broker;
-use crate::fetch::topic_partitions;
 use crate::error::{CommitError, CommittedError};
+use crate::fetch::topic_partitions;
 use crate::partition::Ends;
 
 /// What a group commits.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use flotilla_machines::controller::{ControllerAnswer, PARTITIONS_PER_TOPIC_MAX, ControllerRefusal, Image, Topic, TopicConfig};
+use flotilla_machines::controller::{ControllerAnswer, ControllerRefusal, Image, PARTITIONS_PER_TOPIC_MAX, Topic, TopicConfig};
 use flotilla_machines::partition::PartitionAnswer;
 use flotilla_proto::internal::v1;
 use flotilla_proto::internal::v1::controller_command::Command;
