@@ -1,11 +1,14 @@
 //! The switch itself: what stays, what goes, and what is refused.
 
 use futures::stream as streams;
+use openraft::RaftMetrics;
+use openraft::raft::AppendEntriesRequest;
 
 use super::*;
-use crate::log::convert::entry_to_raft;
+use crate::log::convert::{entry_to_raft, vote_to_raft};
+use crate::log::type_config::TypeConfig;
 use crate::state::State;
-use crate::types::Entry;
+use crate::types::{Entry, Vote};
 
 async fn entries(group: &Group) -> Vec<Entry> {
     let log = group.log().clone();
@@ -94,4 +97,36 @@ async fn the_flusher_never_mixes_two_lives() {
     b.restart().await;
     let target = lead(&b).await;
     assert_eq!(kept(&target, 0).await, expected(0..100));
+}
+
+/// databendlabs/openraft#2116: a purge, which every install brings, must not overtake an apply that is queued.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_arrives_while_entries_are_applied_does_not_break_the_group() {
+    const LEADER: Vote = Vote { term: 1_000, voted_for: Some(2), committed: true };
+    let a = Node::new(1);
+    let source = a.start(GROUP, &[NODE]).await;
+    fill(&source, 0..100).await;
+    let behind = entries(&source).await;
+    fill(&source, 100..140).await;
+    let stream = stream(&source).await;
+    for seed in 0..10 {
+        let b = Node::new(seed);
+        let target = b.start(GROUP, &[]).await;
+        let received = receive(target.log(), &stream).unwrap();
+        let append = AppendEntriesRequest {
+            vote: vote_to_raft(LEADER),
+            prev_log_id: None,
+            leader_commit: behind.last().map(|entry| log_id_to_raft(entry.log_id)),
+            entries: behind.iter().map(|entry| entry_to_raft(entry).unwrap()).collect(),
+        };
+        let (appended, installed) = tokio::join!(target.raft().append_entries(append), target.install_snapshot(LEADER, received));
+        assert!(appended.is_ok(), "{appended:?}");
+        assert_eq!(installed.unwrap(), LEADER);
+        assert_eq!(kept(&target, 0).await, expected(0..140));
+        target.raft().trigger().elect(false).await.unwrap();
+        let leads = |metrics: &RaftMetrics<TypeConfig>| metrics.current_leader == Some(NODE);
+        target.raft().wait(Some(PATIENCE)).metrics(leads, "it leads").await.unwrap();
+        fill(&target, 140..150).await;
+        assert_eq!(kept(&target, 0).await, expected(0..150));
+    }
 }
