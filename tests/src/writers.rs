@@ -102,7 +102,7 @@ impl Writers {
 }
 
 async fn write(producer: flotilla_client::Producer, number: u32, shared: Arc<Shared>, waiting: mpsc::Sender<(Id, Delivery)>) {
-    let key = (number % 2 == 0).then(|| format!("producer-{number}"));
+    let key = number.is_multiple_of(2).then(|| format!("producer-{number}"));
     for sequence in 0.. {
         if shared.stop.load(Ordering::Relaxed) {
             break;
