@@ -108,7 +108,12 @@ impl Node {
         let path = dir.path().join("node");
         files::copy(&self.path(), &path);
         damage(&path);
-        let mut server = Server::new(&path, &ARGS);
+        self.look(case, &path).await
+    }
+
+    /// Starts a node on `path`, reads everything, checks what holds in any case, and kills the node.
+    async fn look(&self, case: &str, path: &Path) -> Found {
+        let mut server = Server::new(path, &ARGS);
         let mut found = Found { case: case.to_owned(), started: true, log: String::new(), topics: BTreeMap::new() };
         if let Err(refused) = server.try_start() {
             found.started = false;
@@ -248,6 +253,62 @@ async fn segments() {
         for found in node.each_damage(&name, node.used(&name)).await {
             found.assert_healed();
         }
+    }
+}
+
+/// Damaged data is kept as it is, however often the node starts: with the file put right, everything is served again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_put_right_is_served_again() {
+    let mut node = Node::new(Stop::Cleanly).await;
+    for ending in [".segment", "log-start"] {
+        let name = node.group_files("first", ending).remove(0);
+        let at = node.random.below(node.used(&name) as usize) as u64;
+        let damages: [(&str, &dyn Fn(&Path)); 3] = [
+            ("flipped", &|path| files::flip(path, at)),
+            ("cut", &|path| files::truncate(path, at)),
+            ("removed", &|path| fs::remove_file(path).unwrap()),
+        ];
+        for (case, damage) in damages {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("node");
+            files::copy(&node.path(), &path);
+            damage(&path.join(&name));
+            for _ in 0..2 {
+                node.look(&format!("{name} {case}"), &path).await.assert_only("first", node.groups["first"], &name);
+            }
+            fs::copy(node.path().join(&name), path.join(&name)).unwrap();
+            node.look(&format!("{name} {case} and put right"), &path).await.assert_healed();
+        }
+    }
+}
+
+/// A group that stays down must not hold up the others, not even when they write more than the journal holds.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_others_go_on() {
+    const VALUES: usize = 1_500;
+    for stop in [Stop::Cleanly, Stop::Killed] {
+        let node = Node::new(stop).await;
+        // Its first record in the journal, which names no other group there.
+        let journal = node.path().join(&node.files(|name| name.starts_with("journal/"))[0]);
+        let value = &node.expected["first"].values[0];
+        let at = fs::read(&journal).unwrap().windows(value.len()).position(|bytes| bytes == value).unwrap();
+        files::flip(&journal, at as u64);
+        let mut server = Server::started(&node.path(), &ARGS);
+        let client = server.client().await;
+        let producer = client.producer("second", flotilla_client::ProducerOptions::default()).await.unwrap();
+        let large = vec![b'x'; 100_000];
+        for _ in 0..VALUES {
+            producer.enqueue(flotilla_client::Record::new(&large)).await.unwrap();
+        }
+        producer.close().await.unwrap();
+        assert_eq!(read_topic(&client, "first").await.unwrap_err().reason(), "DAMAGED");
+        server.kill();
+        server.start();
+        let client = server.client().await;
+        let (_, end) = read::bounds(&client, "second").await[&0];
+        assert_eq!(end, RECORDS + VALUES as u64);
+        assert_eq!(read_topic(&client, "third").await.unwrap(), node.expected["third"]);
+        assert_eq!(read_topic(&client, "first").await.unwrap_err().reason(), "DAMAGED");
     }
 }
 

@@ -44,7 +44,7 @@ async fn acknowledged_records_survive_power_cuts() {
     let dir = tempfile::tempdir().unwrap();
     let (image, copy) = (dir.path().join("image"), dir.path().join("copy"));
     let (point, copy_point) = (dir.path().join("mounted"), dir.path().join("copy-mounted"));
-    let _mount = match Mount::new_ext4(&image, DISK_MIB, &point) {
+    let mount = match Mount::new_ext4(&image, DISK_MIB, &point) {
         Ok(mount) => mount,
         Err(why) => return mounts::skip("power_cut", &why),
     };
@@ -57,13 +57,13 @@ async fn acknowledged_records_survive_power_cuts() {
     for _ in 0..cuts {
         writers.wait_for_acks(ACKED_MIN + random.below(ACKED_SPREAD)).await;
         tokio::time::sleep(Duration::from_micros(random.below(20_000) as u64)).await;
-        // It holds still between any two instructions, so that the copy shows one moment.
+        // It holds still between any two instructions, so that the copy shows one moment; and while that is looked at.
         server.signal(Signal::STOP);
         let history = writers.history();
-        _mount.cut(&image, &copy);
+        mount.cut(&image, &copy);
         unsynced += history.len() - history.acked();
-        server.signal(Signal::CONT);
         check_copy(&copy, &copy_point, &history).await;
+        server.signal(Signal::CONT);
     }
     let history = writers.stop().await;
     history.check(&read::all(&client, TOPIC).await);
