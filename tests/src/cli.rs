@@ -26,7 +26,6 @@ impl Output {
     ///
     /// # Panics
     /// If it failed.
-    #[must_use]
     pub fn ok(self) -> String {
         assert_eq!(self.code, Some(0), "{}", self.stderr);
         String::from_utf8(self.stdout).unwrap()
@@ -36,7 +35,6 @@ impl Output {
     ///
     /// # Panics
     /// If it ended in another way.
-    #[must_use]
     pub fn fails(self, code: i32) -> String {
         assert_eq!(self.code, Some(code), "{}", self.stderr);
         assert!(self.stdout.is_empty(), "failures are said on stderr");

@@ -263,16 +263,15 @@ async fn what_is_put_right_is_served_again() {
     for ending in [".segment", "log-start"] {
         let name = node.group_files("first", ending).remove(0);
         let at = node.random.below(node.used(&name) as usize) as u64;
-        let damages: [(&str, &dyn Fn(&Path)); 3] = [
-            ("flipped", &|path| files::flip(path, at)),
-            ("cut", &|path| files::truncate(path, at)),
-            ("removed", &|path| fs::remove_file(path).unwrap()),
-        ];
-        for (case, damage) in damages {
+        for case in ["flipped", "cut", "removed"] {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("node");
             files::copy(&node.path(), &path);
-            damage(&path.join(&name));
+            match case {
+                "flipped" => files::flip(&path.join(&name), at),
+                "cut" => files::truncate(&path.join(&name), at),
+                _ => fs::remove_file(path.join(&name)).unwrap(),
+            }
             for _ in 0..2 {
                 node.look(&format!("{name} {case}"), &path).await.assert_only("first", node.groups["first"], &name);
             }
