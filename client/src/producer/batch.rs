@@ -25,6 +25,8 @@ pub(super) struct Batch {
     content: Content,
     /// Who writes it, and its sequence numbers, once given. Without idempotence never.
     pub stamp: Option<ProducerStamp>,
+    /// How many batches of its queue were stamped before it, once it is stamped.
+    pub place: Option<u64>,
     pub records: u32,
     pub reserved_bytes: usize,
     pub unwatched: bool,
@@ -57,6 +59,7 @@ impl Batch {
             records: open.builder.record_count(),
             content: Content::Building(open.builder),
             stamp: None,
+            place: None,
             reserved_bytes: open.reserved_bytes,
             unwatched: open.unwatched,
             deadline,

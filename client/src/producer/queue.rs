@@ -2,6 +2,8 @@
 //!
 //! - Batches go out in order. After a failed attempt nothing more goes out until every attempt on its way has ended;
 //!   then all that are left go out again, in the same order and under the same sequence numbers.
+//! - The partition remembers the last batches only. So at most that many go out from the oldest one on whose outcome is
+//!   not known, whatever became of those between: else a retry of the oldest could not be told from a gap.
 //! - A batch that may be in the log (*in doubt*) never gets another stamp, or it might be stored twice.
 //! - If a stamped batch is given up, or the partition has forgotten the producer, the sequence has a gap: what is not in
 //!   doubt starts again under a new producer id.
@@ -43,6 +45,8 @@ pub(super) struct Queue {
     in_flight: usize,
     in_flight_max: usize,
     idempotent: bool,
+    /// Batches that were stamped so far.
+    stamped: u64,
     /// The stamp of the next new batch.
     next_stamp: Option<ProducerStamp>,
     /// Whether sequence numbers were used up by a batch that is not in the log.
@@ -59,6 +63,7 @@ impl Queue {
             in_flight: 0,
             in_flight_max,
             idempotent,
+            stamped: 0,
             next_stamp: None,
             gap: false,
             retry_at: None,
@@ -106,6 +111,11 @@ impl Queue {
         if index == self.batches.len() || index >= self.in_flight_max || busy && (self.retry_at.is_some() || self.gap) {
             return Next::Nothing;
         }
+        let front = self.batches.front().and_then(|batch| batch.place);
+        let place = self.batches.get(index).and_then(|batch| batch.place).unwrap_or(self.stamped);
+        if front.is_some_and(|front| place - front >= self.in_flight_max as u64) {
+            return Next::Nothing;
+        }
         match self.retry_at {
             Some(at) if now < at => return Next::At(at),
             _ => self.retry_at = None,
@@ -126,6 +136,7 @@ impl Queue {
         self.next_stamp = None;
         for batch in self.batches.iter_mut().filter(|batch| !batch.in_doubt) {
             batch.stamp = None;
+            batch.place = None;
         }
     }
 
@@ -144,6 +155,8 @@ impl Queue {
         }
         if batch.stamp.is_none() {
             batch.stamp = self.next_stamp;
+            batch.place = batch.stamp.is_some().then_some(self.stamped);
+            self.stamped += u64::from(batch.stamp.is_some());
             if let Some(next) = &mut self.next_stamp {
                 next.base_sequence = next.sequence_after(batch.records);
             }

@@ -71,9 +71,24 @@ fn numbered(ids: impl IntoIterator<Item = u64>) -> Vec<(u64, ProducerStamp)> {
 fn five_go_out_in_order_and_each_answer_makes_room_for_one() {
     let mut partition = Partition::with(7);
     assert_eq!(partition.send(), numbered(0..5));
-    assert_eq!(partition.answer(2, Ok(20)).unwrap().batch.id, 2);
+    assert_eq!(partition.answer(0, Ok(0)).unwrap().batch.id, 0);
     assert_eq!(partition.send(), numbered([5]));
-    assert!(partition.answer(2, Ok(20)).is_none(), "an answer counts once");
+    assert!(partition.answer(0, Ok(0)).is_none(), "an answer counts once");
+}
+
+#[test]
+fn no_more_go_out_than_the_partition_remembers_from_the_oldest_unknown_one_on() {
+    let mut partition = Partition::with(7);
+    partition.send();
+    // All five are in the log, but the first one's answer was lost; the next attempt at it fails in between.
+    partition.answer(0, Err(refused(Code::Unavailable, "OUTCOME_UNKNOWN")));
+    for correlation in 1..5 {
+        partition.answer(correlation, Ok(10));
+    }
+    partition.wait();
+    assert_eq!(partition.send(), numbered([0]), "with 5 behind it, a refusal of 0 would make the partition forget 0");
+    partition.answer(5, Ok(0));
+    assert_eq!(partition.send(), numbered([5, 6]));
 }
 
 #[test]
