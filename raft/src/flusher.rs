@@ -40,6 +40,8 @@ enum Request {
     Unlink(Arc<GroupLog>, u64, oneshot::Sender<io::Result<()>>),
     /// Make the state durable.
     FlushState(Option<oneshot::Sender<io::Result<()>>>),
+    /// Say when everything asked for before is done.
+    Barrier(oneshot::Sender<io::Result<()>>),
     Stop,
 }
 
@@ -111,6 +113,7 @@ impl Flusher {
             Request::Announced(log, index) => self.note(&log, self.forget_decisions(&log, index)),
             Request::Unlink(log, index, done) => drop(done.send(log.unlink_through(index))),
             Request::FlushState(done) => self.flush_state(done),
+            Request::Barrier(done) => drop(done.send(Ok(()))),
         }
         true
     }
@@ -206,6 +209,11 @@ impl FlusherHandle {
 
     pub(crate) async fn unlink_through(&self, log: &Arc<GroupLog>, index: u64) -> io::Result<()> {
         self.ask(|done| Request::Unlink(log.clone(), index, done)).await
+    }
+
+    /// Returns when everything asked for before is done.
+    pub(crate) async fn barrier(&self) -> io::Result<()> {
+        self.ask(Request::Barrier).await
     }
 
     pub(crate) async fn flush_state(&self) -> io::Result<()> {

@@ -300,6 +300,8 @@ impl Registry {
         blocking(move || lives.mark_removed(group, incarnation)).await?;
         self.write_through(Record::Remove { group }).await?;
         self.holders.removed(group);
+        // Nothing may be written into the group's directory once it is deleted.
+        self.flusher.barrier().await?;
         let lives = self.lives.clone();
         blocking(move || lives.delete(group, incarnation)).await
     }
