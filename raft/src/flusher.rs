@@ -36,6 +36,8 @@ enum Request {
     Recycle(Arc<GroupLog>, u64),
     /// The journal knows durably that segments hold everything up to this index.
     Announced(Arc<GroupLog>, u64),
+    /// Write, and close the open segment.
+    Roll(Arc<GroupLog>, oneshot::Sender<io::Result<()>>),
     /// Remove whole segments that hold nothing behind this index.
     Unlink(Arc<GroupLog>, u64, oneshot::Sender<io::Result<()>>),
     /// Make the state durable.
@@ -111,6 +113,7 @@ impl Flusher {
                 log.rejournal_through(upto);
             }
             Request::Announced(log, index) => self.note(&log, self.forget_decisions(&log, index)),
+            Request::Roll(log, done) => drop(done.send(log.roll())),
             Request::Unlink(log, index, done) => drop(done.send(log.unlink_through(index))),
             Request::FlushState(done) => self.flush_state(done),
             Request::Barrier(done) => drop(done.send(Ok(()))),
@@ -205,6 +208,10 @@ impl FlusherHandle {
 
     pub(crate) async fn sync_and_wait(&self, log: &Arc<GroupLog>) -> io::Result<()> {
         self.ask(|done| Request::Sync(log.clone(), done)).await
+    }
+
+    pub(crate) async fn roll(&self, log: &Arc<GroupLog>) -> io::Result<()> {
+        self.ask(|done| Request::Roll(log.clone(), done)).await
     }
 
     pub(crate) async fn unlink_through(&self, log: &Arc<GroupLog>, index: u64) -> io::Result<()> {

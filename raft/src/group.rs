@@ -234,6 +234,18 @@ impl Group {
         self.inner.log.reader().bytes() + self.inner.log.applied_bytes() as u64
     }
 
+    /// Closes the open segment if everything that it and the memory keep is older than `oldest_ms` (milliseconds since
+    /// the Unix epoch), so that retention reaches records of a group that gets no new ones.
+    ///
+    /// # Errors
+    /// If a write fails.
+    pub async fn roll_if_older(&self, oldest_ms: i64) -> io::Result<()> {
+        if self.inner.log.newest_open_timestamp_ms().is_some_and(|newest| newest < oldest_ms) {
+            self.inner.flusher.roll(&self.inner.log).await?;
+        }
+        Ok(())
+    }
+
     /// Removes whole segments that hold nothing from `live_from` (an offset) on. `live_from` must have been applied.
     /// Returns the bytes that were freed.
     ///

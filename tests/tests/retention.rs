@@ -122,6 +122,19 @@ async fn by_time() {
     assert!(segment_bytes(&server) < 8 << 20, "files stay: {:?}", segments(&server));
 }
 
+/// Old records go although nothing new comes to fill their segment, or even to write them into one.
+#[tokio::test(flavor = "multi_thread")]
+async fn by_time_where_nothing_new_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::started(dir.path(), &ARGS);
+    let client = server.client().await;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
+    create(&client, api::TopicConfig::default()).await;
+    produce(&client, 0..3, Some(now - 8 * 24 * 3_600_000)).await;
+    wait_for_start(&client, 3).await;
+    check_restarted(&mut server, 3, 3).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn delete_records() {
     let dir = tempfile::tempdir().unwrap();

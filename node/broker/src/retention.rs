@@ -44,6 +44,10 @@ impl Broker {
 }
 
 async fn apply(partition: &Arc<Partition>, config: &TopicConfig) -> Result<(), String> {
+    if config.retention_ms > 0 {
+        let rolled = partition.group.roll_if_older(oldest_ms(config, now_ms())).await;
+        rolled.map_err(|error| error.to_string())?;
+    }
     let ends = partition.ends();
     let expired = expired_below(&partition.group.segments(), config, now_ms()).min(ends.high_watermark);
     if expired > ends.log_start_offset {
@@ -63,11 +67,16 @@ async fn apply(partition: &Arc<Partition>, config: &TopicConfig) -> Result<(), S
     Ok(())
 }
 
+/// Records from before this time need not be kept, if there is a retention by time at all.
+fn oldest_ms(config: &TopicConfig, now_ms: i64) -> i64 {
+    now_ms.saturating_sub(i64::try_from(config.retention_ms).unwrap_or(i64::MAX))
+}
+
 /// The offset below which nothing has to be kept: whole closed segments, from the oldest on, that are too old or
 /// more than the size allows.
 fn expired_below(segments: &[SegmentInfo], config: &TopicConfig, now_ms: i64) -> u64 {
     let mut bytes: u64 = segments.iter().map(|segment| segment.bytes).sum();
-    let oldest_ms = now_ms.saturating_sub(i64::try_from(config.retention_ms).unwrap_or(i64::MAX));
+    let oldest_ms = oldest_ms(config, now_ms);
     let mut below = 0;
     for segment in segments.iter().filter(|segment| segment.closed) {
         let too_old = config.retention_ms > 0 && segment.max_timestamp_ms.is_none_or(|newest| newest < oldest_ms);

@@ -333,6 +333,20 @@ impl GroupLog {
         });
     }
 
+    /// Largest timestamp of what is kept in memory or in the open segment, in milliseconds since the Unix epoch.
+    pub(crate) fn newest_open_timestamp_ms(&self) -> Option<i64> {
+        let in_tail = self.lock().tail.newest_timestamp_ms();
+        let open = self.reader().segments().last().filter(|segment| !segment.closed).and_then(|open| open.max_timestamp_ms);
+        in_tail.max(open)
+    }
+
+    /// Moves applied entries into the open segment and closes it, so that it can be removed. Blocks: flusher thread only.
+    pub(crate) fn roll(&self) -> io::Result<()> {
+        self.flush(false)?;
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        writer.roll().map_err(io::Error::other)
+    }
+
     /// Removes whole segments that hold nothing behind `index`. Blocks: flusher thread only.
     pub(crate) fn unlink_through(&self, index: u64) -> io::Result<()> {
         self.lock_writer().unlink_through(index).map_err(io::Error::other)?;

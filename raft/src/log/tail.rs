@@ -228,6 +228,12 @@ impl Tail {
         applied.flat_map(kept_items).find(|stored| stored.kept.max_timestamp_ms >= timestamp_ms)
     }
 
+    /// Largest timestamp of a kept item here, in milliseconds since the Unix epoch.
+    pub(crate) fn newest_timestamp_ms(&self) -> Option<i64> {
+        let applied = self.entries.iter().take(self.applied_count);
+        applied.flat_map(kept_items).map(|stored| stored.kept.max_timestamp_ms).max()
+    }
+
     /// Entries that are here but not applied.
     pub(crate) fn unapplied(&self) -> Vec<Entry> {
         self.entries.iter().skip(self.applied_count).map(|held| held.entry.clone()).collect()
