@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process;
 
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -43,10 +44,20 @@ impl ServerArgs {
 /// See [`ServerError`].
 pub async fn run(config: &Config) -> Result<(), ServerError> {
     telemetry::start_logging(config);
+    raise_open_files_limit();
     let stop = CancellationToken::new();
     stop_on_signals(&stop)?;
     let listeners = Listeners::bind(config).await?;
     server::run(config, listeners, stop).await
+}
+
+/// Every segment is an open file, and the usual soft limit of 1,024 is for programs that use select(2).
+fn raise_open_files_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "could not raise the limit of open files: many partitions may need more (ulimit -n)");
+    }
 }
 
 fn stop_on_signals(stop: &CancellationToken) -> Result<(), ServerError> {
