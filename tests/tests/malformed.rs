@@ -303,7 +303,8 @@ async fn the_server_stands_mutated_requests() {
             new.extend(behind.iter().map(|record| ((*partition, record.offset), ())));
         }
         assert_eq!(after, before, "what was there is as it was");
-        // A connection that the server gave up on takes the outcomes of what was on its way with it.
+        // This side's HTTP/2 gives up a connection once 1,024 late frames came for streams that it broke off; the
+        // outcomes of what was on its way go with it.
         let unknown = outcomes.get("Cancelled").copied().unwrap_or_default();
         let unacknowledged = new.keys().filter(|place| !appended.contains_key(place)).count() as u64;
         assert!(appended.keys().all(|place| new.contains_key(place)), "something acknowledged is missing");

@@ -1,6 +1,11 @@
 //! What gRPC on loopback does with Flotilla's own messages when the server answers at once and stores nothing.
+//!
+//! The server is a process of its own, as a node is: within one process, callers and server hand over to each other
+//! without the kernel, and that is not what any client of a node can have.
 
-use std::net::Ipv4Addr;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -10,7 +15,9 @@ use flotilla_proto::v1::producer_server::{Producer, ProducerServer};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use serde::Serialize;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::TcpListener;
+use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
@@ -19,6 +26,7 @@ use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::cli::exit::CliError;
+use crate::cli::output::{Output, print};
 
 const UNARY_BYTES: usize = 1024;
 const UNARY_CONCURRENCY: [usize; 2] = [1, 64];
@@ -40,15 +48,8 @@ pub struct GrpcFloor {
 /// Measures unary calls and streams for `time` each.
 pub async fn measure(time: Duration) -> Result<Vec<GrpcFloor>, CliError> {
     let failed = |error: &dyn std::fmt::Display| CliError::Failed(format!("gRPC on loopback: {error}"));
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(CliError::io("loopback"))?;
-    let address = listener.local_addr().map_err(CliError::io("loopback"))?;
-    let server = Server::builder()
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES)
-        .max_frame_size(1 << 20)
-        .add_service(ProducerServer::new(Echo))
-        .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
-    let server = tokio::spawn(server);
+    // Killed when it is dropped.
+    let (_server, address) = start_server().await.map_err(CliError::io("gRPC on loopback"))?;
     let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| failed(&error))?;
     let channel = endpoint
         .tcp_nodelay(true)
@@ -66,8 +67,37 @@ pub async fn measure(time: Duration) -> Result<Vec<GrpcFloor>, CliError> {
         let messages = stream(&channel, bytes, time).await.map_err(|status| failed(&status))?;
         floors.push(GrpcFloor::new("stream, each message answered", bytes, STREAM_IN_FLIGHT, messages, time));
     }
-    server.abort();
     Ok(floors)
+}
+
+/// This program again, as [`serve`].
+async fn start_server() -> io::Result<(Child, SocketAddr)> {
+    let mut server = Command::new(std::env::current_exe()?)
+        .args(["bench", "floors", "--serve-echo"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let stdout = server.stdout.take().ok_or_else(|| io::Error::other("no output"))?;
+    let line = BufReader::new(stdout).lines().next_line().await?.unwrap_or_default();
+    let address = line.parse().map_err(|_| io::Error::other(format!("the echo server said {line:?}")))?;
+    Ok((server, address))
+}
+
+/// Prints the address on which it listens, then answers until its standard input ends.
+pub async fn serve() -> Result<(), CliError> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(CliError::io("loopback"))?;
+    let address = listener.local_addr().map_err(CliError::io("loopback"))?;
+    print(Output::Text, &(), |(), _| address.to_string())?;
+    let served = Server::builder()
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .max_frame_size(1 << 20)
+        .add_service(ProducerServer::new(Echo))
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async {
+            let _ = tokio::io::stdin().read_to_end(&mut Vec::new()).await;
+        });
+    served.await.map_err(|error| CliError::Failed(format!("gRPC on loopback: {error}")))
 }
 
 impl GrpcFloor {

@@ -17,14 +17,17 @@ use crate::units::format_size;
 #[derive(Debug, clap::Args)]
 pub struct FloorsArgs {
     /// Directory on the disk to measure; a file in it is written and removed
-    #[arg(long, value_name = "DIR")]
-    dir: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "serve_echo")]
+    dir: Option<PathBuf>,
     /// Writes of each size
     #[arg(long, default_value_t = 200, value_name = "N")]
     writes: u32,
     /// Seconds for each gRPC measurement
     #[arg(long, default_value_t = 3, value_name = "N")]
     seconds: u64,
+    /// Be the other end of the gRPC measurement
+    #[arg(long, hide = true)]
+    serve_echo: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -34,7 +37,10 @@ struct Floors {
 }
 
 pub async fn run(args: FloorsArgs, global: &Global) -> Result<(), CliError> {
-    let (dir, writes) = (args.dir, args.writes.max(1));
+    if args.serve_echo {
+        return grpc::serve().await;
+    }
+    let (dir, writes) = (args.dir.unwrap_or_default(), args.writes.max(1));
     let disk = tokio::task::spawn_blocking(move || disk::measure(&dir, writes));
     let disk = disk.await.map_err(|error| CliError::Failed(error.to_string()))??;
     let grpc = grpc::measure(std::time::Duration::from_secs(args.seconds.max(1))).await?;
