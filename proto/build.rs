@@ -7,9 +7,9 @@ use std::{env, fs};
 use prost::Message;
 
 /// `flotilla/v1`: what clients see, also through reflection.
-const PUBLIC: &[&str] = &["types", "producer", "consumer", "groups", "topics", "cluster"];
+const PUBLIC: &[&str] = &["types", "producer", "consumer", "groups", "topics", "cluster", "nodes", "partitions"];
 /// `flotilla/internal/v1`: peer traffic, replicated commands, stored values. Not reflected.
-const INTERNAL: &[&str] = &["partition", "controller"];
+const INTERNAL: &[&str] = &["partition", "controller", "raft", "peer"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=flotilla");
