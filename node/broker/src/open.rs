@@ -100,7 +100,7 @@ impl Broker {
         if self.image().node(node_id).is_some_and(|node| node.address == address) {
             return Ok(());
         }
-        let command = Command::RegisterNode(RegisterNode { node_id, address });
+        let command = Command::RegisterNode(RegisterNode { node_id, address, ..RegisterNode::default() });
         match propose(&self.inner.controller, command, self.failure()).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(refused)) => Err(OpenError::Controller(refused.to_string())),

@@ -38,7 +38,7 @@ fn any_config() -> impl Strategy<Value = Option<v1::TopicConfig>> {
 fn any_command() -> impl Strategy<Value = Command> {
     prop_oneof![
         2 => (0_u64..4, 0_u16..3).prop_map(|(node_id, port)| {
-            Command::RegisterNode(v1::RegisterNode { node_id, address: format!("host:{port}") })
+            Command::RegisterNode(v1::RegisterNode { node_id, address: format!("host:{port}"), ..Default::default() })
         }),
         4 => (any_name(), any::<u8>(), any_config(), any_replicas()).prop_map(|(name, id, config, partitions)| {
             let topic_id = vec![id % 16; 16].into();

@@ -79,7 +79,7 @@ fn controller_meta(next_group_id: u64, next_producer_id: u64) -> Row {
 }
 
 fn topic(id: u8, group_ids: &[u64]) -> v1::StoredTopic {
-    let partition = |group_id: &u64| v1::StoredPartition { group_id: *group_id, replicas: None };
+    let partition = |group_id: &u64| v1::StoredPartition { group_id: *group_id, replicas: None, target: None };
     v1::StoredTopic {
         topic_id: vec![id; 16].into(),
         replication_factor: 1,
@@ -99,7 +99,7 @@ fn controller_meta_rows() {
 
 #[test]
 fn nodes() {
-    let node = v1::StoredNode { address: "host:1".to_owned() };
+    let node = v1::StoredNode { address: "host:1".to_owned(), ..Default::default() };
     assert_eq!(damaged(ControllerMachine::restore([row(table::NODE, b"1", node)])).0, table::NODE);
 }
 

@@ -43,7 +43,11 @@ fn controller_items() -> Vec<(u8, Bytes)> {
     let topic_id = vec![7; 16].into();
     vec![
         (item::CLOCK, item::clock_payload(1_700_000_000_000)),
-        command(ControllerCommand::RegisterNode(v1::RegisterNode { node_id: 1, address: "host:1".to_owned() })),
+        command(ControllerCommand::RegisterNode(v1::RegisterNode {
+            node_id: 1,
+            address: "host:1".to_owned(),
+            ..Default::default()
+        })),
         command(ControllerCommand::CreateTopic(v1::CreateTopic {
             name: name(),
             topic_id,

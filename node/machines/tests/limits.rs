@@ -139,7 +139,11 @@ impl Controller {
     }
 
     fn register(&mut self, node_id: u64) -> ControllerOutcome {
-        self.run(ControllerCommand::RegisterNode(v1::RegisterNode { node_id, address: "host:1".to_owned() }))
+        self.run(ControllerCommand::RegisterNode(v1::RegisterNode {
+            node_id,
+            address: "host:1".to_owned(),
+            ..Default::default()
+        }))
     }
 
     fn create(&mut self, partitions: usize) -> ControllerOutcome {

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::config::TopicConfig;
 
 /// All metadata at one version.
@@ -24,6 +26,26 @@ pub struct Image {
 pub struct Node {
     /// host:port at which clients reach it.
     pub address: String,
+    /// host:port at which other nodes reach it.
+    pub peer_address: String,
+    /// Where it stands; empty: unknown.
+    pub rack: String,
+    /// UUID of its data directory, 16 bytes; empty: unknown.
+    pub directory_id: Bytes,
+    /// What it is there for.
+    pub state: NodeState,
+}
+
+/// What a node is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NodeState {
+    /// It holds and leads what it gets.
+    #[default]
+    Active,
+    /// It leads nothing and gets no new replicas; it keeps those that it has.
+    Draining,
+    /// Its replicas move away; then it is removed.
+    Leaving,
 }
 
 /// A topic: its layout and configuration.
@@ -50,6 +72,8 @@ pub struct Partition {
     pub group_id: u64,
     /// The nodes that hold a copy; the first is the preferred leader.
     pub replicas: Vec<u64>,
+    /// The nodes that shall hold a copy, while it moves.
+    pub target: Option<Vec<u64>>,
 }
 
 /// A UUID.

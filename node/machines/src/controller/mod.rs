@@ -25,7 +25,7 @@ use flotilla_proto::internal::v1::controller_command::Command;
 use prost::Message;
 
 pub use config::{ConfigError, TopicConfig};
-pub use image::{Image, Node, Partition, Topic, TopicId};
+pub use image::{Image, Node, NodeState, Partition, Topic, TopicId};
 pub use limits::*;
 pub use outcome::{ControllerAnswer, ControllerOutcome, ControllerRefusal};
 
@@ -94,6 +94,11 @@ impl ControllerMachine {
             Command::AddPartitions(command) => self.add_partitions(command, rows),
             Command::DeleteTopic(command) => self.delete_topic(&command, rows),
             Command::AllocateProducerIds(command) => self.allocate_producer_ids(&command, rows),
+            Command::SetNodeState(_)
+            | Command::RemoveNode(_)
+            | Command::StartMove(_)
+            | Command::CancelMove(_)
+            | Command::FinishMove(_) => Err(Malformed::UnknownCommand.into()),
         }
     }
 

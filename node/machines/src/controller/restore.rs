@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use flotilla_proto::internal::v1;
 
-use super::image::{Image, Node, Partition, Topic, TopicId};
+use super::image::{Image, Node, NodeState, Partition, Topic, TopicId};
 use super::{ControllerMachine, GROUP_ID_MAX, PRODUCER_ID_MAX, TopicConfig};
 use crate::name;
 use crate::rows::{self, META_KEY, RestoreError, table};
@@ -44,8 +44,7 @@ fn restore_meta(machine: &mut ControllerMachine, image: &mut Image, key: &[u8], 
 fn restore_node(image: &mut Image, key: &[u8], value: &[u8]) -> Result<(), RestoreError> {
     let node_id = rows::parse_number_key(table::NODE, key)?;
     let stored: v1::StoredNode = rows::decode(table::NODE, key, value)?;
-    let address = stored.address;
-    image.insert_node(node_id, Node { address });
+    image.insert_node(node_id, Node::from(stored));
     Ok(())
 }
 
@@ -89,7 +88,11 @@ fn check_groups(machine: &ControllerMachine, image: &Image) -> Result<(), Restor
 
 impl From<v1::StoredPartition> for Partition {
     fn from(stored: v1::StoredPartition) -> Self {
-        Self { group_id: stored.group_id, replicas: stored.replicas.unwrap_or_default().nodes }
+        Self {
+            group_id: stored.group_id,
+            replicas: stored.replicas.unwrap_or_default().nodes,
+            target: stored.target.map(|target| target.nodes),
+        }
     }
 }
 
@@ -98,6 +101,7 @@ impl From<&Topic> for v1::StoredTopic {
         let stored = |partition: &Partition| v1::StoredPartition {
             group_id: partition.group_id,
             replicas: Some(v1::Replicas { nodes: partition.replicas.clone() }),
+            target: partition.target.clone().map(|nodes| v1::Replicas { nodes }),
         };
         Self {
             topic_id: topic.id.0.to_vec().into(),
@@ -105,6 +109,36 @@ impl From<&Topic> for v1::StoredTopic {
             config: Some(topic.config.into()),
             created_at_ms: topic.created_at_ms,
             partitions: topic.partitions.iter().map(stored).collect(),
+        }
+    }
+}
+
+impl From<v1::StoredNode> for Node {
+    fn from(stored: v1::StoredNode) -> Self {
+        let state = match stored.state() {
+            v1::NodeState::Draining => NodeState::Draining,
+            v1::NodeState::Leaving => NodeState::Leaving,
+            v1::NodeState::Active | v1::NodeState::Unspecified => NodeState::Active,
+        };
+        let v1::StoredNode { address, peer_address, rack, directory_id, .. } = stored;
+        Self { address, peer_address, rack, directory_id, state }
+    }
+}
+
+impl From<&Node> for v1::StoredNode {
+    fn from(node: &Node) -> Self {
+        let state = match node.state {
+            NodeState::Active => v1::NodeState::Active,
+            NodeState::Draining => v1::NodeState::Draining,
+            NodeState::Leaving => v1::NodeState::Leaving,
+        };
+        Self {
+            address: node.address.clone(),
+            peer_address: node.peer_address.clone(),
+            rack: node.rack.clone(),
+            directory_id: node.directory_id.clone(),
+            state: state.into(),
+            removed: false,
         }
     }
 }

@@ -75,7 +75,11 @@ fn wire(command: &Command) -> Wire {
     let name = || command.text("name");
     let chosen = || command.find("replicas").map(replicas).unwrap_or_default();
     match command.verb.as_str() {
-        "register" => Wire::RegisterNode(v1::RegisterNode { node_id: command.number("node"), address: command.text("address") }),
+        "register" => Wire::RegisterNode(v1::RegisterNode {
+            node_id: command.number("node"),
+            address: command.text("address"),
+            ..Default::default()
+        }),
         "create" => Wire::CreateTopic(v1::CreateTopic {
             name: name(),
             topic_id: command.bytes("id").into(),

@@ -32,6 +32,7 @@ impl Cluster for ClusterService {
                 topic_count: u32::try_from(cluster.topic_count).unwrap_or(u32::MAX),
                 partition_count: u32::try_from(cluster.partition_count).unwrap_or(u32::MAX),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
+                ..v1::DescribeClusterResponse::default()
             })
         };
         unary(&self.0.metrics, "DescribeCluster", request.metadata(), describe).await
@@ -67,7 +68,11 @@ fn topic_metadata(shared: &Shared, of: &Topic) -> v1::TopicMetadata {
 }
 
 fn nodes(cluster: &ClusterDescription) -> Vec<v1::Node> {
-    let node = |node: &flotilla_broker::NodeDescription| v1::Node { node_id: node.node_id, address: node.address.clone() };
+    let node = |node: &flotilla_broker::NodeDescription| v1::Node {
+        node_id: node.node_id,
+        address: node.address.clone(),
+        ..v1::Node::default()
+    };
     cluster.nodes.iter().map(node).collect()
 }
 
