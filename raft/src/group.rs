@@ -11,15 +11,19 @@ use std::time::Duration;
 
 use openraft::ReadPolicy;
 use openraft::async_runtime::WatchReceiver as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::flusher::FlusherHandle;
 use crate::log::group_log::GroupLog;
 use crate::log::machine_store::MachineStore;
 use crate::log::type_config::TypeConfig;
 use crate::machine::Outcome;
+use crate::network::Urgency;
 use crate::proposals::{Proposal, Proposals};
 use crate::segments::{SegmentError, SegmentInfo, StoredItem};
+use crate::standing::Standing;
 use crate::tail_budget::TailBudget;
 use crate::types::{GroupId, Item, LogId, NodeId};
 
@@ -28,6 +32,10 @@ pub(crate) type Raft = openraft::Raft<TypeConfig, MachineStore>;
 
 /// Bytes that one unit of the admission semaphore stands for.
 pub(crate) const ADMISSION_UNIT_BYTES: usize = 1024;
+/// How long what is being applied may take when the group stops.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(30);
+/// Between two attempts to find out whether this node still leads.
+const BARRIER_PAUSE: Duration = Duration::from_millis(20);
 
 /// A group that runs on this node. Cheap to clone.
 #[derive(Clone)]
@@ -37,12 +45,23 @@ pub struct Group {
 
 struct Inner {
     id: GroupId,
-    raft: Raft,
-    log: Arc<GroupLog>,
-    proposals: Proposals,
-    flusher: FlusherHandle,
-    admission: Arc<Semaphore>,
-    tail_budget: TailBudget,
+    parts: Parts,
+}
+
+/// What a group is made of.
+pub(crate) struct Parts {
+    pub(crate) raft: Raft,
+    pub(crate) log: Arc<GroupLog>,
+    pub(crate) proposals: Proposals,
+    pub(crate) flusher: FlusherHandle,
+    pub(crate) admission: Arc<Semaphore>,
+    pub(crate) tail_budget: TailBudget,
+    pub(crate) urgency: Urgency,
+    pub(crate) standing: watch::Receiver<Standing>,
+    /// Cancelled when the group is stopped on purpose.
+    pub(crate) stopping: CancellationToken,
+    /// Cancelled when the task that applies entries has ended.
+    pub(crate) machine_gone: CancellationToken,
 }
 
 /// Room in memory for one proposal. Submit it, or drop it to give the room back.
@@ -105,15 +124,8 @@ pub enum ReadError {
 }
 
 impl Group {
-    pub(crate) fn new(
-        raft: Raft,
-        log: Arc<GroupLog>,
-        proposals: Proposals,
-        flusher: FlusherHandle,
-        (admission, tail_budget): (Arc<Semaphore>, TailBudget),
-    ) -> Self {
-        let inner = Inner { id: log.group(), raft, log, proposals, flusher, admission, tail_budget };
-        Self { inner: Arc::new(inner) }
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self { inner: Arc::new(Inner { id: parts.log.group(), parts }) }
     }
 
     /// Which group this is.
@@ -128,8 +140,8 @@ impl Group {
     /// [`ProposeError::Stopped`] when the node closes.
     pub async fn admit(&self, bytes: usize) -> Result<Admitted<'_>, ProposeError> {
         let units = u32::try_from(bytes / ADMISSION_UNIT_BYTES + 1).unwrap_or(u32::MAX);
-        self.inner.tail_budget.room().await;
-        let permit = self.inner.admission.clone().acquire_many_owned(units).await;
+        self.inner.parts.tail_budget.room().await;
+        let permit = self.inner.parts.admission.clone().acquire_many_owned(units).await;
         let permit = permit.map_err(|_| ProposeError::Stopped { group: self.inner.id })?;
         Ok(Admitted { group: self, permit })
     }
@@ -148,7 +160,9 @@ impl Group {
     /// # Errors
     /// [`ReadError::NotLeader`] if that cannot be confirmed.
     pub async fn read_barrier(&self) -> Result<(), ReadError> {
-        match self.inner.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
+        // What the other replicas are asked for this must not wait for others to ride along.
+        let _urgent = self.inner.parts.urgency.begin();
+        match self.inner.parts.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
             Ok(_) => Ok(()),
             Err(error) => Err(ReadError::NotLeader { group: self.inner.id, leader: self.leader(), reason: error.to_string() }),
         }
@@ -160,10 +174,10 @@ impl Group {
     /// # Errors
     /// If the disk fails or holds damaged data in this range.
     pub async fn read(&self, offset: u64, bytes_max: usize) -> Result<Vec<StoredItem>, ReadError> {
-        if let Some(items) = self.inner.log.read_tail(offset, bytes_max) {
+        if let Some(items) = self.inner.parts.log.read_tail(offset, bytes_max) {
             return Ok(items);
         }
-        let log = self.inner.log.clone();
+        let log = self.inner.parts.log.clone();
         let read = move || {
             let items = log.reader().read(offset, bytes_max)?;
             // What left the memory between the two looks is in a segment by now.
@@ -178,7 +192,7 @@ impl Group {
     /// # Errors
     /// If the disk fails or holds damaged data.
     pub async fn find_timestamp(&self, timestamp_ms: i64) -> Result<Option<StoredItem>, ReadError> {
-        let log = self.inner.log.clone();
+        let log = self.inner.parts.log.clone();
         let find = move || -> Result<Option<StoredItem>, SegmentError> {
             match log.reader().offset_for_timestamp(timestamp_ms)? {
                 Some(kept) => Ok(log.reader().read(kept.base_offset, 1)?.into_iter().next()),
@@ -188,50 +202,54 @@ impl Group {
         Ok(blocking(find).await??)
     }
 
-    /// Who leads the group, as far as this node knows.
-    #[must_use]
-    pub fn leader(&self) -> Option<NodeId> {
-        self.inner.raft.server_metrics().borrow_watched().current_leader
-    }
-
     /// The term that this node is in.
     #[must_use]
     pub fn term(&self) -> u64 {
-        self.inner.raft.metrics().borrow_watched().current_term
+        self.inner.parts.raft.metrics().borrow_watched().current_term
     }
 
     /// The voters of the group, as far as this node knows.
     #[must_use]
     pub fn voters(&self) -> Vec<NodeId> {
-        self.inner.raft.voter_ids().collect()
+        self.inner.parts.raft.voter_ids().collect()
     }
 
-    /// Returns when a leader is known and everything committed before is applied here.
+    /// Returns when a leader is known and, if that is this node, everything committed before is applied here.
     ///
     /// # Errors
     /// If that takes longer than `timeout`.
     pub async fn wait_ready(&self, timeout: Duration) -> io::Result<()> {
         let id = self.inner.id;
         let late = || io::Error::new(io::ErrorKind::TimedOut, format!("group {id} has no leader after {timeout:?}"));
-        let wait = self.inner.raft.wait(Some(timeout));
-        wait.metrics(|metrics| metrics.current_leader.is_some(), "a leader").await.map_err(|_| late())?;
-        if self.leader() == Some(*self.inner.raft.node_id()) {
-            let barrier = tokio::time::timeout(timeout, self.read_barrier()).await.map_err(|_| late())?;
-            barrier.map_err(io::Error::other)?;
+        let deadline = Instant::now() + timeout;
+        let mut standing = self.standing();
+        loop {
+            let led = standing.wait_for(|standing| standing.leader.is_some());
+            let led = tokio::time::timeout_at(deadline, led).await.map_err(|_| late())?;
+            led.map_err(|_| io::Error::other(format!("group {id} is stopped")))?;
+            if !self.is_leader() {
+                return Ok(());
+            }
+            // Fails where another node has taken over meanwhile: then that one is waited for.
+            let barrier = tokio::time::timeout_at(deadline, self.read_barrier()).await.map_err(|_| late())?;
+            match barrier {
+                Ok(()) => return Ok(()),
+                Err(error) if Instant::now() >= deadline => return Err(io::Error::other(error)),
+                Err(_) => tokio::time::sleep(BARRIER_PAUSE).await,
+            }
         }
-        Ok(())
     }
 
     /// What the closed and open segments hold.
     #[must_use]
     pub fn segments(&self) -> Vec<SegmentInfo> {
-        self.inner.log.reader().segments()
+        self.inner.parts.log.reader().segments()
     }
 
     /// Bytes of this group on disk and in memory.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
-        self.inner.log.reader().bytes() + self.inner.log.applied_bytes() as u64
+        self.inner.parts.log.reader().bytes() + self.inner.parts.log.applied_bytes() as u64
     }
 
     /// Closes the open segment if everything that it and the memory keep is older than `oldest_ms` (milliseconds since
@@ -240,8 +258,8 @@ impl Group {
     /// # Errors
     /// If a write fails.
     pub async fn roll_if_older(&self, oldest_ms: i64) -> io::Result<()> {
-        if self.inner.log.newest_open_timestamp_ms().is_some_and(|newest| newest < oldest_ms) {
-            self.inner.flusher.roll(&self.inner.log).await?;
+        if self.inner.parts.log.newest_open_timestamp_ms().is_some_and(|newest| newest < oldest_ms) {
+            self.inner.parts.flusher.roll(&self.inner.parts.log).await?;
         }
         Ok(())
     }
@@ -259,17 +277,17 @@ impl Group {
         let dead = segments.iter().take_while(|segment| segment.closed && segment.next_offset <= live_from);
         let Some(upto) = dead.filter_map(|segment| segment.last).last() else { return Ok(0) };
         let before = self.size_bytes();
-        self.inner.flusher.sync_and_wait(&self.inner.log).await?;
-        self.inner.flusher.flush_state().await?;
+        self.inner.parts.flusher.sync_and_wait(&self.inner.parts.log).await?;
+        self.inner.parts.flusher.flush_state().await?;
         self.purge(upto).await?;
-        self.inner.flusher.unlink_through(&self.inner.log, upto.index).await?;
+        self.inner.parts.flusher.unlink_through(&self.inner.parts.log, upto.index).await?;
         Ok(before.saturating_sub(self.size_bytes()))
     }
 
     /// Tells Raft that nothing up to `upto` is needed: a snapshot (pinned, not copied) stands for it.
     async fn purge(&self, upto: LogId) -> io::Result<()> {
         const PATIENCE: Duration = Duration::from_secs(30);
-        let raft = &self.inner.raft;
+        let raft = &self.inner.parts.raft;
         raft.trigger().snapshot().await.map_err(io::Error::other)?;
         let wait = raft.wait(Some(PATIENCE));
         let built = |metrics: &openraft::RaftMetrics<TypeConfig>| {
@@ -285,19 +303,34 @@ impl Group {
     }
 
     pub(crate) fn raft(&self) -> &Raft {
-        &self.inner.raft
+        &self.inner.parts.raft
     }
 
     pub(crate) fn log(&self) -> &Arc<GroupLog> {
-        &self.inner.log
+        &self.inner.parts.log
     }
 
-    /// Stops the group; what is submitted and not yet answered becomes unknown.
+    pub(crate) fn standing(&self) -> watch::Receiver<Standing> {
+        self.inner.parts.standing.clone()
+    }
+
+    /// Stops the group; what is submitted and not yet answered becomes unknown. Nothing is applied any more afterwards.
     pub(crate) async fn shutdown(&self) {
-        self.inner.proposals.close();
-        if let Err(error) = self.inner.raft.shutdown().await {
+        self.inner.parts.stopping.cancel();
+        self.inner.parts.proposals.close();
+        if let Err(error) = self.inner.parts.raft.shutdown().await {
             tracing::warn!(group = %self.inner.id, %error, "the group's core ended with an error");
         }
+        let gone = tokio::time::timeout(SHUTDOWN_PATIENCE, self.inner.parts.machine_gone.cancelled()).await;
+        if gone.is_err() {
+            tracing::warn!(group = %self.inner.id, "applying has not ended {SHUTDOWN_PATIENCE:?} after the group was stopped");
+        }
+    }
+}
+
+impl Drop for Parts {
+    fn drop(&mut self) {
+        self.stopping.cancel();
     }
 }
 
@@ -306,7 +339,7 @@ impl Admitted<'_> {
     #[must_use]
     pub fn submit(self, item: Item) -> Ticket {
         let (tx, rx) = oneshot::channel();
-        self.group.inner.proposals.submit(Proposal { item, reply: tx, permit: self.permit });
+        self.group.inner.parts.proposals.submit(Proposal { item, reply: tx, permit: self.permit });
         Ticket { reply: rx }
     }
 }

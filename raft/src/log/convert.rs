@@ -77,6 +77,13 @@ pub(crate) fn encode_stored_membership(stored: &RaftMembership) -> Bytes {
     encode_membership(stored.membership(), stored.log_id().as_ref().map(log_id_from_raft))
 }
 
+/// The entry with which a group begins: no leader proposed it, and it is the same on each of `voters`.
+pub(crate) fn first_entry(voters: &[u64]) -> io::Result<Entry> {
+    let nodes: BTreeMap<u64, EmptyNode> = voters.iter().map(|id| (*id, EmptyNode::new())).collect();
+    let membership = Membership::new(vec![voters.iter().copied().collect()], nodes).map_err(io::Error::other)?;
+    Ok(Entry { log_id: LogId::default(), body: Body::Membership(encode_membership(&membership, None)) })
+}
+
 fn encode_membership(membership: &Membership<u64, EmptyNode>, log_id: Option<LogId>) -> Bytes {
     let configs = membership.get_joint_config().iter();
     let value = MembershipValue {

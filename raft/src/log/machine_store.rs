@@ -8,6 +8,7 @@ use futures::{Stream, TryStreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
 use openraft::{EntryPayload, OptionalSend};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::convert::{encode_stored_membership, log_id_from_raft, log_id_to_raft};
 use super::decisions;
@@ -32,6 +33,8 @@ pub(crate) struct MachineStore {
     flusher: FlusherHandle,
     applied: Option<LogId>,
     membership: RaftMembership,
+    /// Cancelled when this is dropped: with the task that applies entries, however that ends.
+    gone: DropGuard,
 }
 
 /// What one apply call has gathered and not yet written.
@@ -70,7 +73,13 @@ impl MachineStore {
         machine.restore(restored.rows).map_err(io::Error::other)?;
         machine.published();
         let (applied, membership) = (restored.applied, restored.membership);
-        Ok(Self { log, machine, keys, flusher, applied, membership })
+        let gone = CancellationToken::new().drop_guard();
+        Ok(Self { log, machine, keys, flusher, applied, membership, gone })
+    }
+
+    /// Cancelled when nothing will be applied any more.
+    pub(crate) fn gone(&self) -> CancellationToken {
+        self.gone.token().clone()
     }
 
     fn apply_entry(&mut self, entry: RaftEntry, pending: &mut Pending) -> io::Result<Outcomes> {

@@ -3,7 +3,7 @@
 use super::node::*;
 use crate::disk::Disk;
 use crate::group::{ProposeError, ReadError};
-use crate::registry::StartError;
+use crate::registry::{Begin, StartError};
 use crate::segments::segments_dir;
 use crate::types::{GroupId, Item};
 
@@ -48,7 +48,7 @@ async fn a_disk_that_lies_loses_what_was_acknowledged() {
     drop(group);
     node.disk.faults(|faults| faults.lying_sync = false);
     node.power_cut();
-    match node.registry().start(GROUP, Box::new(Ledger::default()), None, &[NODE]).await {
+    match node.registry().start(GROUP, Box::new(Ledger::default()), None, Begin::Initialize(vec![NODE])).await {
         Err(refused) => assert!(matches!(refused, StartError::Damaged { .. }), "{refused}"),
         Ok(group) => {
             group.wait_ready(PATIENCE).await.unwrap();
@@ -72,9 +72,10 @@ async fn damage_in_one_group_is_named_and_the_others_serve() {
     node.disk.flip_bits(segment, 500..501, 1).unwrap();
     node.disk.flip_bits(&dirs[1].join("log-start"), 9..10, 1).unwrap();
 
-    let refused = node.registry().start(GroupId(2), Box::new(Ledger::default()), None, &[NODE]).await.unwrap_err();
+    let refused =
+        node.registry().start(GroupId(2), Box::new(Ledger::default()), None, Begin::Initialize(vec![NODE])).await.unwrap_err();
     assert!(matches!(&refused, StartError::Damaged { reason, .. } if reason.contains("log-start")), "{refused}");
-    match node.registry().start(GroupId(1), Box::new(Ledger::default()), None, &[NODE]).await {
+    match node.registry().start(GroupId(1), Box::new(Ledger::default()), None, Begin::Initialize(vec![NODE])).await {
         Err(refused) => assert!(matches!(refused, StartError::Damaged { .. }), "{refused}"),
         Ok(group) => {
             let error = group.read(0, 1 << 20).await.unwrap_err();

@@ -15,7 +15,8 @@ use crate::group::{Group, Ticket};
 use crate::journal::JournalOptions;
 use crate::log::lives::Lives;
 use crate::machine::{Applied, Machine, RestoreError, Row, Rows};
-use crate::registry::{Registry, RegistryOptions};
+use crate::network::Peers;
+use crate::registry::{Begin, Registry, RegistryOptions, TransferOptions};
 use crate::segments::SegmentOptions;
 use crate::state::keys::GroupKeys;
 use crate::state::{KeyValue, OrderedState, State, StateError, StateView, WriteBatch};
@@ -149,7 +150,15 @@ pub(crate) fn options() -> RegistryOptions {
         batch_bytes_max: 128 << 10,
     };
     let segments = SegmentOptions { segment_bytes_max: 8 << 10, ..SegmentOptions::default() };
-    RegistryOptions { node_id: NODE, journal, segments, proposal_bytes_max: 4 << 20, tail_bytes_max: 64 << 20 }
+    RegistryOptions {
+        node_id: NODE,
+        journal,
+        segments,
+        proposal_bytes_max: 4 << 20,
+        tail_bytes_max: 64 << 20,
+        peers: Peers::alone(NODE),
+        transfers: TransferOptions::default(),
+    }
 }
 
 pub(crate) fn data_dir(path: &Path) -> DataDir {
@@ -179,7 +188,8 @@ impl Node {
 
     /// Starts a group of this node alone, or one that waits for a leader.
     pub(crate) async fn start(&self, group: GroupId, voters: &[NodeId]) -> Group {
-        let started = self.registry().start(group, Box::new(Ledger::default()), None, voters).await.unwrap();
+        let begin = if voters.is_empty() { Begin::Wait } else { Begin::Initialize(voters.to_vec()) };
+        let started = self.registry().start(group, Box::new(Ledger::default()), None, begin).await.unwrap();
         if !voters.is_empty() {
             started.wait_ready(PATIENCE).await.unwrap();
         }

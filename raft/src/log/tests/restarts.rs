@@ -2,7 +2,7 @@
 
 use super::node::*;
 use crate::disk::sim::Rng;
-use crate::registry::StartError;
+use crate::registry::{Begin, StartError};
 use crate::state::keys::GroupKeys;
 use crate::state::{State, WriteBatch};
 use crate::types::GroupId;
@@ -42,7 +42,7 @@ async fn a_group_whose_decisions_are_gone_does_not_start() {
     node.state.flush().unwrap();
     drop(group);
     node.power_cut();
-    let error = node.registry().start(GROUP, Box::new(Ledger::default()), None, &[NODE]).await.unwrap_err();
+    let error = node.registry().start(GROUP, Box::new(Ledger::default()), None, Begin::Initialize(vec![NODE])).await.unwrap_err();
     assert!(matches!(&error, StartError::Io { .. }) && error.to_string().contains("decided"), "{error}");
 }
 
@@ -62,7 +62,7 @@ async fn a_group_whose_rows_are_gone_does_not_start_once_the_log_has_let_go_of_t
     node.state.flush().unwrap();
     drop(group);
     node.power_cut();
-    let error = node.registry().start(GROUP, Box::new(Ledger::default()), None, &[NODE]).await.unwrap_err();
+    let error = node.registry().start(GROUP, Box::new(Ledger::default()), None, Begin::Initialize(vec![NODE])).await.unwrap_err();
     assert!(error.to_string().contains("rows were lost"), "{error}");
 }
 

@@ -1,0 +1,60 @@
+//! The gRPC service that other nodes call: it accepts links and snapshots.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use flotilla_proto::internal::v1::raft_peer_server::{RaftPeer, RaftPeerServer};
+use flotilla_proto::internal::v1::{LinkMessage, SnapshotAnswer, SnapshotMessage};
+use futures::Stream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::peers::Peers;
+
+/// Longest message of a link or a snapshot, in bytes: the largest entry or frame, and what may stand before it.
+const MESSAGE_BYTES_MAX: usize = 40 << 20;
+
+/// See the module. Until it is opened, it says that this node belongs to no cluster: so the port can be served before
+/// that is known. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct PeerService {
+    peers: Arc<Mutex<Option<Peers>>>,
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl PeerService {
+    /// From now on other nodes reach the groups behind `peers`.
+    pub fn open(&self, peers: &Peers) {
+        *self.peers.lock().unwrap_or_else(PoisonError::into_inner) = Some(peers.clone());
+    }
+
+    /// For a tonic server.
+    #[must_use]
+    pub fn server(&self) -> RaftPeerServer<Self> {
+        RaftPeerServer::new(self.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    #[expect(clippy::result_large_err, reason = "tonic's type")]
+    fn peers(&self) -> Result<Peers, Status> {
+        let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        peers.ok_or_else(|| Status::unavailable("this node belongs to no cluster yet"))
+    }
+}
+
+#[tonic::async_trait]
+impl RaftPeer for PeerService {
+    type LinkStream = Answers<LinkMessage>;
+    type SnapshotStream = Answers<SnapshotAnswer>;
+
+    async fn link(&self, _request: Request<Streaming<LinkMessage>>) -> Result<Response<Self::LinkStream>, Status> {
+        self.peers()?;
+        Err(Status::unavailable("no links"))
+    }
+
+    async fn snapshot(&self, _request: Request<Streaming<SnapshotMessage>>) -> Result<Response<Self::SnapshotStream>, Status> {
+        self.peers()?;
+        Err(Status::unavailable("no snapshots"))
+    }
+}

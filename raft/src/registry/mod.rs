@@ -1,0 +1,286 @@
+//! All groups of a node over one journal, one state and one flusher.
+//!
+//! - `options.rs` what it is opened with, and its errors · `start.rs` how a group starts
+
+mod options;
+mod start;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+
+use crate::data_dir::DataDir;
+use crate::disk::Disk;
+use crate::failure::Failure;
+use crate::flusher::{Flusher, FlusherHandle, FlusherThread};
+use crate::group::{ADMISSION_UNIT_BYTES, Group};
+use crate::holders::Holders;
+use crate::journal::{
+    BatchStats, Damage, Journal, JournalHandle, JournalObserver, JournalThread, Record, RecoveredGroup, Recycle,
+};
+use crate::log::lives::Lives;
+use crate::network::Peers;
+use crate::standing::Changes;
+use crate::state::State;
+use crate::tail_budget::TailBudget;
+use crate::types::{GroupId, Incarnation};
+pub use options::{Begin, JournalFigures, OpenError, RegistryOptions, StartError, TransferOptions};
+
+/// See the module.
+pub struct Registry {
+    options: RegistryOptions,
+    /// Held for its lock.
+    _data_dir: DataDir,
+    lives: Arc<Lives>,
+    journal: JournalHandle,
+    flusher: FlusherHandle,
+    holders: Holders,
+    failure: Failure,
+    admission: Arc<Semaphore>,
+    tail_budget: TailBudget,
+    damage: Vec<Damage>,
+    recovered: Mutex<BTreeMap<GroupId, RecoveredGroup>>,
+    /// Groups that have data and that the journal does not know, and where that is.
+    unknown: BTreeMap<GroupId, String>,
+    /// Groups that have data and did not start: which life of theirs, and why. Another attempt must not begin a new life.
+    down: Mutex<BTreeMap<GroupId, (Incarnation, String)>>,
+    running: Running,
+    changes: Arc<Changes>,
+    written: Arc<JournalCounters>,
+    threads: Mutex<Option<(JournalThread, FlusherThread)>>,
+}
+
+/// The groups that run, shared with the journal's wishes.
+pub(crate) type Running = Arc<Mutex<BTreeMap<GroupId, Group>>>;
+
+/// Answers the journal: passes its wishes to the flusher, and its failure on.
+struct Observer {
+    holders: Holders,
+    journal: JournalHandle,
+    failure: Failure,
+    written: Arc<JournalCounters>,
+}
+
+/// What the journal has written since it was opened.
+#[derive(Debug, Default)]
+struct JournalCounters {
+    batches: AtomicU64,
+    bytes: AtomicU64,
+    submissions: AtomicU64,
+    nanos: AtomicU64,
+}
+
+impl Registry {
+    /// Opens the journal beside `state`. Groups start one by one afterwards. Blocks while it recovers.
+    ///
+    /// # Errors
+    /// See [`OpenError`]. Damage of single groups is none: those groups refuse to start.
+    pub fn open(
+        options: RegistryOptions,
+        data_dir: DataDir,
+        disk: Arc<dyn Disk>,
+        state: Arc<dyn State>,
+    ) -> Result<Self, OpenError> {
+        let failure = Failure::new();
+        let (flusher, flusher_handle) = Flusher::new(state.clone(), failure.clone());
+        let running = Running::default();
+        let written = Arc::<JournalCounters>::default();
+        let (mut journal, recovered) = Journal::open(disk.clone(), &data_dir.journal_dir(), options.journal.clone())?;
+        let lives = Lives::new(disk, data_dir.groups_dir(), options.segments, state, recovered.boot_epoch);
+        // Where damage took a part of the journal, what it does not name may be what it named.
+        let unknown = if recovered.damage.is_empty() {
+            lives.delete_orphans(&recovered.groups.iter().map(|(id, group)| (*id, group.incarnation)).collect())?
+        } else {
+            BTreeMap::new()
+        };
+        let handle = journal.handle();
+        let holders = Holders::new(flusher_handle.clone(), &recovered.groups);
+        let observer =
+            Observer { holders: holders.clone(), journal: handle.clone(), failure: failure.clone(), written: written.clone() };
+        journal.observe(Arc::new(observer));
+        let threads = (JournalThread::spawn(journal)?, flusher.spawn(flusher_handle.clone())?);
+        let admission = Arc::new(Semaphore::new(options.proposal_bytes_max / ADMISSION_UNIT_BYTES));
+        let tail_budget = TailBudget::new(options.tail_bytes_max);
+        let registry = Self {
+            options,
+            _data_dir: data_dir,
+            lives: Arc::new(lives),
+            journal: handle,
+            flusher: flusher_handle,
+            holders,
+            failure,
+            admission,
+            tail_budget,
+            damage: recovered.damage,
+            recovered: Mutex::new(recovered.groups),
+            unknown,
+            down: Mutex::default(),
+            running,
+            changes: Changes::new(),
+            written,
+            threads: Mutex::new(Some(threads)),
+        };
+        for damage in &registry.damage {
+            tracing::error!(file = %damage.file.display(), range = ?damage.range, reason = damage.reason, "the journal is damaged");
+        }
+        Ok(registry)
+    }
+
+    /// The flag that says that storage failed.
+    #[must_use]
+    pub fn failure(&self) -> &Failure {
+        &self.failure
+    }
+
+    /// Groups that this node has data of and that do not run (yet).
+    #[must_use]
+    pub fn recovered_groups(&self) -> Vec<GroupId> {
+        let down: Vec<GroupId> = lock(&self.down).keys().copied().collect();
+        lock(&self.recovered).keys().copied().chain(down).collect()
+    }
+
+    /// What the journal found damaged when it was opened.
+    #[must_use]
+    pub fn damage(&self) -> &[Damage] {
+        &self.damage
+    }
+
+    /// What the journal has written since it was opened.
+    #[must_use]
+    pub fn journal_figures(&self) -> JournalFigures {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        JournalFigures {
+            batches: read(&self.written.batches),
+            bytes: read(&self.written.bytes),
+            submissions: read(&self.written.submissions),
+            busy: Duration::from_nanos(read(&self.written.nanos)),
+        }
+    }
+
+    /// The links to other nodes.
+    #[must_use]
+    pub fn peers(&self) -> &Peers {
+        &self.options.peers
+    }
+
+    /// Changes whenever leader, term or membership of any group changed, or its core died; see
+    /// [`Registry::take_changed`].
+    #[must_use]
+    pub fn leader_changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// The groups that changed since this was called last.
+    #[must_use]
+    pub fn take_changed(&self) -> BTreeSet<GroupId> {
+        self.changes.take()
+    }
+
+    /// A group that runs here.
+    #[must_use]
+    pub fn group(&self, group: GroupId) -> Option<Group> {
+        lock(&self.running).get(&group).cloned()
+    }
+
+    /// Bytes of memory that entries take which are not yet in segments.
+    #[must_use]
+    pub fn tail_bytes(&self) -> u64 {
+        self.tail_budget.bytes()
+    }
+
+    /// Stops a group and deletes its data.
+    ///
+    /// # Errors
+    /// If the journal or the state cannot be written.
+    pub async fn remove(&self, group: GroupId) -> io::Result<()> {
+        let running = lock(&self.running).remove(&group);
+        let incarnation = match &running {
+            Some(running) => {
+                running.shutdown().await;
+                Some(running.log().incarnation())
+            }
+            None => {
+                let recovered = lock(&self.recovered).remove(&group).map(|recovered| recovered.incarnation);
+                let down = lock(&self.down).remove(&group).map(|(incarnation, _)| incarnation);
+                recovered.or(down)
+            }
+        };
+        let Some(incarnation) = incarnation else { return Ok(()) };
+        drop(running);
+        // First the word that the group is gone, then its data: a crash between leaves what the mark says to delete.
+        let lives = self.lives.clone();
+        blocking(move || lives.mark_removed(group, incarnation)).await?;
+        self.write_through(Record::Remove { group }).await?;
+        self.holders.removed(group);
+        // Nothing may be written into the group's directory once it is deleted.
+        self.flusher.barrier().await?;
+        let lives = self.lives.clone();
+        blocking(move || lives.delete(group, incarnation)).await
+    }
+
+    /// Stops all groups, flushes what they applied, seals the journal. Afterwards a start has nothing to repair.
+    pub async fn close(&self) {
+        let running = std::mem::take(&mut *lock(&self.running));
+        for group in running.values() {
+            group.shutdown().await;
+            if let Err(error) = self.flusher.sync_and_wait(group.log()).await {
+                tracing::warn!(group = %group.id(), %error, "not all applied entries were flushed; the journal has them");
+            }
+        }
+        if let Err(error) = self.flusher.flush_state().await {
+            tracing::warn!(%error, "the state was not flushed; it is rebuilt from the log at the next start");
+        }
+        let threads = lock(&self.threads).take();
+        // Joins both threads: the flusher first, it may still announce what it synced.
+        let closed = tokio::task::spawn_blocking(move || {
+            if let Some((journal, flusher)) = threads {
+                drop(flusher);
+                journal.close();
+            }
+        });
+        let _ = closed.await;
+    }
+
+    async fn write_through(&self, record: Record) -> io::Result<()> {
+        let (tx, rx) = tokio::sync::oneshot::channel();
+        self.journal.submit(vec![record], move |result| drop(tx.send(result)));
+        rx.await.map_err(|_| io::Error::other("the journal stopped"))?.map(|_| ())
+    }
+}
+
+impl JournalObserver for Observer {
+    fn batch(&self, stats: &BatchStats) {
+        self.written.batches.fetch_add(1, Ordering::Relaxed);
+        self.written.bytes.fetch_add(stats.bytes, Ordering::Relaxed);
+        self.written.submissions.fetch_add(stats.submissions as u64, Ordering::Relaxed);
+        let nanos = u64::try_from(stats.duration.as_nanos()).unwrap_or(u64::MAX);
+        self.written.nanos.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    fn recycle(&self, wishes: &[Recycle]) {
+        self.holders.recycle(&self.journal, wishes);
+    }
+
+    fn failed(&self, error: &io::Error) {
+        self.failure.set(format!("writing the journal failed: {error}"));
+    }
+}
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Observer")
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,107 @@
+//! What a registry is opened and a group is started with, and why either may fail.
+
+use std::io;
+use std::time::Duration;
+
+use crate::journal::{JournalError, JournalOptions};
+use crate::network::Peers;
+use crate::segments::SegmentOptions;
+use crate::state::StateError;
+use crate::types::{GroupId, NodeId};
+
+/// What a registry may use.
+#[derive(Debug, Clone)]
+pub struct RegistryOptions {
+    /// This node.
+    pub node_id: NodeId,
+    /// The journal's files.
+    pub journal: JournalOptions,
+    /// How segments are cut.
+    pub segments: SegmentOptions,
+    /// Bytes of proposals that may wait or be on their way, over all groups.
+    pub proposal_bytes_max: usize,
+    /// Bytes of memory that applied entries may take before they are in segments; proposals wait when it is used up.
+    pub tail_bytes_max: u64,
+    /// The links to other nodes; [`Peers::alone`] if there are none.
+    pub peers: Peers,
+    /// How snapshots are sent to other nodes, and taken from them.
+    pub transfers: TransferOptions,
+}
+
+/// How much of a node's disks and network snapshots may take.
+#[derive(Debug, Clone, Copy)]
+pub struct TransferOptions {
+    /// Bytes that this node sends in a second, over all snapshots.
+    pub bytes_per_second: u64,
+    /// Snapshots that this node sends at once, and that it receives at once.
+    pub at_once: usize,
+    /// How long what was received of a broken transfer, and what was to be sent of it, is kept.
+    pub kept_for: Duration,
+}
+
+/// What becomes of a group that has no data here yet. One that has some goes on with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Begin {
+    /// It waits until a leader sends it entries or a snapshot.
+    Wait,
+    /// It begins with these voters, and is offered the same list on each of them. The first begins at once, the others
+    /// a while later, if nobody has begun by then.
+    Initialize(Vec<NodeId>),
+}
+
+/// Why a node's storage did not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The state.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A thread or directory.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Why a group did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Something that was once durable is missing or altered. The data is kept as it is.
+    #[error("group {group} is damaged and stays down: {reason}")]
+    Damaged {
+        /// The group.
+        group: GroupId,
+        /// Which file, which range, and what is wrong there.
+        reason: String,
+    },
+    /// It runs already.
+    #[error("group {0} runs already")]
+    Running(GroupId),
+    /// Reading or writing failed.
+    #[error("group {group}: {source}")]
+    Io {
+        /// The group.
+        group: GroupId,
+        /// What failed.
+        source: io::Error,
+    },
+}
+
+/// What the journal has written since it was opened, for metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct JournalFigures {
+    /// Batches: writes, each with its sync.
+    pub batches: u64,
+    /// Bytes, padding included.
+    pub bytes: u64,
+    /// Appends, votes and marks that these batches carried.
+    pub submissions: u64,
+    /// Time spent writing and syncing.
+    pub busy: Duration,
+}
+
+impl Default for TransferOptions {
+    fn default() -> Self {
+        Self { bytes_per_second: 128 << 20, at_once: 2, kept_for: Duration::from_secs(300) }
+    }
+}

@@ -1,0 +1,210 @@
+//! How a group starts: from what is on disk, or new.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use openraft::{Config, SnapshotPolicy};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{Begin, Registry, StartError, lock};
+use crate::group::{Group, Parts, Raft};
+use crate::journal::{Damage, Record, RecoveredGroup, Suspect};
+use crate::log::convert::first_entry;
+use crate::log::group_log::GroupLog;
+use crate::log::machine_store::MachineStore;
+use crate::log::store::LogStore;
+use crate::machine::Machine;
+use crate::network::{NoPeers, Urgency};
+use crate::proposals::{Preamble, Proposals};
+use crate::segments::SegmentError;
+use crate::standing::{Standing, Watched};
+use crate::types::{GroupId, Incarnation, NodeId};
+
+/// A leader's node that is gone is noticed by the links; what these timers catch is rare, and a thousand groups tick.
+const HEARTBEAT_MS: u64 = 1_500;
+const ELECTION_MS_MIN: u64 = 5_000;
+const ELECTION_MS_MAX: u64 = 8_000;
+
+impl Registry {
+    /// Starts a group: from what is on disk, or new as `begin` says.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(
+        &self,
+        group: GroupId,
+        machine: Box<dyn Machine>,
+        preamble: Option<Preamble>,
+        begin: Begin,
+    ) -> Result<Group, StartError> {
+        if lock(&self.running).contains_key(&group) {
+            return Err(StartError::Running(group));
+        }
+        let down = lock(&self.down).get(&group).map(|(_, reason)| reason.clone());
+        if let Some(reason) = down.or_else(|| self.unknown.get(&group).cloned()) {
+            return Err(StartError::Damaged { group, reason });
+        }
+        let incarnation = lock(&self.recovered).get(&group).map(|recovered| recovered.incarnation);
+        let opened = self.open_group(group, machine, preamble, begin).await;
+        let opened = opened.inspect_err(|error| self.stays_down(group, incarnation, error))?;
+        lock(&self.running).insert(group, opened.clone());
+        self.changes.note(group);
+        Ok(opened)
+    }
+
+    /// Remembers a group that has data and did not start. Its data stays as it is until the node is started again.
+    fn stays_down(&self, group: GroupId, incarnation: Option<Incarnation>, error: &StartError) {
+        let taken = !lock(&self.recovered).contains_key(&group);
+        let Some(incarnation) = incarnation.filter(|_| taken) else { return };
+        let reason = match error {
+            StartError::Damaged { reason, .. } => reason.clone(),
+            other => other.to_string(),
+        };
+        lock(&self.down).insert(group, (incarnation, reason));
+    }
+
+    /// What the journal knows of a group, unless damage may have taken something of it.
+    fn take_recovered(&self, group: GroupId) -> Result<Option<RecoveredGroup>, StartError> {
+        let mut recovered = lock(&self.recovered);
+        if recovered.get(&group).is_some_and(|recovered| !recovered.damaged) {
+            return Ok(recovered.remove(&group));
+        }
+        let known = recovered.contains_key(&group);
+        let hit = self.damage.iter().find(|damage| match &damage.groups {
+            Suspect::Named(groups) => groups.contains(&group),
+            Suspect::All => true,
+        });
+        match hit {
+            Some(damage) => {
+                let Damage { file, range, reason, .. } = damage;
+                let reason = format!("{} bytes {}..{}: {reason}", file.display(), range.start, range.end);
+                Err(StartError::Damaged { group, reason })
+            }
+            None if known => Err(StartError::Damaged { group, reason: "the journal lost a part of it".into() }),
+            None => Ok(None),
+        }
+    }
+
+    async fn create(&self, group: GroupId) -> io::Result<RecoveredGroup> {
+        let incarnation = self.lives.next();
+        let membership = Bytes::new();
+        self.write_through(Record::Switch { group, incarnation, snapshot: None, membership }).await?;
+        Ok(RecoveredGroup {
+            incarnation,
+            vote: None,
+            purged: None,
+            committed: None,
+            segments_synced: None,
+            snapshot: None,
+            last: None,
+            tail: Vec::new(),
+            damaged: false,
+        })
+    }
+
+    async fn open_group(
+        &self,
+        group: GroupId,
+        machine: Box<dyn Machine>,
+        preamble: Option<Preamble>,
+        begin: Begin,
+    ) -> Result<Group, StartError> {
+        let io = |source: io::Error| StartError::Io { group, source };
+        let (log, machine) = self.open_storage(group, machine).await?;
+        let campaigns = begin_log(&log, begin, self.options.node_id).await.map_err(io)?;
+        let (config, node_id, machine_gone) = (raft_config(group).map_err(io)?, self.options.node_id, machine.gone());
+        let urgency = Urgency::default();
+        let started = Raft::new(node_id, config, NoPeers, LogStore::new(log.clone()), machine).await;
+        let raft = started.map_err(|error| match log.damage() {
+            Some(damage) => StartError::Damaged { group, reason: damage.to_owned() },
+            None => io(io::Error::other(error)),
+        })?;
+        if campaigns || raft.voter_ids().collect::<Vec<_>>() == [node_id] {
+            // Nobody leads, and others expect that this node will: there is no reason to wait for an election timeout.
+            raft.trigger().elect(true).await.map_err(|error| io(io::Error::other(error)))?;
+        }
+        self.flusher.opened(&log);
+        self.holders.opened(&log);
+        let proposals = Proposals::start(group, raft.clone(), preamble);
+        let (standing, standing_now) = watch::channel(Standing::default());
+        let stopping = CancellationToken::new();
+        let ends = (stopping.clone(), machine_gone.clone());
+        tokio::spawn(Watched::new(group, &raft).keep(standing, self.changes.clone(), ends));
+        Ok(Group::new(Parts {
+            raft,
+            log,
+            proposals,
+            flusher: self.flusher.clone(),
+            admission: self.admission.clone(),
+            tail_budget: self.tail_budget.clone(),
+            urgency,
+            standing: standing_now,
+            stopping,
+            machine_gone,
+        }))
+    }
+
+    /// The log and the machine of a group: what is on disk, or empty.
+    pub(crate) async fn open_storage(
+        &self,
+        group: GroupId,
+        machine: Box<dyn Machine>,
+    ) -> Result<(Arc<GroupLog>, MachineStore), StartError> {
+        let recovered = match self.take_recovered(group)? {
+            Some(recovered) => recovered,
+            None => self.create(group).await.map_err(|source| StartError::Io { group, source })?,
+        };
+        let (lives, journal, flusher) = (self.lives.clone(), self.journal.clone(), self.flusher.clone());
+        let budget = self.tail_budget.clone();
+        let open = move || -> Result<(Arc<GroupLog>, MachineStore), StartError> {
+            let io = |source: io::Error| StartError::Io { group, source };
+            let segments = lives.open_segments(group, recovered.incarnation, recovered.segments_synced);
+            let segments = segments.map_err(|error| segments_failed(group, error))?;
+            let log = Arc::new(GroupLog::open(group, lives, journal, recovered, segments, budget).map_err(io)?);
+            let machine = MachineStore::open(log.clone(), machine, flusher).map_err(io)?;
+            Ok((log, machine))
+        };
+        let opened = tokio::task::spawn_blocking(open).await;
+        opened.map_err(|error| StartError::Io { group, source: io::Error::other(error) })?
+    }
+}
+
+/// Puts the first entry into an empty log, the same on each of its voters: so that any of them can campaign, whoever
+/// of the others is not there yet. Returns whether this node is to campaign at once.
+async fn begin_log(log: &GroupLog, begin: Begin, node_id: NodeId) -> io::Result<bool> {
+    let Begin::Initialize(voters) = begin else { return Ok(false) };
+    let is_new = log.vote().is_none() && log.last().is_none();
+    if !is_new || !voters.contains(&node_id) {
+        return Ok(false);
+    }
+    let (tx, rx) = tokio::sync::oneshot::channel();
+    log.append(vec![first_entry(&voters)?], move |result| drop(tx.send(result)))?;
+    rx.await.map_err(|_| io::Error::other("the journal stopped"))??;
+    Ok(voters.first() == Some(&node_id))
+}
+
+fn segments_failed(group: GroupId, error: SegmentError) -> StartError {
+    match error {
+        SegmentError::Damaged(damage) => StartError::Damaged { group, reason: damage.to_string() },
+        other => StartError::Io { group, source: io::Error::other(other) },
+    }
+}
+
+fn raft_config(group: GroupId) -> io::Result<Arc<Config>> {
+    let config = Config {
+        cluster_name: format!("group-{group}"),
+        heartbeat_interval: HEARTBEAT_MS,
+        election_timeout_min: ELECTION_MS_MIN,
+        election_timeout_max: ELECTION_MS_MAX,
+        // We alone trigger snapshots and purges: see `Group::release_below`.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        enable_pre_vote: Some(true),
+        // A restarted leader must win an election, or it proposes other entries under ids that followers hold.
+        enable_leader_restore: Some(false),
+        ..Config::default()
+    };
+    Ok(Arc::new(config.validate().map_err(io::Error::other)?))
+}
