@@ -13,7 +13,8 @@ use flotilla_raft::data_dir::{ClusterId, DataDir, Identity};
 use flotilla_raft::disk::Disk;
 use flotilla_raft::group::Group;
 use flotilla_raft::journal::JournalOptions;
-use flotilla_raft::registry::{Registry, RegistryOptions};
+use flotilla_raft::network::Peers;
+use flotilla_raft::registry::{Begin, Registry, RegistryOptions, TransferOptions};
 use flotilla_raft::segments::SegmentOptions;
 use flotilla_raft::state::{RocksOptions, RocksState};
 use flotilla_raft::types::GroupId;
@@ -128,6 +129,8 @@ fn open_storage(options: &BrokerOptions, disk: Arc<dyn Disk>) -> Result<(Registr
         segments: options.segments,
         proposal_bytes_max: options.proposal_bytes_max,
         tail_bytes_max: options.tail_bytes_max,
+        peers: Peers::alone(options.node_id),
+        transfers: TransferOptions::default(),
     };
     let state = RocksState::open(&data_dir.state_dir(), &RocksOptions::default());
     let state = Arc::new(state.map_err(flotilla_raft::registry::OpenError::from)?);
@@ -140,7 +143,8 @@ async fn start_controller(
 ) -> Result<(Group, watch::Receiver<Arc<Image>>), OpenError> {
     let (host, image) = ControllerHost::new();
     let failed = |reason: String| OpenError::Controller(reason);
-    let started = registry.start(GroupId(0), Box::new(host), Some(clock_preamble()), &[options.node_id]).await;
+    let begin = Begin::Initialize(vec![options.node_id]);
+    let started = registry.start(GroupId(0), Box::new(host), Some(clock_preamble()), begin).await;
     let controller = started.map_err(|error| failed(error.to_string()))?;
     controller.wait_ready(CONTROLLER_PATIENCE).await.map_err(|error| failed(error.to_string()))?;
     Ok((controller, image))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use flotilla_machines::controller::Image;
-use flotilla_raft::registry::StartError;
+use flotilla_raft::registry::{Begin, StartError};
 use flotilla_raft::types::GroupId;
 use futures::StreamExt;
 
@@ -80,7 +80,7 @@ impl Broker {
     async fn start(&self, wanted: Wanted) -> Hosted {
         let Wanted { topic, number, group, voters } = wanted;
         let (host, machine, ends) = PartitionHost::new(group);
-        let started = self.inner.registry.start(group, Box::new(host), Some(clock_preamble()), &voters).await;
+        let started = self.inner.registry.start(group, Box::new(host), Some(clock_preamble()), Begin::Initialize(voters)).await;
         let group = match started {
             Ok(group) => group,
             Err(error) => return down(&topic, number, &error),

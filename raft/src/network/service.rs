@@ -36,7 +36,6 @@ impl PeerService {
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    #[expect(clippy::result_large_err, reason = "tonic's type")]
     fn peers(&self) -> Result<Peers, Status> {
         let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner).clone();
         peers.ok_or_else(|| Status::unavailable("this node belongs to no cluster yet"))
