@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! LOCK      held (flock) by the process that uses the directory; holds its process id
-//! META      what the directory is: six lines of text, the last one a checksum of the others
+//! META      what the directory is: seven lines of text, the last one a checksum of the others
 //! journal/  groups/  state/
 //! ```
 
@@ -35,6 +35,8 @@ pub struct Identity {
     pub cluster_id: ClusterId,
     /// The node within it.
     pub node_id: NodeId,
+    /// The directory itself, as a UUID: tells a node that lost its data from the one that it was.
+    pub directory_id: [u8; 16],
     /// When the directory was created, in milliseconds since the Unix epoch.
     pub created_at_ms: i64,
 }
@@ -46,6 +48,22 @@ pub struct DataDir {
     identity: Identity,
     /// Open for as long as the lock on it is needed.
     _lock: File,
+}
+
+/// A directory that belongs to no cluster yet, locked by this process. Dropped, it stays so.
+#[derive(Debug)]
+pub struct FreshDir {
+    path: PathBuf,
+    lock: File,
+}
+
+/// What was found at a path.
+#[derive(Debug)]
+pub enum Found {
+    /// A data directory with an identity.
+    Ours(DataDir),
+    /// Nothing of anybody's.
+    Fresh(FreshDir),
 }
 
 /// Why a data directory cannot be used.
@@ -115,18 +133,29 @@ impl DataDir {
     /// # Errors
     /// See [`DataDirError`]; nothing is changed then in a directory that existed.
     pub fn open(path: &Path, fresh: impl FnOnce() -> Identity) -> Result<DataDir, DataDirError> {
+        match Self::find(path)? {
+            Found::Ours(data_dir) => Ok(data_dir),
+            Found::Fresh(directory) => directory.claim(fresh()),
+        }
+    }
+
+    /// Locks the directory `path`, created if it is missing, and reads whose it is, if it is anybody's.
+    ///
+    /// # Errors
+    /// See [`DataDirError`]; nothing is changed then in a directory that existed.
+    pub fn find(path: &Path) -> Result<Found, DataDirError> {
         fs::create_dir_all(path).map_err(failed("creating the directory", path))?;
         check_ours(path)?;
         let lock = lock(path)?;
         let meta = path.join("META");
-        let identity = match fs::exists(&meta).map_err(failed("reading", &meta))? {
-            true => read_meta(path)?,
-            false => {
-                let identity = fresh();
-                write_meta(path, &identity).map_err(failed("writing", &meta))?;
-                identity
-            }
-        };
+        if !fs::exists(&meta).map_err(failed("reading", &meta))? {
+            return Ok(Found::Fresh(FreshDir { path: path.to_owned(), lock }));
+        }
+        let identity = read_meta(path)?;
+        Self::ready(path, identity, lock).map(Found::Ours)
+    }
+
+    fn ready(path: &Path, identity: Identity, lock: File) -> Result<DataDir, DataDirError> {
         for directory in DIRECTORIES.map(|name| path.join(name)) {
             fs::create_dir_all(&directory).map_err(failed("creating the directory", &directory))?;
         }
@@ -177,6 +206,18 @@ impl DataDir {
     }
 }
 
+impl FreshDir {
+    /// Makes it a data directory, durably.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub fn claim(self, identity: Identity) -> Result<DataDir, DataDirError> {
+        let meta = self.path.join("META");
+        write_meta(&self.path, &identity).map_err(failed("writing", &meta))?;
+        DataDir::ready(&self.path, identity, self.lock)
+    }
+}
+
 impl fmt::Display for ClusterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (place, byte) in self.0.iter().enumerate() {
@@ -198,9 +239,9 @@ impl std::str::FromStr for ClusterId {
 
     fn from_str(text: &str) -> Result<ClusterId, &'static str> {
         let digits = text.replace('-', "");
-        let number = u128::from_str_radix(&digits, 16).map_err(|_| "a cluster id is a UUID")?;
+        let number = u128::from_str_radix(&digits, 16).map_err(|_| "an id is not a UUID")?;
         let id = ClusterId(number.to_be_bytes());
-        if id.to_string() == text { Ok(id) } else { Err("a cluster id is a UUID") }
+        if id.to_string() == text { Ok(id) } else { Err("an id is not a UUID") }
     }
 }
 
@@ -250,8 +291,11 @@ fn lock(path: &Path) -> Result<File, DataDirError> {
 }
 
 fn meta_text(identity: &Identity) -> String {
-    let Identity { cluster_id, node_id, created_at_ms } = identity;
-    let lines = format!("{TITLE}\nlayout {LAYOUT_VERSION}\ncluster {cluster_id}\nnode {node_id}\ncreated {created_at_ms}\n");
+    let Identity { cluster_id, node_id, directory_id, created_at_ms } = identity;
+    let directory = ClusterId(*directory_id);
+    let lines = format!(
+        "{TITLE}\nlayout {LAYOUT_VERSION}\ncluster {cluster_id}\nnode {node_id}\ndirectory {directory}\ncreated {created_at_ms}\n"
+    );
     format!("{lines}crc32c {:08x}\n", crc32c::crc32c(lines.as_bytes()))
 }
 
@@ -300,8 +344,9 @@ fn parse_meta(bytes: &[u8]) -> Result<(u32, Option<Identity>), &'static str> {
     }
     let cluster_id = field("cluster")?.parse()?;
     let node_id = field("node")?.parse().map_err(|_| "its node id is not a number")?;
+    let ClusterId(directory_id) = field("directory")?.parse()?;
     let created_at_ms = field("created")?.parse().map_err(|_| "its creation time is not a number")?;
-    Ok((layout, Some(Identity { cluster_id, node_id, created_at_ms })))
+    Ok((layout, Some(Identity { cluster_id, node_id, directory_id, created_at_ms })))
 }
 
 fn sync_dir(path: &Path) -> io::Result<()> {
@@ -317,7 +362,12 @@ mod tests {
     use super::*;
 
     fn identity() -> Identity {
-        Identity { cluster_id: ClusterId(*b"0123456789abcdef"), node_id: 7, created_at_ms: 1_700_000_000_000 }
+        Identity {
+            cluster_id: ClusterId(*b"0123456789abcdef"),
+            node_id: 7,
+            directory_id: [3; 16],
+            created_at_ms: 1_700_000_000_000,
+        }
     }
 
     fn must_exist() -> Identity {
@@ -403,8 +453,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_identity_comes_back(cluster_id: [u8; 16], node_id: u64, created_at_ms: i64) {
-            let identity = Identity { cluster_id: ClusterId(cluster_id), node_id, created_at_ms };
+        fn every_identity_comes_back(cluster_id: [u8; 16], node_id: u64, directory_id: [u8; 16], created_at_ms: i64) {
+            let identity = Identity { cluster_id: ClusterId(cluster_id), node_id, directory_id, created_at_ms };
             prop_assert_eq!(parse_meta(meta_text(&identity).as_bytes()), Ok((LAYOUT_VERSION, Some(identity))));
             prop_assert_eq!(identity.cluster_id.to_string().parse(), Ok(identity.cluster_id));
         }

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flotilla_broker::{
-    Broker, BrokerOptions, Codec, CreateTopic, JournalOptions, Payload, Produce, ProduceLimits, RealDisk, SegmentOptions,
+    Broker, BrokerOptions, Codec, CreateTopic, Home, JournalOptions, Payload, Produce, ProduceLimits, RealDisk, SegmentOptions,
 };
 use flotilla_records::BatchBuilder;
 use futures::StreamExt;
+use tokio_util::sync::CancellationToken;
 
 fn argument(position: usize, default: u64) -> u64 {
     std::env::args().nth(position).map_or(default, |text| text.parse().expect("a number"))
@@ -26,6 +27,9 @@ async fn main() {
         node_id: 1,
         data_dir: dir,
         advertised_address: "127.0.0.1:7070".into(),
+        peer_address: "127.0.0.1:7070".into(),
+        seeds: Vec::new(),
+        rack: String::new(),
         journal: JournalOptions::default(),
         segments: SegmentOptions::default(),
         proposal_bytes_max: 64 << 20,
@@ -33,7 +37,12 @@ async fn main() {
         produce: ProduceLimits { decompressed_bytes_max: 16 << 20, records_per_batch_max: 1_000_000 },
         retention_interval: Duration::from_secs(60),
     };
-    let broker = Broker::open(options, Arc::new(RealDisk)).await.expect("the broker opens");
+    let member = match Home::find(&options).expect("the data directory") {
+        Home::Member(member) => member,
+        Home::Newcomer(newcomer) => newcomer.join(&CancellationToken::new()).await.expect("a cluster of its own"),
+    };
+    let broker = Broker::open(options, member, Arc::new(RealDisk)).await.expect("the broker opens");
+    broker.wait_ready().await.expect("the broker serves");
     let topic =
         CreateTopic { name: "bench".into(), partitions: Some(partitions as u32), if_not_exists: true, ..CreateTopic::default() };
     broker.create_topic(topic).await.expect("the topic");

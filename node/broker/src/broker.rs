@@ -1,24 +1,28 @@
 //! The broker's handle: what it holds together, and the look-ups that every operation shares.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use flotilla_machines::controller::{ControllerOutcome, Image, Topic, command_payload};
 use flotilla_machines::item;
 use flotilla_proto::internal::v1::controller_command::Command;
+use flotilla_raft::data_dir::ClusterId;
 use flotilla_raft::failure::Failure;
 use flotilla_raft::group::Group;
+use flotilla_raft::network::Peers;
 use flotilla_raft::registry::{JournalFigures, Registry};
-use flotilla_raft::types::Item;
+use flotilla_raft::types::{GroupId, Item};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::error::{Failed, FetchError, NotServing, TopicMissing};
+use crate::leaders::Leaders;
 use crate::open::BrokerOptions;
 use crate::partition::Partition;
+use crate::peer_calls::PeerCalls;
 use crate::produce::{ProduceLimits, Sticky};
 use crate::producer_ids::ProducerIds;
 
@@ -33,8 +37,17 @@ pub struct Broker {
 
 pub(crate) struct Inner {
     pub(crate) options: BrokerOptions,
-    pub(crate) cluster_id: String,
-    pub(crate) registry: Registry,
+    pub(crate) cluster_id: ClusterId,
+    /// UUID of the data directory.
+    pub(crate) directory_id: [u8; 16],
+    pub(crate) registry: Arc<Registry>,
+    /// Links to the other nodes, for all groups.
+    pub(crate) peers: Peers,
+    /// Calls to the other nodes, about the cluster.
+    pub(crate) calls: PeerCalls,
+    /// Peer addresses that seeds told, while the metadata does not.
+    pub(crate) found: Mutex<BTreeMap<u64, String>>,
+    pub(crate) leaders: Leaders,
     pub(crate) controller: Group,
     pub(crate) image: watch::Receiver<Arc<Image>>,
     /// By Raft group: what this node hosts, or why it cannot.
@@ -103,8 +116,8 @@ impl Broker {
 
     /// UUID of the cluster, 36 characters.
     #[must_use]
-    pub fn cluster_id(&self) -> &str {
-        &self.inner.cluster_id
+    pub fn cluster_id(&self) -> String {
+        self.inner.cluster_id.to_string()
     }
 
     /// Figures for metrics.
@@ -121,7 +134,9 @@ impl Broker {
         }
     }
 
-    pub(crate) fn controller_leader(&self) -> Option<u64> {
+    /// The node that leads the controller's group, as far as is known here.
+    #[must_use]
+    pub fn controller_leader(&self) -> Option<u64> {
         self.inner.controller.leader()
     }
 
@@ -153,16 +168,20 @@ impl Broker {
         propose(&self.inner.controller, command, self.failure()).await
     }
 
-    /// Waits until this node hosts its partitions of `topic`, each with a leader.
-    pub(crate) async fn reconciled(&self, topic: &Topic) -> Result<(), NotServing> {
-        let what = || format!("topic {:?}", topic.name);
-        let version = self.image().version();
-        let mut reconciled = self.inner.reconciled.subscribe();
-        let waited = tokio::time::timeout(HOSTING_PATIENCE, reconciled.wait_for(|done| *done >= version)).await;
-        if !matches!(waited, Ok(Ok(_))) {
-            return Err(NotServing::NotReady { what: what() });
+    /// Waits until each partition of `topic` has a leader and can be written.
+    pub(crate) async fn wait_writable(&self, topic: &Topic) -> Result<(), NotServing> {
+        let groups: Vec<GroupId> = topic.partitions.iter().map(|partition| GroupId(partition.group_id)).collect();
+        match self.wait_led(&groups, HOSTING_PATIENCE).await {
+            true => Ok(()),
+            false => Err(NotServing::NotReady { what: format!("topic {:?}", topic.name) }),
         }
-        Ok(())
+    }
+}
+
+impl Inner {
+    /// Where a node is that the metadata does not know yet.
+    pub(crate) fn found_address(&self, node_id: u64) -> Option<String> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).get(&node_id).cloned()
     }
 }
 

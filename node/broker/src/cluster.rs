@@ -1,5 +1,9 @@
 //! What the cluster consists of.
 
+use std::collections::BTreeMap;
+
+use flotilla_machines::controller::{Image, NodeState};
+
 use crate::broker::Broker;
 
 /// The cluster as this node knows it.
@@ -17,6 +21,12 @@ pub struct ClusterDescription {
     pub partition_count: usize,
     /// Number of changes of the metadata.
     pub metadata_version: u64,
+    /// Partitions without a leader.
+    pub leaderless_partitions: usize,
+    /// Partitions with a replica that is not in sync.
+    pub under_replicated_partitions: usize,
+    /// Partitions on their way to other nodes.
+    pub moving_partitions: usize,
 }
 
 /// A node.
@@ -26,6 +36,31 @@ pub struct NodeDescription {
     pub node_id: u64,
     /// host:port at which clients reach it.
     pub address: String,
+    /// Empty: unknown.
+    pub rack: String,
+    /// What it is there for.
+    pub state: NodeState,
+    /// Whether this node can reach it.
+    pub online: bool,
+    /// Replicas that it holds.
+    pub replicas: u32,
+    /// Partitions that it leads.
+    pub leaders: u32,
+    /// Whether it votes in the controller's group.
+    pub controller_voter: bool,
+}
+
+/// How the partitions of a cluster stand, as far as this node knows.
+#[derive(Debug, Clone, Default)]
+pub struct PartitionHealth {
+    /// Without a leader.
+    pub leaderless: usize,
+    /// With a replica that is not in sync.
+    pub under_replicated: usize,
+    /// On their way to other nodes.
+    pub moving: usize,
+    /// By node: replicas held, partitions led.
+    pub by_node: BTreeMap<u64, (u32, u32)>,
 }
 
 impl Broker {
@@ -33,21 +68,56 @@ impl Broker {
     #[must_use]
     pub fn describe_cluster(&self) -> ClusterDescription {
         let image = self.image();
-        let nodes = image.nodes().map(|(node_id, node)| NodeDescription { node_id, address: node.address.clone() });
+        let health = self.partition_health(&image);
+        let voters = self.inner.controller.membership().voters;
+        let node = |(node_id, node): (u64, &flotilla_machines::controller::Node)| {
+            let (replicas, leaders) = health.by_node.get(&node_id).copied().unwrap_or_default();
+            NodeDescription {
+                node_id,
+                address: node.address.clone(),
+                rack: node.rack.clone(),
+                state: node.state,
+                online: self.online(node_id),
+                replicas,
+                leaders,
+                controller_voter: voters.contains(&node_id),
+            }
+        };
         ClusterDescription {
-            cluster_id: self.cluster_id().to_owned(),
+            cluster_id: self.cluster_id(),
             controller_leader: self.controller_leader(),
-            nodes: nodes.collect(),
+            nodes: image.nodes().map(node).collect(),
             topic_count: image.topics().len(),
             partition_count: image.partition_count(),
             metadata_version: image.version(),
+            leaderless_partitions: health.leaderless,
+            under_replicated_partitions: health.under_replicated,
+            moving_partitions: health.moving,
         }
+    }
+
+    /// How the partitions stand, as far as this node knows.
+    #[must_use]
+    pub fn partition_health(&self, image: &Image) -> PartitionHealth {
+        let mut health = PartitionHealth::default();
+        for partition in image.topics().flat_map(|topic| &topic.partitions) {
+            for node_id in &partition.replicas {
+                health.by_node.entry(*node_id).or_default().0 += 1;
+            }
+            health.moving += usize::from(partition.target.is_some());
+            let in_sync = self.in_sync(partition.group_id);
+            health.under_replicated += usize::from(!partition.replicas.iter().all(|node_id| in_sync.contains(node_id)));
+            match self.leader_of(partition.group_id) {
+                Some(leader) => health.by_node.entry(leader).or_default().1 += 1,
+                None => health.leaderless += 1,
+            }
+        }
+        health
     }
 
     /// Who leads the partitions of a topic, by number.
     #[must_use]
     pub fn leaders(&self, topic: &crate::Topic) -> Vec<Option<u64>> {
-        let numbers = 0..u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX);
-        numbers.map(|number| self.partition(topic, number).ok().and_then(|partition| partition.group.leader())).collect()
+        topic.partitions.iter().map(|partition| self.leader_of(partition.group_id)).collect()
     }
 }

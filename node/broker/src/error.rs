@@ -29,6 +29,9 @@ pub enum OpenError {
     /// The controller's group.
     #[error("the controller did not start: {0}")]
     Controller(String),
+    /// Told to stop before it belonged to a cluster.
+    #[error("stopped while waiting for the cluster to form")]
+    Stopped,
     /// Anything else from the system.
     #[error(transparent)]
     Io(#[from] io::Error),

@@ -5,28 +5,37 @@
 
 mod broker;
 mod cluster;
+mod control;
+mod describe;
+mod enrol;
 mod error;
 mod fetch;
+mod founding;
 mod groups;
 mod hosts;
+mod leaders;
+mod moves;
 mod open;
 mod partition;
+mod peer_calls;
+mod peer_service;
 mod produce;
 mod producer_ids;
 mod reader;
 mod reconcile;
 mod retention;
 mod scrub;
+mod steward;
 mod topics;
 
 pub use broker::{Broker, BrokerStats};
-pub use cluster::{ClusterDescription, NodeDescription};
+pub use cluster::{ClusterDescription, NodeDescription, PartitionHealth};
 pub use error::{
     CommitError, CommittedError, FetchError, InitProducerError, NotServing, OpenError, ProduceError, TopicError, TopicMissing,
 };
 pub use fetch::{Fetched, FetchedBatch, FetchedRecord, PartitionOffset, Position, Stop};
 pub use flotilla_machines::controller::ControllerRefusal;
-pub use flotilla_machines::controller::{Image, Topic, TopicConfig};
+pub use flotilla_machines::controller::{Image, NodeState, Topic, TopicConfig};
 pub use flotilla_machines::partition::PartitionRefusal;
 pub use flotilla_raft::disk::real::RealDisk;
 pub use flotilla_raft::failure::Failure;
@@ -34,9 +43,11 @@ pub use flotilla_raft::journal::JournalOptions;
 pub use flotilla_raft::registry::JournalFigures;
 pub use flotilla_raft::segments::SegmentOptions;
 pub use flotilla_records::{Codec, Header, ProducerStamp, TimestampType};
+pub use founding::{Home, Member, Newcomer};
 pub use groups::{Commit, CommittedOffset};
 pub use open::BrokerOptions;
 pub use partition::Ends;
+pub use peer_service::PeerService;
 pub use produce::{Payload, Produce, ProduceLimits, Produced, ProducedRecord, Submitted};
 pub use reader::PartitionReader;
 pub use topics::{ConfigChange, CreateTopic, CreatedTopic, PartitionDescription, TopicDescription};

@@ -2,18 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use flotilla_machines::controller::Image;
-use flotilla_proto::internal::v1::RegisterNode;
-use flotilla_proto::internal::v1::controller_command::Command;
-use flotilla_raft::data_dir::{ClusterId, DataDir, Identity};
+use flotilla_machines::controller::{Image, Partition};
+use flotilla_proto::internal::v1::raft_peer_server::RaftPeerServer;
+use flotilla_raft::data_dir::DataDir;
 use flotilla_raft::disk::Disk;
 use flotilla_raft::group::Group;
 use flotilla_raft::journal::JournalOptions;
-use flotilla_raft::network::Peers;
+use flotilla_raft::network::{PeerService, Peers, TcpDialer};
 use flotilla_raft::registry::{Begin, Registry, RegistryOptions, TransferOptions};
 use flotilla_raft::segments::SegmentOptions;
 use flotilla_raft::state::{RocksOptions, RocksState};
@@ -21,16 +20,18 @@ use flotilla_raft::types::GroupId;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use uuid::Uuid;
 
-use crate::broker::{Broker, Inner, propose};
-use crate::error::{Failed, OpenError};
-use crate::hosts::{ControllerHost, clock_preamble, now_ms};
+use crate::broker::{Broker, Inner};
+use crate::error::OpenError;
+use crate::founding::Member;
+use crate::hosts::{ControllerHost, clock_preamble};
+use crate::leaders::Leaders;
+use crate::peer_calls::PeerCalls;
 use crate::produce::{ProduceLimits, Sticky};
 use crate::producer_ids::ProducerIds;
 
-/// How long the controller may take to be ready after a start.
-const CONTROLLER_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a node that starts waits for its partitions to have leaders before it says that it is ready.
+const LEADERS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a broker is started with.
 #[derive(Debug, Clone)]
@@ -41,6 +42,12 @@ pub struct BrokerOptions {
     pub data_dir: PathBuf,
     /// host:port at which clients reach it.
     pub advertised_address: String,
+    /// host:port at which other nodes reach it.
+    pub peer_address: String,
+    /// Peer addresses of the cluster's first nodes, the same list on each; empty: this node is a cluster of its own.
+    pub seeds: Vec<String>,
+    /// Where it stands; may be empty.
+    pub rack: String,
     /// The journal's files.
     pub journal: JournalOptions,
     /// How segments are cut.
@@ -56,20 +63,28 @@ pub struct BrokerOptions {
 }
 
 impl Broker {
-    /// Opens the data directory (or creates it), recovers everything acknowledged, and returns when this node's
-    /// partitions can be written. Blocks the calling task while it recovers.
+    /// Recovers everything acknowledged that is in the data directory and begins to take part in its cluster. Blocks the
+    /// calling task while it recovers. Requests are served once [`Broker::wait_ready`] has returned, and refused before.
     ///
     /// # Errors
     /// See [`OpenError`]. Damaged partitions do not fail it: they stay down, and say so.
-    pub async fn open(options: BrokerOptions, disk: Arc<dyn Disk>) -> Result<Self, OpenError> {
-        let opening = options.clone();
-        let opened = tokio::task::spawn_blocking(move || open_storage(&opening, disk)).await;
-        let (registry, cluster_id) = opened.map_err(std::io::Error::other)??;
-        let (controller, image) = start_controller(&registry, &options).await?;
+    pub async fn open(options: BrokerOptions, member: Member, disk: Arc<dyn Disk>) -> Result<Self, OpenError> {
+        let Member { data_dir, known } = member;
+        let identity = data_dir.identity();
+        let peers = Peers::new(options.node_id, identity.cluster_id, Arc::new(TcpDialer));
+        let opening = (options.clone(), peers.clone());
+        let opened = tokio::task::spawn_blocking(move || open_storage(opening, data_dir, disk)).await;
+        let registry = Arc::new(opened.map_err(std::io::Error::other)??);
+        let (controller, image) = start_controller(&registry).await?;
         let inner = Inner {
             options,
-            cluster_id,
+            cluster_id: identity.cluster_id,
+            directory_id: identity.directory_id,
             registry,
+            peers,
+            calls: PeerCalls::default(),
+            found: Mutex::default(),
+            leaders: Leaders::default(),
             controller,
             image,
             hosted: ArcSwap::from_pointee(BTreeMap::new()),
@@ -80,12 +95,38 @@ impl Broker {
             tasks: TaskTracker::new(),
         };
         let broker = Self { inner: Arc::new(inner) };
-        broker.register().await?;
-        broker.reconcile(&broker.image()).await;
-        broker.inner.tasks.spawn(broker.clone().follow_metadata());
-        broker.inner.tasks.spawn(broker.clone().keep_retention());
-        broker.inner.tasks.spawn(broker.clone().scrub());
+        broker.inner.tasks.spawn(broker.clone().follow_nodes(known));
+        broker.inner.tasks.spawn(broker.clone().exchange_leaders());
         Ok(broker)
+    }
+
+    /// Returns when this node is a registered member of its cluster, hosts what the metadata places on it, and serves.
+    ///
+    /// # Errors
+    /// If the cluster refuses the node.
+    pub async fn wait_ready(&self) -> Result<(), OpenError> {
+        self.enrol().await.map_err(OpenError::Controller)?;
+        self.reconcile(&self.image()).await;
+        let tasks = &self.inner.tasks;
+        tasks.spawn(self.clone().follow_metadata());
+        tasks.spawn(self.clone().keep_memberships());
+        tasks.spawn(self.clone().steward());
+        tasks.spawn(self.clone().keep_retention());
+        tasks.spawn(self.clone().scrub());
+        let image = self.image();
+        let here = |partition: &&Partition| partition.replicas.contains(&self.node_id());
+        let partitions = image.topics().flat_map(|topic| &topic.partitions).filter(here);
+        let groups: Vec<GroupId> = partitions.map(|partition| GroupId(partition.group_id)).collect();
+        if !self.wait_led(&groups, LEADERS_PATIENCE).await {
+            tracing::warn!("some partitions have no leader yet");
+        }
+        Ok(())
+    }
+
+    /// What other nodes' Raft groups ask of this node's.
+    #[must_use]
+    pub fn raft_service(&self) -> RaftPeerServer<PeerService> {
+        self.inner.peers.service()
     }
 
     /// Stops everything and leaves the data directory clean. What was submitted and not answered becomes unknown.
@@ -93,59 +134,28 @@ impl Broker {
         self.inner.stop.cancel();
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
+        self.inner.peers.close().await;
         self.inner.registry.close().await;
-    }
-
-    async fn register(&self) -> Result<(), OpenError> {
-        let (node_id, address) = (self.node_id(), self.inner.options.advertised_address.clone());
-        if self.image().node(node_id).is_some_and(|node| node.address == address) {
-            return Ok(());
-        }
-        let command = Command::RegisterNode(RegisterNode { node_id, address, ..RegisterNode::default() });
-        match propose(&self.inner.controller, command, self.failure()).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(refused)) => Err(OpenError::Controller(refused.to_string())),
-            Err(Failed::NotServing(not_serving)) => Err(OpenError::Controller(not_serving.to_string())),
-            Err(Failed::Unknown { reason }) => Err(OpenError::Controller(reason)),
-        }
     }
 }
 
-fn open_storage(options: &BrokerOptions, disk: Arc<dyn Disk>) -> Result<(Registry, String), OpenError> {
-    let fresh =
-        || Identity { cluster_id: ClusterId(*Uuid::new_v4().as_bytes()), node_id: options.node_id, created_at_ms: now_ms() };
-    let data_dir = DataDir::open(&options.data_dir, fresh)?;
-    let identity = data_dir.identity();
-    if identity.node_id != options.node_id {
-        return Err(OpenError::ForeignNode {
-            path: options.data_dir.clone(),
-            found: identity.node_id,
-            expected: options.node_id,
-        });
-    }
+fn open_storage((options, peers): (BrokerOptions, Peers), data_dir: DataDir, disk: Arc<dyn Disk>) -> Result<Registry, OpenError> {
     let registry = RegistryOptions {
         node_id: options.node_id,
+        peers,
         journal: options.journal.clone(),
         segments: options.segments,
         proposal_bytes_max: options.proposal_bytes_max,
         tail_bytes_max: options.tail_bytes_max,
-        peers: Peers::alone(options.node_id),
         transfers: TransferOptions::default(),
     };
     let state = RocksState::open(&data_dir.state_dir(), &RocksOptions::default());
     let state = Arc::new(state.map_err(flotilla_raft::registry::OpenError::from)?);
-    Ok((Registry::open(registry, data_dir, disk, state)?, identity.cluster_id.to_string()))
+    Ok(Registry::open(registry, data_dir, disk, state)?)
 }
 
-async fn start_controller(
-    registry: &Registry,
-    options: &BrokerOptions,
-) -> Result<(Group, watch::Receiver<Arc<Image>>), OpenError> {
+async fn start_controller(registry: &Registry) -> Result<(Group, watch::Receiver<Arc<Image>>), OpenError> {
     let (host, image) = ControllerHost::new();
-    let failed = |reason: String| OpenError::Controller(reason);
-    let begin = Begin::Initialize(vec![options.node_id]);
-    let started = registry.start(GroupId(0), Box::new(host), Some(clock_preamble()), begin).await;
-    let controller = started.map_err(|error| failed(error.to_string()))?;
-    controller.wait_ready(CONTROLLER_PATIENCE).await.map_err(|error| failed(error.to_string()))?;
-    Ok((controller, image))
+    let started = registry.start(GroupId(0), Box::new(host), Some(clock_preamble()), Begin::Wait).await;
+    Ok((started.map_err(|error| OpenError::Controller(error.to_string()))?, image))
 }

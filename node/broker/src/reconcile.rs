@@ -2,25 +2,28 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use flotilla_machines::controller::Image;
+use flotilla_machines::controller::{Image, Partition as Layout};
 use flotilla_raft::registry::{Begin, StartError};
 use flotilla_raft::types::GroupId;
 use futures::StreamExt;
 
-use crate::broker::{Broker, HOSTING_PATIENCE, Hosted};
+use crate::broker::{Broker, Hosted};
 use crate::hosts::{PartitionHost, clock_preamble};
 use crate::partition::Partition;
 
 /// Groups that start at the same time.
 const STARTS_AT_ONCE: usize = 64;
+/// How long the preferred leader of a new partition has to begin it, and the others after it, one after the other.
+const BEGIN_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A partition that the metadata places on this node.
 struct Wanted {
     topic: Arc<str>,
     number: u32,
     group: GroupId,
-    voters: Vec<u64>,
+    layout: Layout,
 }
 
 impl Broker {
@@ -40,6 +43,10 @@ impl Broker {
 
     /// One pass. Idempotent: a crash in the middle is repaired by the next pass after the restart.
     pub(crate) async fn reconcile(&self, image: &Image) {
+        // A replica of the controller that has not learnt anything yet says nothing about what should be here.
+        if image.nodes().len() == 0 {
+            return;
+        }
         let wanted = self.wanted(image);
         let mut hosted: BTreeMap<u64, Hosted> = (**self.inner.hosted.load()).clone();
         let gone: Vec<u64> = hosted.keys().copied().filter(|group| !wanted.contains_key(group)).collect();
@@ -53,9 +60,9 @@ impl Broker {
                 self.remove(group).await;
             }
         }
+        self.inner.leaders.keep(|group_id| image.partition_of_group(group_id).is_some());
         let missing = wanted.into_iter().filter(|(group, _)| !matches!(hosted.get(group), Some(Hosted::Running(_))));
-        let starts = missing.map(|(group, wanted)| async move { (group, self.start(wanted).await) });
-        let starts: Vec<_> = starts.collect();
+        let starts: Vec<_> = missing.map(|(group, wanted)| async move { (group, self.start(wanted).await) }).collect();
         let mut starts = futures::stream::iter(starts).buffer_unordered(STARTS_AT_ONCE);
         while let Some((group, started)) = starts.next().await {
             hosted.insert(group, started);
@@ -68,9 +75,10 @@ impl Broker {
         let mut wanted = BTreeMap::new();
         for topic in image.topics() {
             for (number, layout) in (0..).zip(&topic.partitions) {
-                if layout.replicas.contains(&self.node_id()) {
-                    let (topic, group, voters) = (topic.name.clone(), GroupId(layout.group_id), layout.replicas.clone());
-                    wanted.insert(layout.group_id, Wanted { topic, number, group, voters });
+                let here = layout.replicas.iter().chain(layout.target.iter().flatten()).any(|node_id| *node_id == self.node_id());
+                if here {
+                    let (topic, group) = (topic.name.clone(), GroupId(layout.group_id));
+                    wanted.insert(layout.group_id, Wanted { topic, number, group, layout: layout.clone() });
                 }
             }
         }
@@ -78,18 +86,40 @@ impl Broker {
     }
 
     async fn start(&self, wanted: Wanted) -> Hosted {
-        let Wanted { topic, number, group, voters } = wanted;
-        let (host, machine, ends) = PartitionHost::new(group);
-        let started = self.inner.registry.start(group, Box::new(host), Some(clock_preamble()), Begin::Initialize(voters)).await;
+        let Wanted { topic, number, group: group_id, layout } = wanted;
+        let (host, machine, ends) = PartitionHost::new(group_id);
+        // The preferred leader of a new partition begins it; the others hear from it.
+        let first = layout.target.is_none() && layout.replicas.first() == Some(&self.node_id());
+        let begin = if first { Begin::Initialize(layout.replicas.clone()) } else { Begin::Wait };
+        let started = self.inner.registry.start(group_id, Box::new(host), Some(clock_preamble()), begin).await;
         let group = match started {
             Ok(group) => group,
             Err(error) => return down(&topic, number, &error),
         };
-        if let Err(error) = group.wait_ready(HOSTING_PATIENCE).await {
-            tracing::warn!(%topic, number, %error, "the partition is not ready yet");
+        if !first {
+            self.begin_if_nobody_does(group.clone(), layout);
         }
         let failure = self.failure().clone();
         Hosted::Running(Arc::new(Partition::new((topic, number), group, machine, ends, failure)))
+    }
+
+    /// The preferred leader may be down when a partition is created: then the next replica begins it. All would begin it
+    /// with the same entry, so it does no harm if two do.
+    fn begin_if_nobody_does(&self, group: flotilla_raft::group::Group, layout: Layout) {
+        let rank = layout.replicas.iter().position(|node_id| *node_id == self.node_id());
+        let (Some(rank), None) = (rank, &layout.target) else { return };
+        let (stop, patience) = (self.inner.stop.clone(), BEGIN_PATIENCE * u32::try_from(rank).unwrap_or(u32::MAX));
+        self.inner.tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(patience) => {}
+            }
+            if !group.is_initialized().await
+                && let Err(error) = group.initialize(layout.replicas.iter().copied().collect()).await
+            {
+                tracing::debug!(group = %group.id(), %error, "somebody else began the partition");
+            }
+        });
     }
 
     async fn remove(&self, group: GroupId) {

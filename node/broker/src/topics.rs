@@ -12,7 +12,7 @@ use flotilla_records::TimestampType;
 use uuid::Uuid;
 
 use crate::broker::Broker;
-use crate::error::{NotServing, TopicError};
+use crate::error::TopicError;
 use crate::partition::Ends;
 
 /// Replicas where a request names no number and the cluster is large enough.
@@ -75,7 +75,9 @@ pub struct PartitionDescription {
     pub leader: Option<u64>,
     /// Nodes that hold a copy.
     pub replicas: Vec<u64>,
-    /// Those of them that have everything committed.
+    /// Nodes that shall hold a copy after the move that is under way; empty: it does not move.
+    pub target: Vec<u64>,
+    /// Those that have everything committed.
     pub in_sync: Vec<u64>,
     /// The log's ends.
     pub ends: Ends,
@@ -107,7 +109,7 @@ impl Broker {
         });
         match self.control(command).await? {
             Ok(ControllerAnswer::TopicCreated(topic)) => {
-                self.wait_hosted(&topic).await?;
+                self.wait_writable(&topic).await?;
                 Ok(CreatedTopic { topic, created: true })
             }
             Ok(other) => Err(unexpected(&other)),
@@ -125,26 +127,13 @@ impl Broker {
         self.image().topics().cloned().collect()
     }
 
-    /// A topic and where its partitions stand.
+    /// A topic and where its partitions stand: asked of their leaders.
     ///
     /// # Errors
     /// If there is no such topic.
-    pub fn describe_topic(&self, name: &str) -> Result<TopicDescription, TopicError> {
+    pub async fn describe_topic(&self, name: &str) -> Result<TopicDescription, TopicError> {
         let topic = self.topic(name)?;
-        let partitions = (0..).zip(&topic.partitions).map(|(number, layout)| {
-            let hosted = self.partition(&topic, number).ok();
-            let leader = hosted.as_ref().and_then(|partition| partition.group.leader());
-            PartitionDescription {
-                partition: number,
-                group_id: layout.group_id,
-                leader,
-                replicas: layout.replicas.clone(),
-                in_sync: leader.map_or_else(Vec::new, |leader| vec![leader]),
-                ends: hosted.as_ref().map_or_else(Ends::default, |partition| partition.ends()),
-                size_bytes: hosted.as_ref().map_or(0, |partition| partition.group.size_bytes()),
-            }
-        });
-        let partitions = partitions.collect();
+        let partitions = self.describe_partitions(&topic).await;
         Ok(TopicDescription { topic, partitions })
     }
 
@@ -179,7 +168,7 @@ impl Broker {
         });
         match self.control(command).await?? {
             ControllerAnswer::PartitionsAdded(topic) => {
-                self.wait_hosted(&topic).await?;
+                self.wait_writable(&topic).await?;
                 Ok(topic)
             }
             other => Err(unexpected(&other)),
@@ -212,11 +201,6 @@ impl Broker {
             PartitionAnswer::LogStart { log_start_offset } => Ok(log_start_offset),
             other => Err(TopicError::Unknown { reason: format!("the partition answered {other:?}") }),
         }
-    }
-
-    /// Waits until this node hosts its partitions of a topic, each with a leader.
-    async fn wait_hosted(&self, topic: &Topic) -> Result<(), NotServing> {
-        self.reconciled(topic).await
     }
 }
 

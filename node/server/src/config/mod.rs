@@ -13,7 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use settings::{Config, Flags, SETTINGS, Setting};
-pub use value::{Advertise, LogFormat};
+pub use value::{Advertise, LogFormat, PeerAdvertise};
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]

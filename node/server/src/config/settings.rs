@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::value::{Advertise, LogFilter, LogFormat, Size, Value};
+use super::value::{Advertise, LogFilter, LogFormat, PeerAdvertise, Seeds, Size, Value};
 use super::{ConfigError, Entry, Origin};
 
 /// What is declared about a setting.
@@ -83,6 +83,9 @@ settings! {
     listen: SocketAddr = "127.0.0.1:7070", "Address of the gRPC API";
     http: SocketAddr = "127.0.0.1:7071", "Address of the HTTP port: /livez, /readyz, /startupz and /metrics";
     advertise: Advertise = "listen", "Host and port at which clients reach this node; `listen` means the address it listens on";
+    peer_advertise: PeerAdvertise = "advertise", "Host and port at which other nodes reach this node; `advertise` means the same as for clients";
+    seeds: Seeds = "", "Addresses at which other nodes reach the first nodes of the cluster, the same list on each: HOST:PORT,HOST:PORT; empty: this node is a cluster of its own";
+    rack: String = "", "Where this node stands; copies of a partition are spread over racks";
     node_id: u64 = "1", "Number of this node in its cluster; fixed once the data directory exists";
     log_level: LogFilter = "info", "What is logged to stderr: error, warn, info, debug, trace, or target=level pairs";
     log_format: LogFormat = "text", "How log lines look: text or json";

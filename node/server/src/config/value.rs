@@ -53,6 +53,19 @@ pub enum Advertise {
     At(String),
 }
 
+/// Where other nodes reach this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerAdvertise {
+    /// Where clients do.
+    Advertise,
+    /// At this host and port.
+    At(String),
+}
+
+/// Addresses of the first nodes of a cluster, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seeds(pub Vec<String>);
+
 impl Value for PathBuf {
     const HINT: &'static str = "PATH";
 
@@ -165,9 +178,8 @@ impl Value for Advertise {
         if text == "listen" {
             return Ok(Self::Listen);
         }
-        let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, port)| port.parse::<u16>().ok());
-        port.map(|_| Self::At(text.to_owned()))
-            .ok_or_else(|| format!("{text:?} is not an address: write HOST:PORT, or listen for the address it listens on"))
+        let at = host_port(text).map(Self::At);
+        at.ok_or_else(|| format!("{text:?} is not an address: write HOST:PORT, or listen for the address it listens on"))
     }
 
     fn show(&self) -> String {
@@ -175,5 +187,66 @@ impl Value for Advertise {
             Self::Listen => "listen".to_owned(),
             Self::At(address) => address.clone(),
         }
+    }
+}
+
+/// The text, if it is a host and a port.
+fn host_port(text: &str) -> Option<String> {
+    let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, port)| port.parse::<u16>().ok());
+    port.map(|_| text.to_owned())
+}
+
+impl Value for PeerAdvertise {
+    const HINT: &'static str = "HOST:PORT";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        if text == "advertise" {
+            return Ok(Self::Advertise);
+        }
+        let at = host_port(text).map(Self::At);
+        at.ok_or_else(|| format!("{text:?} is not an address: write HOST:PORT, or advertise for the one that clients use"))
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Advertise => "advertise".to_owned(),
+            Self::At(address) => address.clone(),
+        }
+    }
+}
+
+impl Value for Seeds {
+    const HINT: &'static str = "HOST:PORT,...";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let mut seeds = Vec::new();
+        for seed in text.split(',').map(str::trim).filter(|seed| !seed.is_empty()) {
+            let seed = host_port(seed).ok_or_else(|| format!("{seed:?} is not an address: write HOST:PORT,HOST:PORT"))?;
+            if seeds.contains(&seed) {
+                return Err(format!("{seed:?} is named twice"));
+            }
+            seeds.push(seed);
+        }
+        Ok(Self(seeds))
+    }
+
+    fn show(&self) -> String {
+        self.0.join(",")
+    }
+}
+
+impl Value for String {
+    const HINT: &'static str = "NAME";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        const BYTES_MAX: usize = 255;
+        if text.len() > BYTES_MAX || text.chars().any(char::is_control) {
+            return Err(format!("{text:?} is no name: write up to {BYTES_MAX} bytes without control characters"));
+        }
+        Ok(text.to_owned())
+    }
+
+    fn show(&self) -> String {
+        self.clone()
     }
 }

@@ -1,6 +1,6 @@
 //! The Cluster service: what there is, and what the server accepts.
 
-use flotilla_broker::{ClusterDescription, Topic};
+use flotilla_broker::{ClusterDescription, NodeDescription, NodeState, Topic};
 use flotilla_proto::v1;
 use flotilla_proto::v1::cluster_server::Cluster;
 use tonic::{Request, Response, Status};
@@ -32,7 +32,9 @@ impl Cluster for ClusterService {
                 topic_count: u32::try_from(cluster.topic_count).unwrap_or(u32::MAX),
                 partition_count: u32::try_from(cluster.partition_count).unwrap_or(u32::MAX),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
-                ..v1::DescribeClusterResponse::default()
+                leaderless_partitions: u32::try_from(cluster.leaderless_partitions).unwrap_or(u32::MAX),
+                under_replicated_partitions: u32::try_from(cluster.under_replicated_partitions).unwrap_or(u32::MAX),
+                moving_partitions: u32::try_from(cluster.moving_partitions).unwrap_or(u32::MAX),
             })
         };
         unary(&self.0.metrics, "DescribeCluster", request.metadata(), describe).await
@@ -68,12 +70,26 @@ fn topic_metadata(shared: &Shared, of: &Topic) -> v1::TopicMetadata {
 }
 
 fn nodes(cluster: &ClusterDescription) -> Vec<v1::Node> {
-    let node = |node: &flotilla_broker::NodeDescription| v1::Node {
+    cluster.nodes.iter().map(node).collect()
+}
+
+/// A node as the wire says it.
+pub fn node(node: &NodeDescription) -> v1::Node {
+    let state = match node.state {
+        NodeState::Active => v1::NodeState::Active,
+        NodeState::Draining => v1::NodeState::Draining,
+        NodeState::Leaving => v1::NodeState::Leaving,
+    };
+    v1::Node {
         node_id: node.node_id,
         address: node.address.clone(),
-        ..v1::Node::default()
-    };
-    cluster.nodes.iter().map(node).collect()
+        rack: node.rack.clone(),
+        state: state.into(),
+        online: node.online,
+        replicas: node.replicas,
+        leaders: node.leaders,
+        controller_voter: node.controller_voter,
+    }
 }
 
 fn limits(limits: &Limits) -> v1::Limits {

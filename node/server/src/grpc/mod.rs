@@ -6,6 +6,7 @@ mod consume;
 mod consumer;
 mod convert;
 mod errors;
+mod gate;
 mod groups;
 #[cfg(test)]
 mod hostile;
@@ -22,12 +23,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_broker::Broker;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::telemetry::metrics::Metrics;
 
-pub use serve::serve;
+pub use serve::{serve, serve_newcomer};
 
 /// What all services share.
 #[derive(Clone)]
@@ -40,6 +42,8 @@ pub struct Shared {
     pub limits: Limits,
     /// Cancelled when the server stops: streams end as soon as what is in flight is answered.
     pub draining: CancellationToken,
+    /// Whether clients are served: before, only peers are.
+    pub ready: watch::Receiver<bool>,
 }
 
 /// Limits of requests and streams, from the configuration.

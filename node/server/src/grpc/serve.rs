@@ -3,6 +3,8 @@
 use std::future::Future;
 use std::time::Duration;
 
+use flotilla_broker::PeerService;
+use flotilla_proto::internal::v1::peer_server::PeerServer;
 use flotilla_proto::v1::cluster_server::ClusterServer;
 use flotilla_proto::v1::consumer_server::ConsumerServer;
 use flotilla_proto::v1::groups_server::GroupsServer;
@@ -16,6 +18,7 @@ use tonic_health::ServingStatus;
 use super::Shared;
 use super::cluster::ClusterService;
 use super::consumer::ConsumerService;
+use super::gate::Gate;
 use super::groups::GroupsService;
 use super::producer::ProducerService;
 use super::refusals::ClearRefusals;
@@ -58,8 +61,11 @@ pub async fn serve(
         .max_frame_size(FRAME_BYTES_MAX)
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         .http2_keepalive_interval(Some(KEEPALIVE))
+        .layer(Gate { ready: shared.ready.clone() })
         .layer(ClearRefusals { request_bytes_max: bytes_max })
         .add_service(health)
+        .add_service(shared.broker.raft_service())
+        .add_service(shared.broker.peer_service())
         .add_service(reflection.build_v1()?)
         .add_service(ProducerServer::new(ProducerService(shared.clone())).max_decoding_message_size(bytes_max))
         .add_service(ConsumerServer::new(ConsumerService(shared.clone())).max_decoding_message_size(bytes_max))
@@ -70,4 +76,19 @@ pub async fn serve(
         .await?;
     watch.abort();
     Ok(())
+}
+
+/// Serves the peers of a node that belongs to no cluster yet, until `shutdown`.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve_newcomer(
+    peers: PeerServer<PeerService>,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), tonic::transport::Error> {
+    Server::builder()
+        .add_service(peers)
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), shutdown)
+        .await
 }

@@ -41,7 +41,7 @@ impl Topics for TopicsService {
     ) -> Result<Response<v1::DescribeTopicResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
         let describe = async {
-            let described = self.0.broker.describe_topic(&request.name)?;
+            let described = self.0.broker.describe_topic(&request.name).await?;
             let partitions = described.partitions.into_iter().map(partition).collect();
             Ok(v1::DescribeTopicResponse { topic: Some(topic(&described.topic)), partitions })
         };

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flotilla_broker::{Broker, OpenError, RealDisk};
+use flotilla_broker::{Broker, BrokerOptions, Home, Member, Newcomer, OpenError, RealDisk};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -60,8 +60,8 @@ pub enum ServerError {
 /// The ports of a node.
 #[derive(Debug)]
 pub struct Listeners {
-    grpc: TcpListener,
-    http: TcpListener,
+    grpc: std::net::TcpListener,
+    http: std::net::TcpListener,
     grpc_address: SocketAddr,
     http_address: SocketAddr,
 }
@@ -83,11 +83,17 @@ impl Listeners {
     }
 }
 
-async fn listen(address: SocketAddr, setting: &'static str) -> Result<(TcpListener, SocketAddr), ServerError> {
+async fn listen(address: SocketAddr, setting: &'static str) -> Result<(std::net::TcpListener, SocketAddr), ServerError> {
     let failed = |error| ServerError::Listen { address, setting, error };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let listener = TcpListener::bind(address).await.and_then(TcpListener::into_std).map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
+}
+
+/// A listener once more: connections that nobody has accepted yet stay in its queue.
+fn again(listener: &std::net::TcpListener) -> Result<TcpListener, ServerError> {
+    let again = listener.try_clone().and_then(TcpListener::from_std);
+    again.map_err(|error| ServerError::Open(error.into()))
 }
 
 /// Runs a node until `stop` is cancelled or its storage fails.
@@ -101,21 +107,21 @@ pub async fn run(config: &Config, listeners: Listeners, stop: CancellationToken)
     let (phase, watched) = watch::channel(Phase::Starting);
     let pages = Pages { phase: watched, metrics: metrics.clone() };
     // From the first moment to the last, so that one can see a slow start and a slow stop.
-    let _http = AbortOnDropHandle::new(tokio::spawn(http::serve(listeners.http, pages)));
+    let _http = AbortOnDropHandle::new(tokio::spawn(http::serve(again(&listeners.http)?, pages)));
 
-    let broker = Broker::open(options, Arc::new(RealDisk)).await?;
+    let Some(member) = member(options.clone(), &listeners, &stop).await? else { return Ok(()) };
+    let broker = Broker::open(options, member, Arc::new(RealDisk)).await?;
     metrics.watch(broker.clone());
-    phase.send_replace(Phase::Ready);
-    let cluster = broker.cluster_id();
-    tracing::info!(%grpc, %http, data_dir = %config.data_dir.display(), %cluster, "ready");
-
     let draining = CancellationToken::new();
-    let shared = Shared { broker: broker.clone(), metrics, limits: Limits::from(config), draining: draining.clone() };
-    let mut serving = tokio::spawn(grpc::serve(shared, listeners.grpc, draining.clone().cancelled_owned()));
+    let (ready, watched) = watch::channel(false);
+    let limits = Limits::from(config);
+    let shared = Shared { broker: broker.clone(), metrics, limits, draining: draining.clone(), ready: watched };
+    let mut serving = tokio::spawn(grpc::serve(shared, again(&listeners.grpc)?, draining.clone().cancelled_owned()));
     let ended = tokio::select! {
         () = stop.cancelled() => Ok(()),
         reason = broker.failure().wait() => Err(ServerError::Storage(reason)),
         served = &mut serving => Err(ServerError::Grpc(cause(served))),
+        failed = ready_member(&broker, &ready, &phase, (grpc, http), config) => Err(failed.into()),
     };
     phase.send_replace(Phase::Stopping);
     draining.cancel();
@@ -126,6 +132,50 @@ pub async fn run(config: &Config, listeners: Listeners, stop: CancellationToken)
     broker.close().await;
     tracing::info!("stopped");
     ended
+}
+
+/// The node's membership of a cluster, which it may have to find or found first. `None`: it was told to stop before.
+async fn member(options: BrokerOptions, listeners: &Listeners, stop: &CancellationToken) -> Result<Option<Member>, ServerError> {
+    let found = tokio::task::spawn_blocking(move || Home::find(&options)).await;
+    let newcomer = match found.map_err(io::Error::other).map_err(OpenError::from)?? {
+        Home::Member(member) => return Ok(Some(member)),
+        Home::Newcomer(newcomer) => newcomer,
+    };
+    match join(newcomer, listeners, stop).await {
+        Err(ServerError::Open(OpenError::Stopped)) => Ok(None),
+        joined => joined.map(Some),
+    }
+}
+
+async fn join(newcomer: Newcomer, listeners: &Listeners, stop: &CancellationToken) -> Result<Member, ServerError> {
+    let joined = CancellationToken::new();
+    let serving = grpc::serve_newcomer(newcomer.peer_service(), again(&listeners.grpc)?, joined.clone().cancelled_owned());
+    let serving = tokio::spawn(serving);
+    let member = newcomer.join(stop).await;
+    // Whoever waits for the answer that this node has become a member gets it.
+    joined.cancel();
+    if let Err(error) = serving.await.map_err(io::Error::other).map_err(OpenError::from)? {
+        return Err(ServerError::Grpc(error.into()));
+    }
+    Ok(member?)
+}
+
+/// Makes the node ready and then waits for ever. Returns only why it cannot become ready.
+async fn ready_member(
+    broker: &Broker,
+    ready: &watch::Sender<bool>,
+    phase: &watch::Sender<Phase>,
+    (grpc, http): (SocketAddr, SocketAddr),
+    config: &Config,
+) -> OpenError {
+    if let Err(error) = broker.wait_ready().await {
+        return error;
+    }
+    ready.send_replace(true);
+    phase.send_replace(Phase::Ready);
+    let cluster = broker.cluster_id();
+    tracing::info!(%grpc, %http, data_dir = %config.data_dir.display(), %cluster, "ready");
+    std::future::pending().await
 }
 
 type Serving = tokio::task::JoinHandle<Result<(), Box<dyn std::error::Error + Send + Sync>>>;

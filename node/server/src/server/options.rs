@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use flotilla_broker::{BrokerOptions, JournalOptions, ProduceLimits, SegmentOptions};
 
 use super::ServerError;
-use crate::config::{Advertise, Config};
+use crate::config::{Advertise, Config, PeerAdvertise};
 
 /// One journal file holds the largest batch that a topic can accept (16 MiB) with room to spare.
 const JOURNAL_FILE_BYTES_MIN: u64 = 32 << 20;
@@ -33,10 +33,17 @@ pub fn broker(config: &Config, listening: SocketAddr) -> Result<BrokerOptions, S
         Advertise::Listen => listening.to_string(),
         Advertise::At(address) => address.clone(),
     };
+    let peer_address = match &config.peer_advertise {
+        PeerAdvertise::Advertise => advertised_address.clone(),
+        PeerAdvertise::At(address) => address.clone(),
+    };
     Ok(BrokerOptions {
         node_id: config.node_id,
         data_dir: config.data_dir.clone(),
         advertised_address,
+        peer_address,
+        seeds: config.seeds.0.clone(),
+        rack: config.rack.clone(),
         journal: journal(config),
         segments: SegmentOptions { segment_bytes_max: config.segment_bytes.0, ..SegmentOptions::default() },
         proposal_bytes_max: config.proposal_bytes_max.as_usize(),

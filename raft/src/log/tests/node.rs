@@ -162,7 +162,8 @@ pub(crate) fn options() -> RegistryOptions {
 }
 
 pub(crate) fn data_dir(path: &Path) -> DataDir {
-    DataDir::open(path, || Identity { cluster_id: ClusterId([1; 16]), node_id: NODE, created_at_ms: 0 }).unwrap()
+    DataDir::open(path, || Identity { cluster_id: ClusterId([1; 16]), node_id: NODE, directory_id: [2; 16], created_at_ms: 0 })
+        .unwrap()
 }
 
 impl Node {

@@ -1,0 +1,161 @@
+//! From a data directory with a cluster id to a registered member: finds the others, starts the controller's group if
+//! this node founds the cluster, and tells the controller about this node.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use flotilla_proto::internal::v1;
+
+use crate::broker::Broker;
+use crate::founding::{ASK_INTERVAL, ask_all, registration};
+use crate::peer_calls::Proposed;
+
+/// The controller's group has at most so many voters; every other node learns from them.
+pub(crate) const CONTROLLER_VOTERS_MAX: usize = 5;
+/// How often the addresses of the others are looked up when nothing says that they changed.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Broker {
+    /// What this node says about itself and its cluster.
+    pub(crate) fn introduction(&self) -> v1::IntroduceResponse {
+        let image = self.image();
+        let node = |(node_id, node): (u64, &flotilla_machines::controller::Node)| v1::KnownNode {
+            node_id,
+            peer_address: node.peer_address.clone(),
+        };
+        v1::IntroduceResponse {
+            node_id: self.node_id(),
+            directory_id: Bytes::copy_from_slice(&self.inner.directory_id),
+            cluster_id: Some(Bytes::copy_from_slice(&self.inner.cluster_id.0)),
+            peer_address: self.inner.options.peer_address.clone(),
+            nodes: image.nodes().map(node).collect(),
+            seeds: self.inner.options.seeds.clone(),
+        }
+    }
+
+    /// Keeps the links in step with the metadata: who there is, and where.
+    pub(crate) async fn follow_nodes(self, known: BTreeMap<u64, String>) {
+        let mut image = self.inner.image.clone();
+        loop {
+            let current = image.borrow_and_update().clone();
+            let mut nodes = if current.nodes().len() > 1 { BTreeMap::new() } else { known.clone() };
+            nodes.extend(current.nodes().map(|(node_id, node)| (node_id, node.peer_address.clone())));
+            nodes.extend(self.inner.found.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone());
+            nodes.remove(&self.node_id());
+            self.inner.peers.set(nodes);
+            tokio::select! {
+                () = self.inner.stop.cancelled() => return,
+                changed = image.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(LOOK_INTERVAL) => {}
+            }
+        }
+    }
+
+    /// Returns when the metadata knows this node as it is.
+    ///
+    /// # Errors
+    /// If the cluster refuses this node; in words.
+    pub(crate) async fn enrol(&self) -> Result<(), String> {
+        let mut image = self.inner.image.clone();
+        loop {
+            if self.is_enrolled() {
+                return Ok(());
+            }
+            let begun = self.begin_controller().await;
+            let registration = registration(&self.inner.options, self.inner.directory_id);
+            match self.control_anywhere(registration).await {
+                Proposed::Refused(reason) => return Err(reason),
+                Proposed::Done(_) => {}
+                Proposed::NotLeader(_) | Proposed::Unknown(_) if begun => tracing::debug!("the controller has no leader yet"),
+                Proposed::NotLeader(_) | Proposed::Unknown(_) => tracing::debug!("not enrolled yet"),
+            }
+            tokio::select! {
+                () = self.inner.stop.cancelled() => return Ok(()),
+                changed = tokio::time::timeout(ASK_INTERVAL, image.changed()) => drop(changed),
+            }
+        }
+    }
+
+    fn is_enrolled(&self) -> bool {
+        let (image, options) = (self.image(), &self.inner.options);
+        image.node(self.node_id()).is_some_and(|node| {
+            node.address == options.advertised_address && node.peer_address == options.peer_address && node.rack == options.rack
+        })
+    }
+
+    /// Finds the other seeds; if this node is the first of them and the cluster is new, forms it. `true`: the controller's
+    /// group has begun here.
+    async fn begin_controller(&self) -> bool {
+        let controller = &self.inner.controller;
+        let options = &self.inner.options;
+        if controller.is_initialized().await {
+            if self.image().nodes().len() <= 1 {
+                self.look_for_seeds().await;
+            }
+            return true;
+        }
+        if options.seeds.is_empty() {
+            if let Err(error) = controller.initialize(BTreeSet::from([self.node_id()])).await {
+                tracing::warn!(%error, "the controller's group did not begin");
+            }
+            return true;
+        }
+        let Some(seeds) = self.look_for_seeds().await else { return false };
+        let first_is_me = seeds.first().is_some_and(|seed| seed.directory_id == self.inner.directory_id[..]);
+        // Whoever knows nodes has a controller's group: this node learns from it, and must not begin another.
+        let has_begun = seeds.iter().any(|seed| !seed.nodes.is_empty());
+        if !first_is_me || has_begun || !self.form(&seeds).await {
+            return false;
+        }
+        let voters: BTreeSet<u64> = seeds.iter().map(|seed| seed.node_id).take(CONTROLLER_VOTERS_MAX).collect();
+        match controller.initialize(voters.clone()).await {
+            Ok(()) => tracing::info!(?voters, "formed the cluster"),
+            Err(error) => tracing::warn!(%error, "the controller's group did not begin"),
+        }
+        true
+    }
+
+    /// Asks the seeds; all of them if all answered.
+    async fn look_for_seeds(&self) -> Option<Vec<v1::IntroduceResponse>> {
+        let introduction =
+            v1::IntroduceRequest { node_id: self.node_id(), directory_id: Bytes::copy_from_slice(&self.inner.directory_id) };
+        let answers = ask_all(&self.inner.calls, &self.inner.options.seeds, introduction).await;
+        let all = answers.iter().all(|(_, answer)| answer.is_some());
+        let found: Vec<v1::IntroduceResponse> = answers.into_iter().filter_map(|(_, answer)| answer).collect();
+        let mut nodes = BTreeMap::new();
+        for answer in &found {
+            if answer.cluster_id.as_deref().is_some_and(|cluster_id| cluster_id == self.inner.cluster_id.0) {
+                nodes.insert(answer.node_id, answer.peer_address.clone());
+                nodes.extend(answer.nodes.iter().map(|node| (node.node_id, node.peer_address.clone())));
+            }
+        }
+        nodes.remove(&self.node_id());
+        self.inner.peers.set(nodes.clone());
+        *self.inner.found.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = nodes;
+        all.then_some(found)
+    }
+
+    /// Makes every seed a member. `true`: all of them are.
+    async fn form(&self, seeds: &[v1::IntroduceResponse]) -> bool {
+        let known =
+            |seed: &v1::IntroduceResponse| v1::KnownNode { node_id: seed.node_id, peer_address: seed.peer_address.clone() };
+        let request = v1::FormRequest {
+            cluster_id: Bytes::copy_from_slice(&self.inner.cluster_id.0),
+            founder: self.node_id(),
+            nodes: seeds.iter().map(known).collect(),
+        };
+        let mut all = true;
+        for seed in seeds.iter().filter(|seed| seed.cluster_id.as_deref() != Some(&self.inner.cluster_id.0[..])) {
+            if seed.cluster_id.is_some() {
+                tracing::error!(node_id = seed.node_id, "a seed belongs to another cluster: correct the list of seeds");
+                return false;
+            }
+            if let Err(status) = self.inner.calls.form(&seed.peer_address, request.clone()).await {
+                tracing::info!(node_id = seed.node_id, reason = status.message(), "a seed is not a member yet");
+                all = false;
+            }
+        }
+        all
+    }
+}

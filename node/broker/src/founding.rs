@@ -1,0 +1,264 @@
+//! How a node that belongs to no cluster finds its own, or founds it with the others.
+//!
+//! Every node is started with the same list of seeds and asks all of them who they are. As soon as one belongs to a
+//! cluster, the node joins that. Only if *all* seeds answered and none belongs to any, the first of the list founds
+//! one; so a cluster forms once, whatever the order of starts, and a node that lost its disk cannot found a second.
+//! What follows membership (electing the controller, registering) is in `enrol.rs`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use flotilla_proto::internal::v1;
+use flotilla_proto::internal::v1::controller_command::Command;
+use flotilla_raft::data_dir::{ClusterId, DataDir, Found, FreshDir, Identity};
+use futures::future::join_all;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::error::OpenError;
+use crate::hosts::now_ms;
+use crate::open::BrokerOptions;
+use crate::peer_calls::{PeerCalls, Proposed};
+
+/// How often seeds are asked.
+pub(crate) const ASK_INTERVAL: Duration = Duration::from_millis(200);
+/// How long a node that was told to become a member may take to note it on its disk.
+const CLAIM_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What was found in the data directory at the start of a node.
+pub enum Home {
+    /// It belongs to a cluster.
+    Member(Member),
+    /// It does not yet: serve [`Newcomer::peer_service`] and call [`Newcomer::join`].
+    Newcomer(Newcomer),
+}
+
+/// A data directory of a member of a cluster.
+pub struct Member {
+    pub(crate) data_dir: DataDir,
+    /// Other nodes that are known from elsewhere than the metadata: id and peer address.
+    pub(crate) known: BTreeMap<u64, String>,
+}
+
+/// See [`Home`].
+pub struct Newcomer {
+    directory: FreshDir,
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// What the peers of a newcomer see of it.
+pub(crate) struct Shared {
+    pub(crate) node_id: u64,
+    pub(crate) directory_id: [u8; 16],
+    pub(crate) options: BrokerOptions,
+    /// The cluster that a founder told it to be of; the first word counts.
+    pub(crate) told: watch::Sender<Option<Told>>,
+    claimed: watch::Sender<bool>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) cluster_id: ClusterId,
+    pub(crate) nodes: BTreeMap<u64, String>,
+}
+
+impl Home {
+    /// Locks the data directory and looks whose it is. Blocks.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn find(options: &BrokerOptions) -> Result<Self, OpenError> {
+        match DataDir::find(&options.data_dir)? {
+            Found::Ours(data_dir) => {
+                let found = data_dir.identity().node_id;
+                check_node(&options.data_dir, found, options.node_id)?;
+                Ok(Self::Member(Member { data_dir, known: BTreeMap::new() }))
+            }
+            Found::Fresh(directory) => {
+                let shared = Shared {
+                    node_id: options.node_id,
+                    directory_id: *Uuid::new_v4().as_bytes(),
+                    options: options.clone(),
+                    told: watch::Sender::new(None),
+                    claimed: watch::Sender::new(false),
+                };
+                Ok(Self::Newcomer(Newcomer { directory, shared: Arc::new(shared) }))
+            }
+        }
+    }
+}
+
+fn check_node(path: &Path, found: u64, expected: u64) -> Result<(), OpenError> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(OpenError::ForeignNode { path: path.to_owned(), found, expected })
+}
+
+impl Newcomer {
+    /// Returns when this node belongs to a cluster, which its data directory then says. Until then its peers must be
+    /// able to ask it: see [`Newcomer::peer_service`].
+    ///
+    /// # Errors
+    /// If the cluster refuses the node, the disk refuses, or `stop` is cancelled.
+    pub async fn join(self, stop: &CancellationToken) -> Result<Member, OpenError> {
+        let Told { cluster_id, nodes } = tokio::select! {
+            told = self.find_cluster() => told?,
+            () = stop.cancelled() => return Err(OpenError::Stopped),
+        };
+        let Shared { node_id, directory_id, claimed, .. } = &*self.shared;
+        let identity = Identity { cluster_id, node_id: *node_id, directory_id: *directory_id, created_at_ms: now_ms() };
+        let directory = self.directory;
+        let data_dir = tokio::task::spawn_blocking(move || directory.claim(identity)).await.map_err(std::io::Error::other)??;
+        claimed.send_replace(true);
+        tracing::info!(cluster = %cluster_id, node_id, "member of a cluster");
+        Ok(Member { data_dir, known: nodes })
+    }
+
+    async fn find_cluster(&self) -> Result<Told, OpenError> {
+        let seeds = &self.shared.options.seeds;
+        if seeds.is_empty() {
+            return Ok(Told { cluster_id: new_cluster(), nodes: BTreeMap::new() });
+        }
+        let calls = PeerCalls::default();
+        let mut told = self.shared.told.subscribe();
+        let mut said = String::new();
+        loop {
+            if let Some(told) = told.borrow_and_update().clone() {
+                return Ok(told);
+            }
+            let answers = ask_all(&calls, seeds, self.shared.introduction()).await;
+            match decide(&self.shared, &answers) {
+                Step::Found => return Ok(Told { cluster_id: new_cluster(), nodes: BTreeMap::new() }),
+                Step::Join(cluster) => {
+                    // Before this node answers for any group: the cluster may refuse it.
+                    if register(&calls, &cluster.nodes, self.shared.registration()).await? {
+                        return Ok(cluster);
+                    }
+                }
+                Step::Wait(why) if why != said => {
+                    tracing::info!(why, "waiting for a cluster to form");
+                    said = why;
+                }
+                Step::Wait(_) => {}
+            }
+            // Whoever forms the cluster need not wait for the next round.
+            let _ = tokio::time::timeout(ASK_INTERVAL, told.changed()).await;
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn introduction(&self) -> v1::IntroduceRequest {
+        v1::IntroduceRequest { node_id: self.node_id, directory_id: Bytes::copy_from_slice(&self.directory_id) }
+    }
+
+    pub(crate) fn registration(&self) -> Command {
+        registration(&self.options, self.directory_id)
+    }
+
+    /// Becomes a member of a cluster that is being formed.
+    pub(crate) async fn form(&self, told: Told) -> Result<(), String> {
+        self.told.send_if_modified(|current| current.is_none() && current.replace(told.clone()).is_none());
+        let current = self.told.borrow().as_ref().map(|current| current.cluster_id);
+        if current != Some(told.cluster_id) {
+            return Err("this node is becoming a member of another cluster".to_owned());
+        }
+        let mut claimed = self.claimed.subscribe();
+        match tokio::time::timeout(CLAIM_PATIENCE, claimed.wait_for(|claimed| *claimed)).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err("this node did not note its membership in time".to_owned()),
+        }
+    }
+}
+
+/// What a node tells the controller about itself.
+pub(crate) fn registration(options: &BrokerOptions, directory_id: [u8; 16]) -> Command {
+    Command::RegisterNode(v1::RegisterNode {
+        node_id: options.node_id,
+        address: options.advertised_address.clone(),
+        peer_address: options.peer_address.clone(),
+        rack: options.rack.clone(),
+        directory_id: Bytes::copy_from_slice(&directory_id),
+    })
+}
+
+fn new_cluster() -> ClusterId {
+    ClusterId(*Uuid::new_v4().as_bytes())
+}
+
+/// Asks every seed who it is. In the order of the seeds; `None` where nobody answered.
+pub(crate) async fn ask_all(
+    calls: &PeerCalls,
+    seeds: &[String],
+    introduction: v1::IntroduceRequest,
+) -> Vec<(String, Option<v1::IntroduceResponse>)> {
+    let ask = |seed: &String| {
+        let (seed, introduction) = (seed.clone(), introduction.clone());
+        async move {
+            let answer = calls.introduce(&seed, introduction).await;
+            (seed, answer)
+        }
+    };
+    join_all(seeds.iter().map(ask)).await
+}
+
+/// `true`: accepted. `false`: nobody could say, try again.
+async fn register(calls: &PeerCalls, nodes: &BTreeMap<u64, String>, registration: Command) -> Result<bool, OpenError> {
+    for address in nodes.values() {
+        match calls.control(address, registration.clone(), false).await {
+            Proposed::Done(_) => return Ok(true),
+            Proposed::Refused(reason) => return Err(OpenError::Controller(reason)),
+            Proposed::NotLeader(_) | Proposed::Unknown(_) => {}
+        }
+    }
+    Ok(false)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    /// Be the first node of a new cluster.
+    Found,
+    Join(Told),
+    /// Why, in words.
+    Wait(String),
+}
+
+/// What a newcomer does about what the seeds answered. Pure.
+fn decide(me: &Shared, answers: &[(String, Option<v1::IntroduceResponse>)]) -> Step {
+    let mut clusters: BTreeMap<&Bytes, BTreeMap<u64, String>> = BTreeMap::new();
+    for answer in answers.iter().filter_map(|(_, answer)| answer.as_ref()) {
+        if let Some(cluster_id) = &answer.cluster_id {
+            let nodes = clusters.entry(cluster_id).or_default();
+            nodes.insert(answer.node_id, answer.peer_address.clone());
+            nodes.extend(answer.nodes.iter().map(|node| (node.node_id, node.peer_address.clone())));
+        }
+    }
+    if clusters.len() > 1 {
+        return Step::Wait("the seeds belong to different clusters: correct the list of seeds".to_owned());
+    }
+    if let Some((cluster_id, nodes)) = clusters.into_iter().next() {
+        return match <[u8; 16]>::try_from(&cluster_id[..]) {
+            Ok(cluster_id) => Step::Join(Told { cluster_id: ClusterId(cluster_id), nodes }),
+            Err(_) => Step::Wait("a seed speaks another language: is it a flotilla of this version?".to_owned()),
+        };
+    }
+    let silent: Vec<&str> = answers.iter().filter(|(_, answer)| answer.is_none()).map(|(seed, _)| seed.as_str()).collect();
+    if !silent.is_empty() {
+        return Step::Wait(format!("no answer yet from {}: a new cluster forms once every seed has answered", silent.join(", ")));
+    }
+    let found: Vec<&v1::IntroduceResponse> = answers.iter().filter_map(|(_, answer)| answer.as_ref()).collect();
+    let ids: BTreeSet<u64> = found.iter().map(|answer| answer.node_id).collect();
+    if ids.len() < found.len() {
+        return Step::Wait("two seeds have the same node id: give each node its own --node-id".to_owned());
+    }
+    match found.first() {
+        Some(first) if first.directory_id == me.directory_id[..] => Step::Found,
+        Some(first) => Step::Wait(format!("node {} is the first seed and forms the cluster", first.node_id)),
+        None => Step::Wait("there are no seeds".to_owned()),
+    }
+}

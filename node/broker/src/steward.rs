@@ -1,0 +1,129 @@
+//! What the controller's leader does for the cluster: its own group's membership follows the nodes, partitions leave
+//! nodes that are leaving, and new nodes get their share.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use flotilla_machines::controller::{Image, NodeState, plan};
+use flotilla_proto::internal::v1;
+use flotilla_proto::internal::v1::controller_command::Command;
+
+use crate::broker::Broker;
+use crate::enrol::CONTROLLER_VOTERS_MAX;
+
+/// How often the cluster is looked at when nothing changes.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Partitions that move at the same time.
+const MOVES_AT_ONCE: usize = 8;
+/// A learner of the controller's group this close behind becomes a voter.
+const CAUGHT_UP_ENTRIES: u64 = 100;
+
+impl Broker {
+    /// Looks after the cluster whenever this node leads the controller, until the broker stops.
+    pub(crate) async fn steward(self) {
+        let mut image = self.inner.image.clone();
+        loop {
+            let current = image.borrow_and_update().clone();
+            if self.inner.controller.is_leader() {
+                self.keep_controller_membership(&current).await;
+                self.plan_moves(&current).await;
+                self.forget_left_nodes(&current).await;
+            }
+            tokio::select! {
+                () = self.inner.stop.cancelled() => return,
+                changed = image.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(LOOK_INTERVAL) => {}
+            }
+        }
+    }
+
+    /// Every registered node learns the metadata, and up to five vote about it. One step at a time.
+    async fn keep_controller_membership(&self, image: &Image) {
+        let controller = &self.inner.controller;
+        let membership = controller.membership();
+        let Some(progress) = controller.progress() else { return };
+        let registered: BTreeSet<u64> = image.nodes().map(|(node_id, _)| node_id).collect();
+        let voters = choose_voters(&membership.voters, image, |node_id| self.online(node_id));
+        let missing =
+            registered.iter().find(|node_id| !membership.voters.contains(node_id) && !membership.learners.contains(node_id));
+        let last = controller.last_index().unwrap_or(0);
+        let caught_up = |node_id: &u64| {
+            membership.voters.contains(node_id)
+                || progress.get(node_id).is_some_and(|at| at.saturating_add(CAUGHT_UP_ENTRIES) >= last)
+        };
+        let done = if membership.joint {
+            controller.change_voters(voters).await
+        } else if let Some(node_id) = missing {
+            controller.add_learner(*node_id).await
+        } else if !registered.is_empty() && voters != membership.voters && voters.iter().all(caught_up) {
+            controller.change_voters(voters).await
+        } else {
+            match membership.learners.difference(&registered).next() {
+                Some(stray) if !registered.is_empty() => controller.remove_learner(*stray).await,
+                _ => Ok(()),
+            }
+        };
+        if let Err(error) = done {
+            tracing::debug!(%error, "the controller's membership did not change; it is tried again");
+        }
+    }
+
+    async fn plan_moves(&self, image: &Image) {
+        let online: BTreeSet<u64> = image.nodes().map(|(node_id, _)| node_id).filter(|node_id| self.online(*node_id)).collect();
+        for (group_id, target) in plan::moves(image, &online, MOVES_AT_ONCE) {
+            tracing::info!(group_id, ?target, "moving a partition");
+            let target = Some(v1::Replicas { nodes: target });
+            if let Ok(Err(refused)) = self.control(Command::StartMove(v1::StartMove { group_id, target })).await {
+                tracing::warn!(group_id, %refused, "the partition does not move");
+            }
+        }
+    }
+
+    /// A node that was asked to leave, and from which everything has moved away, is no more.
+    async fn forget_left_nodes(&self, image: &Image) {
+        let membership = self.inner.controller.membership();
+        let holds = |node_id: u64| {
+            let mut partitions = image.topics().flat_map(|topic| &topic.partitions);
+            partitions.any(|partition| {
+                partition.replicas.contains(&node_id) || partition.target.iter().flatten().any(|target| *target == node_id)
+            })
+        };
+        for (node_id, node) in image.nodes() {
+            let left = node.state == NodeState::Leaving && !membership.voters.contains(&node_id) && !membership.joint;
+            if left && !holds(node_id) {
+                tracing::info!(node_id, "everything has moved off the node: it is removed");
+                if let Ok(Err(refused)) = self.control(Command::RemoveNode(v1::RemoveNode { node_id })).await {
+                    tracing::warn!(node_id, %refused, "the node is not removed");
+                }
+            }
+        }
+    }
+}
+
+/// The controller's voters: those that it has, as long as they belong to the cluster and do not leave, and others that
+/// are reachable, up to an odd number of at most five.
+fn choose_voters(current: &BTreeSet<u64>, image: &Image, online: impl Fn(u64) -> bool) -> BTreeSet<u64> {
+    let stays = |node_id: &u64| image.node(*node_id).is_some_and(|node| node.state != NodeState::Leaving);
+    let candidates = image.nodes().map(|(node_id, _)| node_id).filter(stays).count();
+    let odd = |count: usize| if count.is_multiple_of(2) { count.saturating_sub(1) } else { count };
+    let wanted = odd(candidates.min(CONTROLLER_VOTERS_MAX)).max(1);
+    let mut chosen: BTreeSet<u64> = current.iter().copied().filter(stays).collect();
+    // Dropping a voter that is merely down would cost a vote that may come back: only in exchange for one that is there.
+    let spare = image
+        .nodes()
+        .map(|(node_id, _)| node_id)
+        .filter(|node_id| stays(node_id) && !current.contains(node_id) && online(*node_id));
+    for node_id in spare {
+        if chosen.len() < wanted {
+            chosen.insert(node_id);
+        }
+    }
+    while chosen.len() > wanted {
+        let drop = chosen.iter().copied().find(|node_id| !online(*node_id)).or_else(|| chosen.iter().next_back().copied());
+        match drop {
+            Some(node_id) => chosen.remove(&node_id),
+            None => break,
+        };
+    }
+    chosen
+}
