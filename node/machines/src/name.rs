@@ -10,6 +10,9 @@ pub const MEMBER_ID_BYTES_MAX: usize = 255;
 /// Longest address of a node, in bytes: a DNS name, a colon and a port.
 pub const ADDRESS_BYTES_MAX: usize = 253 + 1 + 5;
 
+/// Longest name of a rack, in bytes.
+pub const RACK_BYTES_MAX: usize = 255;
+
 /// Why a name is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
@@ -76,6 +79,18 @@ pub fn check_group(name: &str) -> Result<(), NameError> {
 pub fn check_member(member: &str) -> Result<(), NameError> {
     check_length(member, MEMBER_ID_BYTES_MAX)?;
     check_printable(member)
+}
+
+/// Checks the name of a node's rack: up to 255 bytes of UTF-8 without control characters; empty is unknown.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_rack(rack: &str) -> Result<(), NameError> {
+    if rack.is_empty() {
+        return Ok(());
+    }
+    check_length(rack, RACK_BYTES_MAX)?;
+    check_printable(rack)
 }
 
 /// Checks a node's address: `host:port`.

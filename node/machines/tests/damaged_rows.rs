@@ -79,7 +79,7 @@ fn controller_meta(next_group_id: u64, next_producer_id: u64) -> Row {
 }
 
 fn topic(id: u8, group_ids: &[u64]) -> v1::StoredTopic {
-    let partition = |group_id: &u64| v1::StoredPartition { group_id: *group_id, replicas: None, target: None };
+    let partition = |group_id: &u64| v1::StoredPartition { group_id: *group_id, ..Default::default() };
     v1::StoredTopic {
         topic_id: vec![id; 16].into(),
         replication_factor: 1,

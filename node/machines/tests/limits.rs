@@ -141,7 +141,7 @@ impl Controller {
     fn register(&mut self, node_id: u64) -> ControllerOutcome {
         self.run(ControllerCommand::RegisterNode(v1::RegisterNode {
             node_id,
-            address: "host:1".to_owned(),
+            address: format!("host:{node_id}"),
             ..Default::default()
         }))
     }

@@ -1,51 +1,25 @@
 //! The cluster's metadata as everyone reads it: immutable, versioned, in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::config::TopicConfig;
+use super::node::Node;
 
 /// All metadata at one version.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Image {
     pub(super) version: u64,
     nodes: BTreeMap<u64, Node>,
+    /// Ids of nodes that were removed: nobody gets them again.
+    removed: BTreeSet<u64>,
     topics: BTreeMap<Arc<str>, Arc<Topic>>,
     names: BTreeMap<TopicId, Arc<str>>,
     /// First group id of each run of partitions that were created together; group ids are handed out in order, so a
     /// run has consecutive numbers on both sides.
     runs: BTreeMap<u64, Run>,
     partition_count: usize,
-}
-
-/// A node of the cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Node {
-    /// host:port at which clients reach it.
-    pub address: String,
-    /// host:port at which other nodes reach it.
-    pub peer_address: String,
-    /// Where it stands; empty: unknown.
-    pub rack: String,
-    /// UUID of its data directory, 16 bytes; empty: unknown.
-    pub directory_id: Bytes,
-    /// What it is there for.
-    pub state: NodeState,
-}
-
-/// What a node is there for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum NodeState {
-    /// It holds and leads what it gets.
-    #[default]
-    Active,
-    /// It leads nothing and gets no new replicas; it keeps those that it has.
-    Draining,
-    /// Its replicas move away; then it is removed.
-    Leaving,
 }
 
 /// A topic: its layout and configuration.
@@ -72,8 +46,16 @@ pub struct Partition {
     pub group_id: u64,
     /// The nodes that hold a copy; the first is the preferred leader.
     pub replicas: Vec<u64>,
-    /// The nodes that shall hold a copy, while it moves.
+    /// The replicas after the move that is under way, if one is.
     pub target: Option<Vec<u64>>,
+}
+
+impl Partition {
+    /// The nodes that host it, each once: its replicas, and those that it moves to.
+    pub fn hosts(&self) -> impl Iterator<Item = u64> {
+        let arriving = self.target.iter().flatten().filter(|node_id| !self.replicas.contains(node_id));
+        self.replicas.iter().chain(arriving).copied()
+    }
 }
 
 /// A UUID.
@@ -133,6 +115,25 @@ impl Image {
         self.nodes.iter().map(|(id, node)| (*id, node))
     }
 
+    /// Whether there was a node of that id which was removed; nobody may use the id again.
+    #[must_use]
+    pub fn removed(&self, node_id: u64) -> bool {
+        self.removed.contains(&node_id)
+    }
+
+    /// Number of nodes that were ever removed.
+    #[must_use]
+    pub fn removed_count(&self) -> usize {
+        self.removed.len()
+    }
+
+    /// The partition that a Raft group holds.
+    #[must_use]
+    pub fn partition(&self, group_id: u64) -> Option<&Partition> {
+        let (topic, number) = self.partition_of_group(group_id)?;
+        topic.partitions.get(number as usize)
+    }
+
     /// Partitions of all topics together.
     #[must_use]
     pub fn partition_count(&self) -> usize {
@@ -141,6 +142,11 @@ impl Image {
 
     pub(super) fn insert_node(&mut self, node_id: u64, node: Node) {
         self.nodes.insert(node_id, node);
+    }
+
+    pub(super) fn remove_node(&mut self, node_id: u64) {
+        self.nodes.remove(&node_id);
+        self.removed.insert(node_id);
     }
 
     /// Adds the topic, or replaces the one of its name.
@@ -178,14 +184,18 @@ fn runs(topic: &Topic) -> Vec<(u64, Run)> {
 }
 
 impl fmt::Display for TopicId {
-    /// The 36 characters of RFC 9562.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (byte, at) in self.0.iter().zip(0..) {
-            if matches!(at, 4 | 6 | 8 | 10) {
-                f.write_str("-")?;
-            }
-            write!(f, "{byte:02x}")?;
-        }
-        Ok(())
+        write_uuid(&self.0, f)
     }
+}
+
+/// The 36 characters of RFC 9562.
+pub(super) fn write_uuid(bytes: &[u8; 16], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for (byte, at) in bytes.iter().zip(0..) {
+        if matches!(at, 4 | 6 | 8 | 10) {
+            f.write_str("-")?;
+        }
+        write!(f, "{byte:02x}")?;
+    }
+    Ok(())
 }

@@ -2,6 +2,8 @@
 
 /// Nodes of a cluster.
 pub const NODES_MAX: usize = 1_000;
+/// Nodes that a cluster remembers as removed, so that nobody gets their ids again.
+pub const NODES_REMOVED_MAX: usize = 100_000;
 /// Topics of a cluster.
 pub const TOPICS_MAX: usize = 100_000;
 /// Partitions of one topic. Its row names the replicas of each, about 30 bytes.

@@ -1,4 +1,4 @@
-//! The controller machine: nodes, topics with their layout and configuration, and blocks of producer ids.
+//! The controller machine: nodes, topics with their layout and configuration, moves, and blocks of producer ids.
 //! One file for each command.
 //!
 //! What everyone else watches is the [`Image`]. Who leads a partition is not here: that is known where the Raft
@@ -7,15 +7,21 @@
 mod add_partitions;
 mod allocate_producer_ids;
 mod alter_topic;
+mod cancel_move;
 mod config;
 mod create_topic;
 mod delete_topic;
+mod finish_move;
 mod image;
 mod limits;
+mod node;
 mod outcome;
 mod placement;
 mod register_node;
+mod remove_node;
 mod restore;
+mod set_node_state;
+mod start_move;
 
 use std::sync::Arc;
 
@@ -25,13 +31,14 @@ use flotilla_proto::internal::v1::controller_command::Command;
 use prost::Message;
 
 pub use config::{ConfigError, TopicConfig};
-pub use image::{Image, Node, NodeState, Partition, Topic, TopicId};
+pub use image::{Image, Partition, Topic, TopicId};
 pub use limits::*;
-pub use outcome::{ControllerAnswer, ControllerOutcome, ControllerRefusal};
+pub use node::{DirectoryId, Node, NodeState};
+pub use outcome::{ControllerAnswer, ControllerOutcome, ControllerRefusal, MoveRefusal, NodeRefusal};
 
 use crate::Applied;
 use crate::item::{self, Malformed};
-use crate::rows::{META_KEY, RestoreError, Rows, table};
+use crate::rows::{self, META_KEY, RestoreError, Rows, table};
 
 /// The first Raft group of a partition; group 0 is the controller itself.
 const GROUP_ID_FIRST: u64 = 1;
@@ -94,11 +101,11 @@ impl ControllerMachine {
             Command::AddPartitions(command) => self.add_partitions(command, rows),
             Command::DeleteTopic(command) => self.delete_topic(&command, rows),
             Command::AllocateProducerIds(command) => self.allocate_producer_ids(&command, rows),
-            Command::SetNodeState(_)
-            | Command::RemoveNode(_)
-            | Command::StartMove(_)
-            | Command::CancelMove(_)
-            | Command::FinishMove(_) => Err(Malformed::UnknownCommand.into()),
+            Command::SetNodeState(command) => self.set_node_state(command, rows),
+            Command::RemoveNode(command) => self.remove_node(command, rows),
+            Command::StartMove(command) => self.start_move(command, rows),
+            Command::CancelMove(command) => self.cancel_move(command, rows),
+            Command::FinishMove(command) => self.finish_move(command, rows),
         }
     }
 
@@ -113,6 +120,36 @@ impl ControllerMachine {
 
     fn topic(&self, name: &str) -> Result<&Arc<Topic>, ControllerRefusal> {
         self.image.topic(name).ok_or_else(|| ControllerRefusal::UnknownTopic { name: name.to_owned() })
+    }
+
+    fn partition_of(&self, group_id: u64) -> Result<(&Arc<Topic>, &Partition), MoveRefusal> {
+        let (topic, number) = self.image.partition_of_group(group_id).ok_or(MoveRefusal::UnknownGroup { group_id })?;
+        let partition = topic.partitions.get(number as usize).ok_or(MoveRefusal::UnknownGroup { group_id })?;
+        Ok((topic, partition))
+    }
+
+    /// Changes the partition that a Raft group holds. The row of its whole topic is written again.
+    fn change_partition(
+        &mut self,
+        group_id: u64,
+        rows: &mut dyn Rows,
+        change: impl FnOnce(&mut Partition),
+    ) -> Result<(), MoveRefusal> {
+        let unknown = MoveRefusal::UnknownGroup { group_id };
+        let Some((topic, number)) = self.image.partition_of_group(group_id) else {
+            return Err(unknown);
+        };
+        let mut topic = Topic::clone(topic);
+        change(topic.partitions.get_mut(number as usize).ok_or(unknown)?);
+        self.put_topic(topic, rows);
+        Ok(())
+    }
+
+    /// Makes a node, new or changed, part of the image and the rows.
+    fn put_node(&mut self, node_id: u64, node: Node, rows: &mut dyn Rows) {
+        let stored = v1::StoredNode::from(&node).encode_to_vec();
+        rows.put(table::NODE, &rows::number_key(node_id), stored);
+        self.change_image(rows, |image| image.insert_node(node_id, node));
     }
 
     /// Makes a topic, new or changed, part of the image and the rows.

@@ -41,9 +41,12 @@ impl ControllerMachine {
         if nodes.len() != replication_factor as usize || distinct.len() != nodes.len() {
             return Err(ControllerRefusal::InvalidReplicas { partition, replication_factor, nodes: nodes.to_vec() });
         }
-        match nodes.iter().find(|node| self.image.node(**node).is_none()) {
-            Some(node_id) => Err(ControllerRefusal::UnknownNode { node_id: *node_id }),
-            None => Ok(()),
+        for node_id in nodes.iter().copied() {
+            let node = self.image.node(node_id).ok_or(ControllerRefusal::UnknownNode { node_id })?;
+            if !node.is_active() {
+                return Err(ControllerRefusal::NodeNotActive { node_id, state: node.state });
+            }
         }
+        Ok(())
     }
 }

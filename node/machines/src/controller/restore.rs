@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use flotilla_proto::internal::v1;
 
-use super::image::{Image, Node, NodeState, Partition, Topic, TopicId};
+use super::image::{Image, Partition, Topic, TopicId};
+use super::node::{DirectoryId, Node, NodeState};
 use super::{ControllerMachine, GROUP_ID_MAX, PRODUCER_ID_MAX, TopicConfig};
 use crate::name;
 use crate::rows::{self, META_KEY, RestoreError, table};
@@ -44,7 +45,20 @@ fn restore_meta(machine: &mut ControllerMachine, image: &mut Image, key: &[u8], 
 fn restore_node(image: &mut Image, key: &[u8], value: &[u8]) -> Result<(), RestoreError> {
     let node_id = rows::parse_number_key(table::NODE, key)?;
     let stored: v1::StoredNode = rows::decode(table::NODE, key, value)?;
-    image.insert_node(node_id, Node::from(stored));
+    let damaged = |reason: &str| RestoreError::damaged(table::NODE, key, reason);
+    if stored.removed {
+        image.remove_node(node_id);
+        return Ok(());
+    }
+    let directory_id =
+        DirectoryId::parse(&stored.directory_id).map_err(|()| damaged("the directory id does not have 16 bytes"))?;
+    // Rows from before nodes had states and addresses for peers: such a node was active, and reached at its one address.
+    let state = match stored.state {
+        0 => NodeState::Active,
+        code => NodeState::parse(code).ok_or_else(|| damaged("the node's state is unknown"))?,
+    };
+    let peer_address = if stored.peer_address.is_empty() { stored.address.clone() } else { stored.peer_address };
+    image.insert_node(node_id, Node { address: stored.address, peer_address, rack: stored.rack, directory_id, state });
     Ok(())
 }
 
@@ -109,36 +123,6 @@ impl From<&Topic> for v1::StoredTopic {
             config: Some(topic.config.into()),
             created_at_ms: topic.created_at_ms,
             partitions: topic.partitions.iter().map(stored).collect(),
-        }
-    }
-}
-
-impl From<v1::StoredNode> for Node {
-    fn from(stored: v1::StoredNode) -> Self {
-        let state = match stored.state() {
-            v1::NodeState::Draining => NodeState::Draining,
-            v1::NodeState::Leaving => NodeState::Leaving,
-            v1::NodeState::Active | v1::NodeState::Unspecified => NodeState::Active,
-        };
-        let v1::StoredNode { address, peer_address, rack, directory_id, .. } = stored;
-        Self { address, peer_address, rack, directory_id, state }
-    }
-}
-
-impl From<&Node> for v1::StoredNode {
-    fn from(node: &Node) -> Self {
-        let state = match node.state {
-            NodeState::Active => v1::NodeState::Active,
-            NodeState::Draining => v1::NodeState::Draining,
-            NodeState::Leaving => v1::NodeState::Leaving,
-        };
-        Self {
-            address: node.address.clone(),
-            peer_address: node.peer_address.clone(),
-            rack: node.rack.clone(),
-            directory_id: node.directory_id.clone(),
-            state: state.into(),
-            removed: false,
         }
     }
 }

@@ -43,13 +43,18 @@ impl Session {
         let image = self.machine.image();
         let mut out = format!("version {}, {} partitions\n", image.version(), image.partition_count());
         for (id, node) in image.nodes() {
-            out += &format!("node {id} at {}\n", node.address);
+            let directory_id = node.directory_id.map_or_else(|| "-".to_owned(), |id| id.to_string());
+            out += &format!(
+                "node {id} {} at {}, {} rack {:?} {directory_id}\n",
+                node.state, node.address, node.peer_address, node.rack
+            );
         }
         for topic in image.topics() {
             out += &format!("topic {} {} created at {} ms {:?}\n", topic.name, topic.id, topic.created_at_ms, topic.config);
             for partition in &topic.partitions {
                 let found = image.partition_of_group(partition.group_id).map(|(topic, number)| (&*topic.name, number));
-                out += &format!("  group {} on {:?}, found as {found:?}\n", partition.group_id, partition.replicas);
+                let target = partition.target.as_ref().map(|target| format!(" to {target:?}")).unwrap_or_default();
+                out += &format!("  group {} on {:?}{target}, found as {found:?}\n", partition.group_id, partition.replicas);
             }
         }
         out
@@ -73,13 +78,21 @@ fn config(command: &Command) -> v1::TopicConfig {
 
 fn wire(command: &Command) -> Wire {
     let name = || command.text("name");
+    let optional = |name| command.find(name).unwrap_or_default().to_owned();
     let chosen = || command.find("replicas").map(replicas).unwrap_or_default();
     match command.verb.as_str() {
         "register" => Wire::RegisterNode(v1::RegisterNode {
             node_id: command.number("node"),
             address: command.text("address"),
-            ..Default::default()
+            peer_address: optional("peer"),
+            rack: optional("rack"),
+            directory_id: command.find("directory").map(|_| command.bytes("directory")).unwrap_or_default().into(),
         }),
+        "set_state" => Wire::SetNodeState(v1::SetNodeState { node_id: command.number("node"), state: command.number("state") }),
+        "remove" => Wire::RemoveNode(v1::RemoveNode { node_id: command.number("node") }),
+        "move" => Wire::StartMove(v1::StartMove { group_id: command.number("group"), target: chosen().pop() }),
+        "cancel" => Wire::CancelMove(v1::CancelMove { group_id: command.number("group") }),
+        "finish" => Wire::FinishMove(v1::FinishMove { group_id: command.number("group"), replicas: chosen().pop() }),
         "create" => Wire::CreateTopic(v1::CreateTopic {
             name: name(),
             topic_id: command.bytes("id").into(),

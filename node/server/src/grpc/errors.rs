@@ -179,11 +179,10 @@ impl From<ControllerRefusal> for Problem {
             ControllerRefusal::PlanOutdated { .. }
             | ControllerRefusal::InvalidReplicas { .. }
             | ControllerRefusal::UnknownNode { .. }
+            | ControllerRefusal::NodeNotActive { .. }
             | ControllerRefusal::InvalidTopicId { .. } => Self::new(Reason::Unavailable, words),
-            ControllerRefusal::InvalidAddress { .. }
-            | ControllerRefusal::InvalidNodeId
-            | ControllerRefusal::InvalidBlock { .. }
-            | ControllerRefusal::Malformed(_) => Self::new(Reason::Internal, words),
+            ControllerRefusal::Node(_) | ControllerRefusal::Move(_) => Self::new(Reason::InvalidRequest, words),
+            ControllerRefusal::InvalidBlock { .. } | ControllerRefusal::Malformed(_) => Self::new(Reason::Internal, words),
         }
     }
 }

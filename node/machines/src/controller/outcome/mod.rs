@@ -1,10 +1,17 @@
 //! What the controller answers to an item.
 
+mod moves;
+mod node;
+
 use std::sync::Arc;
+
+pub use moves::MoveRefusal;
+pub use node::NodeRefusal;
 
 use super::config::ConfigError;
 use super::image::Topic;
 use super::limits::{PRODUCER_IDS_PER_BLOCK_MAX, REPLICATION_FACTOR_MAX};
+use super::node::NodeState;
 use crate::item::Malformed;
 use crate::name::NameError;
 
@@ -16,6 +23,33 @@ pub type ControllerOutcome = Result<ControllerAnswer, ControllerRefusal>;
 pub enum ControllerAnswer {
     /// The node is known under its address.
     NodeRegistered,
+    /// The node is in this state.
+    NodeStateSet {
+        /// The node.
+        node_id: u64,
+        /// What it is meant to do.
+        state: NodeState,
+    },
+    /// There is no such node any more.
+    NodeRemoved {
+        /// The node that it was.
+        node_id: u64,
+    },
+    /// The partition has a target; its leader takes it there.
+    MoveStarted {
+        /// Its Raft group.
+        group_id: u64,
+    },
+    /// The partition has no target any more; its replicas are as before the move.
+    MoveCancelled {
+        /// Its Raft group.
+        group_id: u64,
+    },
+    /// The partition's replicas are as asked for.
+    MoveFinished {
+        /// Its Raft group.
+        group_id: u64,
+    },
     /// A new topic.
     TopicCreated(Arc<Topic>),
     /// The topic as it is now.
@@ -122,19 +156,20 @@ pub enum ControllerRefusal {
         /// The node.
         node_id: u64,
     },
-    /// Not a node that could be reached.
-    #[error("node {node_id} cannot be registered at {address:?}: {why}")]
-    InvalidAddress {
+    /// It gets no new replicas.
+    #[error("node {node_id} is {state} and gets no new replicas: try again")]
+    NodeNotActive {
         /// The node.
         node_id: u64,
-        /// The address.
-        address: String,
-        /// What is wrong with it.
-        why: NameError,
+        /// What it is meant to do.
+        state: NodeState,
     },
-    /// Not an id for a node.
-    #[error("node id 0 is reserved: number nodes from 1")]
-    InvalidNodeId,
+    /// A node is not registered, changed or removed.
+    #[error(transparent)]
+    Node(#[from] NodeRefusal),
+    /// A partition does not get other replicas.
+    #[error(transparent)]
+    Move(#[from] MoveRefusal),
     /// The metadata would outgrow a limit.
     #[error("this would make more than {max} {what}, the most that a cluster may have: delete some first")]
     LimitReached {

@@ -1,0 +1,30 @@
+//! A move that is done.
+
+use flotilla_proto::internal::v1;
+
+use super::start_move::same_nodes;
+use super::{ControllerAnswer, ControllerMachine, ControllerOutcome, MoveRefusal};
+use crate::rows::Rows;
+
+impl ControllerMachine {
+    /// Idempotent, because the partition's leader repeats it until it is heard. The order is that of the target.
+    pub(super) fn finish_move(&mut self, command: v1::FinishMove, rows: &mut dyn Rows) -> ControllerOutcome {
+        let group_id = command.group_id;
+        let reported = command.replicas.unwrap_or_default().nodes;
+        let (_, partition) = self.partition_of(group_id)?;
+        let Some(target) = partition.target.clone() else {
+            if same_nodes(&partition.replicas, &reported) {
+                return Ok(ControllerAnswer::MoveFinished { group_id });
+            }
+            return Err(MoveRefusal::NotMoving { group_id, replicas: partition.replicas.clone() }.into());
+        };
+        if !same_nodes(&target, &reported) {
+            return Err(MoveRefusal::OtherTarget { group_id, target, reported }.into());
+        }
+        self.change_partition(group_id, rows, |partition| {
+            partition.replicas = target;
+            partition.target = None;
+        })?;
+        Ok(ControllerAnswer::MoveFinished { group_id })
+    }
+}

@@ -1,0 +1,53 @@
+//! Other replicas for a partition.
+
+use std::collections::BTreeSet;
+
+use flotilla_proto::internal::v1;
+
+use super::image::Partition;
+use super::{ControllerAnswer, ControllerMachine, ControllerOutcome, MoveRefusal};
+use crate::rows::Rows;
+
+impl ControllerMachine {
+    /// Only sets the target: the partition's leader carries it out and reports with
+    /// [`FinishMove`](Self::finish_move). Another order of the same replicas has nothing to carry out.
+    pub(super) fn start_move(&mut self, command: v1::StartMove, rows: &mut dyn Rows) -> ControllerOutcome {
+        let group_id = command.group_id;
+        let target = command.target.unwrap_or_default().nodes;
+        let (topic, partition) = self.partition_of(group_id)?;
+        if let Some(target) = partition.target.clone() {
+            return Err(MoveRefusal::Moving { group_id, target }.into());
+        }
+        if partition.replicas == target {
+            return Err(MoveRefusal::AlreadyThere { group_id, replicas: target }.into());
+        }
+        self.check_target(partition, topic.replication_factor, &target)?;
+        if same_nodes(&partition.replicas, &target) {
+            self.change_partition(group_id, rows, |partition| partition.replicas = target)?;
+            return Ok(ControllerAnswer::MoveFinished { group_id });
+        }
+        self.change_partition(group_id, rows, |partition| partition.target = Some(target))?;
+        Ok(ControllerAnswer::MoveStarted { group_id })
+    }
+
+    /// Nodes that are new to the partition must be active; those that have it already may stay whatever they are.
+    fn check_target(&self, partition: &Partition, replication_factor: u32, target: &[u64]) -> Result<(), MoveRefusal> {
+        let distinct: BTreeSet<&u64> = target.iter().collect();
+        if target.len() != replication_factor as usize || distinct.len() != target.len() {
+            return Err(MoveRefusal::InvalidReplicas { replication_factor, nodes: target.to_vec() });
+        }
+        for node_id in target.iter().copied() {
+            let node = self.image.node(node_id).ok_or(MoveRefusal::UnknownNode { node_id })?;
+            if !node.is_active() && !partition.replicas.contains(&node_id) {
+                return Err(MoveRefusal::NodeNotActive { node_id, state: node.state });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether two lists, each of distinct nodes, name the same ones.
+pub(super) fn same_nodes(left: &[u64], right: &[u64]) -> bool {
+    let set = |nodes: &[u64]| nodes.iter().copied().collect::<BTreeSet<u64>>();
+    left.len() == right.len() && set(left) == set(right)
+}
