@@ -262,3 +262,78 @@ fn decide(me: &Shared, answers: &[(String, Option<v1::IntroduceResponse>)]) -> S
         None => Step::Wait("there are no seeds".to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    use flotilla_raft::journal::JournalOptions;
+    use flotilla_raft::segments::SegmentOptions;
+
+    use super::*;
+    use crate::produce::ProduceLimits;
+
+    fn me() -> Shared {
+        let options = BrokerOptions {
+            node_id: 1,
+            data_dir: "unused".into(),
+            advertised_address: "a:1".into(),
+            peer_address: "a:1".into(),
+            seeds: Vec::new(),
+            rack: String::new(),
+            journal: JournalOptions::default(),
+            segments: SegmentOptions::default(),
+            proposal_bytes_max: 1,
+            tail_bytes_max: 1,
+            produce: ProduceLimits { decompressed_bytes_max: 1, records_per_batch_max: 1 },
+            retention_interval: Duration::from_secs(1),
+        };
+        Shared { node_id: 1, directory_id: [1; 16], options, told: watch::Sender::new(None), claimed: watch::Sender::new(false) }
+    }
+
+    fn answer(node_id: u64, cluster: Option<u8>) -> (String, Option<v1::IntroduceResponse>) {
+        let answer = v1::IntroduceResponse {
+            node_id,
+            directory_id: Bytes::copy_from_slice(&[node_id as u8; 16]),
+            cluster_id: cluster.map(|cluster| Bytes::copy_from_slice(&[cluster; 16])),
+            peer_address: format!("n{node_id}:1"),
+            nodes: Vec::new(),
+            seeds: Vec::new(),
+        };
+        (format!("n{node_id}:1"), Some(answer))
+    }
+
+    fn silent() -> (String, Option<v1::IntroduceResponse>) {
+        ("nobody:1".to_owned(), None)
+    }
+
+    fn waits(step: &Step, for_what: &str) {
+        assert!(matches!(step, Step::Wait(why) if why.contains(for_what)), "{step:?}");
+    }
+
+    #[test]
+    fn only_the_first_seed_founds_a_cluster_and_only_if_all_answered_and_none_has_one() {
+        let (one, two, three) = (answer(1, None), answer(2, None), answer(3, None));
+        assert_eq!(decide(&me(), &[one.clone(), two.clone(), three.clone()]), Step::Found);
+        waits(&decide(&me(), &[two.clone(), one.clone(), three.clone()]), "node 2 is the first seed");
+        waits(&decide(&me(), &[one.clone(), silent(), three]), "no answer yet from nobody:1");
+        waits(&decide(&me(), &[one, two.clone(), two]), "same node id");
+    }
+
+    #[test]
+    fn a_seed_with_a_cluster_is_joined_even_if_others_are_silent() {
+        let step = decide(&me(), &[answer(1, None), silent(), answer(3, Some(9))]);
+        let nodes = BTreeMap::from([(3, "n3:1".to_owned())]);
+        assert_eq!(step, Step::Join(Told { cluster_id: ClusterId([9; 16]), nodes }));
+        waits(&decide(&me(), &[answer(1, None), answer(2, Some(8)), answer(3, Some(9))]), "different clusters");
+    }
+
+    #[tokio::test]
+    async fn the_first_founder_is_believed_and_no_other() {
+        let me = me();
+        me.claimed.send_replace(true);
+        let told = |cluster| Told { cluster_id: ClusterId([cluster; 16]), nodes: BTreeMap::new() };
+        me.form(told(1)).await.unwrap();
+        me.form(told(1)).await.unwrap();
+        assert!(me.form(told(2)).await.unwrap_err().contains("another cluster"));
+    }
+}

@@ -113,3 +113,49 @@ fn choose_voters(current: &BTreeSet<u64>, image: &Image, online: impl Fn(u64) ->
     }
     chosen
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    use flotilla_machines::controller::{ControllerMachine, command_payload};
+    use flotilla_machines::item;
+
+    use super::*;
+
+    struct Ignored;
+
+    impl flotilla_machines::Rows for Ignored {
+        fn put(&mut self, _: u8, _: &[u8], _: Vec<u8>) {}
+        fn delete(&mut self, _: u8, _: &[u8]) {}
+    }
+
+    fn cluster(nodes: u64, leaving: &[u64]) -> Image {
+        let mut machine = ControllerMachine::default();
+        let mut run = |command| machine.apply(item::COMMAND, &command_payload(command), &mut Ignored).outcome.unwrap();
+        for node_id in 1..=nodes {
+            let address = format!("n{node_id}:1");
+            run(Command::RegisterNode(v1::RegisterNode { node_id, address, ..Default::default() }));
+        }
+        for node_id in leaving {
+            run(Command::SetNodeState(v1::SetNodeState { node_id: *node_id, state: v1::NodeState::Leaving.into() }));
+        }
+        (*machine.image()).clone()
+    }
+
+    #[test]
+    fn the_controller_has_an_odd_number_of_voters_up_to_five() {
+        let voters = |nodes, current: &[u64]| {
+            let current = current.iter().copied().collect();
+            choose_voters(&current, &cluster(nodes, &[]), |_| true).len()
+        };
+        assert_eq!([1, 2, 3, 4, 5, 6, 9].map(|nodes| voters(nodes, &[1])), [1, 1, 3, 3, 5, 5, 5]);
+    }
+
+    #[test]
+    fn voters_stay_while_they_belong_and_are_replaced_only_by_nodes_that_are_there() {
+        let current = BTreeSet::from([1, 2, 3]);
+        assert_eq!(choose_voters(&current, &cluster(4, &[]), |node_id| node_id != 2), current, "down is not gone");
+        assert_eq!(choose_voters(&current, &cluster(4, &[2]), |_| true), BTreeSet::from([1, 3, 4]));
+        assert_eq!(choose_voters(&current, &cluster(4, &[2]), |node_id| node_id != 4), BTreeSet::from([1, 3]));
+    }
+}
