@@ -187,16 +187,17 @@ impl Group {
         Ok(read?)
     }
 
-    /// The first kept item whose largest timestamp is `timestamp_ms` (since the Unix epoch) or later.
+    /// The first kept item that reaches behind the offset `from` and whose largest timestamp is `timestamp_ms` (since the
+    /// Unix epoch) or later.
     ///
     /// # Errors
     /// If the disk fails or holds damaged data.
-    pub async fn find_timestamp(&self, timestamp_ms: i64) -> Result<Option<StoredItem>, ReadError> {
+    pub async fn find_timestamp(&self, timestamp_ms: i64, from: u64) -> Result<Option<StoredItem>, ReadError> {
         let log = self.inner.parts.log.clone();
         let find = move || -> Result<Option<StoredItem>, SegmentError> {
-            match log.reader().offset_for_timestamp(timestamp_ms)? {
+            match log.reader().offset_for_timestamp(timestamp_ms, from)? {
                 Some(kept) => Ok(log.reader().read(kept.base_offset, 1)?.into_iter().next()),
-                None => Ok(log.find_timestamp_in_tail(timestamp_ms)),
+                None => Ok(log.find_timestamp_in_tail(timestamp_ms, from)),
             }
         };
         Ok(blocking(find).await??)

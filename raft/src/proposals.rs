@@ -149,7 +149,9 @@ async fn complete(group: GroupId, mut in_flight: mpsc::Receiver<InFlight>) {
                 }
             }
             Ok(Err(error)) => refuse(waiting, &write_error(group, &error)),
-            Err(error) => refuse(waiting, &ProposeError::Unknown { group, reason: error.to_string() }),
+            Err(_) => {
+                refuse(waiting, &ProposeError::Unknown { group, reason: "the node is stopping, or gave the partition up".into() })
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flotilla_raft::types::Kept;
-use flotilla_records::{Batch, BatchError, Header, with_base_offset};
+use flotilla_records::{Batch, Header, with_base_offset};
 
 use crate::broker::Broker;
 use crate::error::{FetchError, NotServing, not_leader};
@@ -180,17 +180,22 @@ async fn find_timestamp(
     timestamp_ms: i64,
     decompressed_bytes_max: usize,
 ) -> Result<(u64, Option<i64>), FetchError> {
-    let found = partition.group.find_timestamp(timestamp_ms).await;
-    let found = found.map_err(|error| read_error(partition, error))?;
-    let ends = partition.ends();
-    let Some(item) = found else { return Ok((ends.high_watermark, None)) };
-    let batch = FetchedBatch::new(item.kept, item.log_id.term, item.payload);
-    for record in batch.records(decompressed_bytes_max)? {
-        if record.timestamp_ms >= timestamp_ms && record.offset >= ends.log_start_offset {
-            return Ok((record.offset, Some(record.timestamp_ms)));
+    let mut from = partition.ends().log_start_offset;
+    loop {
+        let found = partition.group.find_timestamp(timestamp_ms, from).await;
+        let found = found.map_err(|error| read_error(partition, error))?;
+        let ends = partition.ends();
+        let Some(item) = found else { return Ok((ends.high_watermark, None)) };
+        let batch = FetchedBatch::new(item.kept, item.log_id.term, item.payload);
+        for record in batch.records(decompressed_bytes_max)? {
+            let record = record?;
+            if record.timestamp_ms >= timestamp_ms && record.offset >= ends.log_start_offset {
+                return Ok((record.offset, Some(record.timestamp_ms)));
+            }
         }
+        // The record that was late enough lies before the log's start, inside of a batch that reaches behind it.
+        from = batch.end_offset();
     }
-    Ok((batch.end_offset().clamp(ends.log_start_offset, ends.high_watermark), None))
 }
 
 pub(crate) fn read_error(partition: &Partition, error: flotilla_raft::group::ReadError) -> FetchError {
@@ -226,57 +231,105 @@ impl FetchedBatch {
         stamped.map_err(|reason| FetchError::Corrupt { offset, reason })
     }
 
-    /// Its records. They share one buffer.
+    /// Its records, decoded one by one as they are asked for. They share the buffer that the batch is decompressed into.
     ///
     /// # Errors
     /// If the stored bytes do not decode.
-    pub fn records(&self, decompressed_bytes_max: usize) -> Result<Vec<FetchedRecord>, FetchError> {
-        let decode = || -> Result<Vec<FetchedRecord>, BatchError> {
-            let body = Batch::parse(self.payload.clone())?.body(decompressed_bytes_max)?;
-            body.records()
-                .map(|record| {
-                    let record = record?;
-                    Ok(FetchedRecord {
-                        offset: self.base_offset + u64::from(record.offset_delta),
-                        timestamp_ms: record.timestamp_ms,
-                        key: record.key,
-                        value: record.value,
-                        headers: record.headers,
-                    })
-                })
-                .collect()
-        };
-        decode().map_err(|reason| FetchError::Corrupt { offset: self.base_offset, reason })
+    pub fn records(
+        &self,
+        decompressed_bytes_max: usize,
+    ) -> Result<impl Iterator<Item = Result<FetchedRecord, FetchError>> + use<>, FetchError> {
+        let base_offset = self.base_offset;
+        let corrupt = move |reason| FetchError::Corrupt { offset: base_offset, reason };
+        let body = Batch::parse(self.payload.clone()).and_then(|batch| batch.body(decompressed_bytes_max)).map_err(corrupt)?;
+        Ok(body.records().map(move |record| {
+            let record = record.map_err(corrupt)?;
+            Ok(FetchedRecord {
+                offset: base_offset + u64::from(record.offset_delta),
+                timestamp_ms: record.timestamp_ms,
+                key: record.key,
+                value: record.value,
+                headers: record.headers,
+            })
+        }))
     }
 }
 
+impl FetchedRecord {
+    /// At least what it takes in an answer, in bytes.
+    fn bytes(&self) -> usize {
+        /// Timestamp, offset and lengths.
+        const AROUND_RECORD: usize = 48;
+        const AROUND_HEADER: usize = 16;
+        let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+        let headers = self.headers.iter().map(|header| header.key.len() + length(&header.value) + AROUND_HEADER);
+        AROUND_RECORD + length(&self.key) + length(&self.value) + headers.sum::<usize>()
+    }
+
+    /// Takes its bytes out of the buffer that it shares, which may be many times larger.
+    fn unshare(&mut self) {
+        let values = self.headers.iter_mut().map(|header| &mut header.value);
+        for bytes in values.chain([&mut self.key, &mut self.value]).flatten() {
+            *bytes = Bytes::copy_from_slice(bytes);
+        }
+    }
+}
+
+/// How many plain records one read may give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Records at most.
+    pub records: usize,
+    /// Bytes of them at most, as they take on the wire; one record comes however large.
+    pub bytes: usize,
+}
+
 impl Fetched {
-    /// The plain records from the position up to `stop`, at most `records_max`; and where the next read goes on.
+    /// The plain records from the position up to `stop`, as many as there is room for; and where the next read goes on,
+    /// which may be inside of a batch. One batch is decompressed at a time, and not kept for a few records of it.
     ///
     /// # Errors
     /// If a stored batch does not decode.
     pub fn records(
         &self,
         stop: Option<u64>,
-        records_max: usize,
+        room: Room,
         decompressed_bytes_max: usize,
     ) -> Result<(Vec<FetchedRecord>, u64), FetchError> {
-        let mut records = Vec::new();
+        let mut taken: Vec<FetchedRecord> = Vec::new();
+        let mut bytes = 0;
         for batch in &self.batches {
+            let (before, mut part_of_it, mut full) = (taken.len(), false, false);
             for record in batch.records(decompressed_bytes_max)? {
+                let record = record?;
                 if record.offset < self.from {
+                    part_of_it = true;
                     continue;
                 }
-                if stop.is_some_and(|stop| record.offset >= stop) || records.len() >= records_max {
-                    let next = records.last().map_or(self.from, |last: &FetchedRecord| last.offset + 1);
-                    return Ok((records, next));
+                let more = record.bytes();
+                let no_room = taken.len() >= room.records || (!taken.is_empty() && bytes + more > room.bytes);
+                full = no_room || stop.is_some_and(|stop| record.offset >= stop);
+                if full {
+                    break;
                 }
-                records.push(record);
+                bytes += more;
+                taken.push(record);
+            }
+            if part_of_it || full {
+                taken.iter_mut().skip(before).for_each(FetchedRecord::unshare);
+            }
+            if full {
+                let next = taken.last().map_or(self.from, |last| last.offset + 1);
+                return Ok((taken, next));
             }
         }
-        Ok((records, self.next_offset))
+        Ok((taken, self.next_offset))
     }
 }
+
+#[cfg(test)]
+#[path = "fetch_tests.rs"]
+mod tests;
 
 /// How long a read that finds nothing waits.
 pub(crate) const NO_WAIT: Duration = Duration::ZERO;

@@ -33,7 +33,7 @@ pub use cluster::{ClusterDescription, NodeDescription, PartitionHealth};
 pub use error::{
     CommitError, CommittedError, FetchError, InitProducerError, NotServing, OpenError, ProduceError, TopicError, TopicMissing,
 };
-pub use fetch::{Fetched, FetchedBatch, FetchedRecord, PartitionOffset, Position, Stop};
+pub use fetch::{Fetched, FetchedBatch, FetchedRecord, PartitionOffset, Position, Room, Stop};
 pub use flotilla_machines::controller::ControllerRefusal;
 pub use flotilla_machines::controller::{Image, NodeState, Topic, TopicConfig};
 pub use flotilla_machines::partition::PartitionRefusal;

@@ -106,6 +106,13 @@ impl Partition {
             Ok(Err(_)) => Err(NotServing::ShuttingDown.into()),
         }
     }
+
+    /// Returns when the partition is closing.
+    pub(crate) async fn closed(&self) -> FetchError {
+        let mut ends = self.watch();
+        while ends.changed().await.is_ok() {}
+        NotServing::ShuttingDown.into()
+    }
 }
 
 impl PartitionTicket {

@@ -69,6 +69,11 @@ impl PartitionReader {
         if patience == NO_WAIT || self.at_stop() { Ok(()) } else { self.partition.wait_for(self.next, patience).await }
     }
 
+    /// Returns when the partition is closing, and says so.
+    pub async fn closed(&self) -> FetchError {
+        self.partition.closed().await
+    }
+
     /// The next stored batches: about `bytes_max`, at least one if there is one. Moves on behind them (or to the
     /// stop).
     ///

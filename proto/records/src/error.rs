@@ -118,6 +118,12 @@ pub enum BatchError {
         /// What the decompressor said.
         reason: String,
     },
+    /// There is no memory left to decompress in. Says nothing about the records.
+    #[error("there was not enough memory to decompress the records with {codec}: try again later")]
+    NoMemory {
+        /// Codec named by the header.
+        codec: Codec,
+    },
     /// The records take more bytes than allowed when decompressed.
     #[error("the records take more than {max} bytes when decompressed with {codec}: send smaller batches")]
     DecompressedTooLarge {

@@ -295,9 +295,9 @@ impl GroupLog {
         self.lock().tail.read(offset, bytes_max)
     }
 
-    /// The first kept item in memory whose largest timestamp is `timestamp_ms` or later.
-    pub(crate) fn find_timestamp_in_tail(&self, timestamp_ms: i64) -> Option<StoredItem> {
-        self.lock().tail.find_timestamp(timestamp_ms)
+    /// The first kept item in memory that reaches behind `from` and whose largest timestamp is `timestamp_ms` or later.
+    pub(crate) fn find_timestamp_in_tail(&self, timestamp_ms: i64, from: u64) -> Option<StoredItem> {
+        self.lock().tail.find_timestamp(timestamp_ms, from)
     }
 
     /// Moves applied entries from memory into segments, and syncs these if `sync`. Blocks: flusher thread only.

@@ -222,10 +222,14 @@ impl Tail {
         Some(items)
     }
 
-    /// The first kept item here whose largest timestamp is `timestamp_ms` or later.
-    pub(crate) fn find_timestamp(&self, timestamp_ms: i64) -> Option<StoredItem> {
+    /// The first kept item here that reaches behind `from` (an offset) and whose largest timestamp is `timestamp_ms` or
+    /// later.
+    pub(crate) fn find_timestamp(&self, timestamp_ms: i64, from: u64) -> Option<StoredItem> {
         let applied = self.entries.iter().take(self.applied_count);
-        applied.flat_map(kept_items).find(|stored| stored.kept.max_timestamp_ms >= timestamp_ms)
+        let mut items = applied.flat_map(kept_items);
+        items.find(|StoredItem { kept, .. }| {
+            kept.max_timestamp_ms >= timestamp_ms && kept.base_offset + u64::from(kept.offset_count) > from
+        })
     }
 
     /// Largest timestamp of a kept item here, in milliseconds since the Unix epoch.

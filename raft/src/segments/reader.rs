@@ -239,19 +239,20 @@ impl SegmentReader {
         Ok(found)
     }
 
-    /// The first kept item whose largest timestamp is at least `timestamp_ms` (milliseconds since the Unix epoch);
-    /// the record itself is to be found inside.
+    /// The first kept item that reaches behind `from` (an offset) and whose largest timestamp is at least `timestamp_ms`
+    /// (milliseconds since the Unix epoch); the record itself is to be found inside.
     ///
     /// # Errors
     /// [`SegmentError::Damaged`] if a frame header on the way is not intact.
-    pub fn offset_for_timestamp(&self, timestamp_ms: i64) -> Result<Option<Kept>, SegmentError> {
-        let wanted = |item: &ItemHeader| item.kept().filter(|kept| kept.max_timestamp_ms >= timestamp_ms);
+    pub fn offset_for_timestamp(&self, timestamp_ms: i64, from: u64) -> Result<Option<Kept>, SegmentError> {
+        let behind = |kept: &Kept| end_offset(kept).is_none_or(|end| end > from);
+        let wanted = |item: &ItemHeader| item.kept().filter(|kept| kept.max_timestamp_ms >= timestamp_ms && behind(kept));
         for segment in self.shared.segments.load_full().iter() {
             let summary = segment.summary();
-            if summary.first_offset.is_none() || summary.max_timestamp_ms < timestamp_ms {
+            if summary.first_offset.is_none() || summary.max_timestamp_ms < timestamp_ms || summary.next_offset <= from {
                 continue;
             }
-            let before = |point: &Point| point.max_timestamp_ms < timestamp_ms;
+            let before = |point: &Point| point.max_timestamp_ms < timestamp_ms || point.next_offset <= from;
             let Some(mut cursor) = self.shared.cursor(segment, before)? else { continue };
             let header = cursor.find(|header| header.items.iter().any(|item| wanted(item).is_some()))?;
             if let Some(kept) = header.and_then(|header| header.items.iter().find_map(wanted)) {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use flotilla_broker::{PartitionReader, Position, Stop};
+use flotilla_broker::{FetchError, PartitionReader, Position, Room, Stop};
 use flotilla_proto::v1;
 use flotilla_proto::v1::consume_request::Request as Ask;
 use flotilla_proto::v1::consume_response::Response as Push;
@@ -182,16 +182,18 @@ impl Cursor {
         let fetched = lane.read(bytes_max).await;
         let fetched = fetched.map_err(|error| unless_deleted(shared, &self.topic, error))?;
         let from = fetched.from;
-        let taken = take(shared, lane, fetched, self.batches, self.credit.records)?;
+        let room = Room { records: usize::try_from(self.credit.records).unwrap_or(usize::MAX), bytes: bytes_max };
+        let taken = take(shared, lane, fetched, self.batches, room)?;
         self.credit.records = self.credit.records.saturating_sub(taken.next_offset - from);
         self.credit.bytes = self.credit.bytes.saturating_sub(taken.encoded_len() as u64);
         send(pushes, Push::Records(taken)).await
     }
 
-    /// Returns when a partition may have something that there is credit for.
-    async fn ready(&self) -> Result<(), flotilla_broker::FetchError> {
+    /// Returns when a partition may have something that there is credit for, or is closing.
+    async fn ready(&self) -> Result<(), FetchError> {
         if !self.has_credit() {
-            return std::future::pending().await;
+            let lanes = self.lanes.iter().map(|lane| Box::pin(lane.closed()));
+            return Err(select_all(lanes).await.0);
         }
         let lanes = self.lanes.iter().map(|lane| Box::pin(lane.ready(PATIENCE)));
         select_all(lanes).await.0

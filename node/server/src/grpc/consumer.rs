@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use flotilla_broker::{FetchError, Fetched, FetchedRecord, PartitionOffset, PartitionReader, Position, Stop};
+use flotilla_broker::{FetchError, Fetched, FetchedRecord, PartitionOffset, PartitionReader, Position, Room, Stop};
 use flotilla_proto::v1;
 use flotilla_proto::v1::consumer_server::Consumer;
 use flotilla_proto::v1::position::At;
@@ -48,16 +48,17 @@ impl Consumer for ConsumerService {
 async fn fetch(shared: &Shared, request: v1::FetchRequest) -> Result<v1::FetchResponse, Problem> {
     let batches = convert::wants_batches(request.encoding)?;
     let wait = request.wait_max.map_or(Ok(Duration::ZERO), |wait| convert::duration("wait_max", wait))?;
-    let bytes_max = request.bytes_max.unwrap_or(FETCH_BYTES_DEFAULT) as usize;
+    let bytes_max = (request.bytes_max.unwrap_or(FETCH_BYTES_DEFAULT) as usize).min(shared.limits.request_bytes_max);
     let stop = request.stop_offset.map_or(Stop::Never, Stop::Before);
     let position = position(request.position)?;
     let mut reader = shared.broker.reader(&request.topic, request.partition, position, stop).await?;
     let read = async {
         reader.ready(wait.min(shared.limits.wait_max)).await?;
-        reader.read(bytes_max.min(shared.limits.request_bytes_max)).await
+        reader.read(bytes_max).await
     };
     let fetched = read.await.map_err(|error| unless_deleted(shared, &request.topic, error))?;
-    let taken = take(shared, &mut reader, fetched, batches, u64::from(request.records_max.unwrap_or(u32::MAX)))?;
+    let room = Room { records: request.records_max.unwrap_or(u32::MAX) as usize, bytes: bytes_max };
+    let taken = take(shared, &mut reader, fetched, batches, room)?;
     Ok(v1::FetchResponse {
         next_offset: taken.next_offset,
         high_watermark: taken.high_watermark,
@@ -67,15 +68,17 @@ async fn fetch(shared: &Shared, request: v1::FetchRequest) -> Result<v1::FetchRe
     })
 }
 
-/// Takes about `records_max` records out of what was read, in the encoding asked for, and puts the reader behind them.
+/// Takes about as many records out of what was read as there is room for, in the encoding asked for, and puts the reader
+/// behind them.
 ///
-/// Plain records are taken exactly; of batches whole ones, until there are enough.
+/// Plain records are taken exactly; of batches whole ones, until there are enough. Stored batches are small enough
+/// already; what is decompressed here counts as it is sent.
 pub fn take(
     shared: &Shared,
     reader: &mut PartitionReader,
     fetched: Fetched,
     batches: bool,
-    records_max: u64,
+    room: Room,
 ) -> Result<v1::ConsumedRecords, Problem> {
     let mut taken = v1::ConsumedRecords {
         partition: reader.partition(),
@@ -88,7 +91,7 @@ pub fn take(
     if batches {
         let mut record_count = 0;
         for batch in fetched.batches {
-            if record_count >= records_max {
+            if record_count >= room.records as u64 {
                 taken.next_offset = batch.base_offset;
                 break;
             }
@@ -98,8 +101,7 @@ pub fn take(
         }
         stored_batches = taken.batches.len();
     } else {
-        let records_max = usize::try_from(records_max).unwrap_or(usize::MAX);
-        let (records, next_offset) = fetched.records(reader.stop(), records_max, reader.decompressed_bytes_max())?;
+        let (records, next_offset) = fetched.records(reader.stop(), room, reader.decompressed_bytes_max())?;
         taken.records = records.into_iter().map(record).collect();
         taken.next_offset = next_offset;
         for batch in fetched.batches.iter().take_while(|batch| batch.base_offset < next_offset) {

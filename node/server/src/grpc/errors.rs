@@ -43,6 +43,7 @@ impl From<BatchError> for Problem {
             BatchError::UnknownCodec { .. } => Reason::UnknownCodec,
             BatchError::TooManyRecords { .. } | BatchError::BatchFull { .. } => Reason::BatchTooLarge,
             BatchError::DecompressedTooLarge { .. } => Reason::DecompressedTooLarge,
+            BatchError::NoMemory { .. } => Reason::Unavailable,
             _ => Reason::InvalidBatch,
         };
         Self::new(reason, error.to_string())
@@ -77,6 +78,9 @@ impl From<FetchError> for Problem {
             FetchError::OffsetOutOfRange { log_start_offset, high_watermark, .. } => Self::new(Reason::OffsetOutOfRange, words)
                 .with("log_start_offset", log_start_offset)
                 .with("high_watermark", high_watermark),
+            FetchError::Corrupt { offset, reason: BatchError::NoMemory { .. } } => {
+                Self::new(Reason::Unavailable, words).with("offset", offset)
+            }
             FetchError::Corrupt { offset, .. } => Self::new(Reason::Damaged, words).with("offset", offset),
             FetchError::Read(_) => Self::new(Reason::Damaged, words),
         }

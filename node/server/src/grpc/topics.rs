@@ -1,5 +1,7 @@
 //! The Topics service: administration.
 
+use std::time::Duration;
+
 use flotilla_broker::{ConfigChange, CreateTopic, PartitionDescription, TimestampType, Topic, TopicConfig};
 use flotilla_proto::v1;
 use flotilla_proto::v1::topics_server::Topics;
@@ -12,6 +14,9 @@ use super::problem::{Problem, Reason};
 
 /// More partitions than a topic may have: checked here, before anything is planned for each of them.
 const PARTITIONS_MAX: u32 = 10_000;
+
+/// What a topic's retention is counted in.
+const RETENTION_MIN: Duration = Duration::from_millis(1);
 
 /// See the module.
 pub struct TopicsService(pub Shared);
@@ -114,6 +119,10 @@ fn partition_count(partitions: u32) -> Result<u32, Problem> {
 
 fn config_change(config: v1::TopicConfig) -> Result<ConfigChange, Problem> {
     let retention = config.retention.map(|retention| convert::duration("config.retention", retention)).transpose()?;
+    // Rounded to milliseconds it would be 0, which keeps records for ever.
+    if retention.is_some_and(|retention| !retention.is_zero() && retention < RETENTION_MIN) {
+        return Err(Problem::field("config.retention", "is below 1 ms: use 1 ms or more, or 0 to keep records for ever"));
+    }
     let timestamp_type = match v1::TimestampType::try_from(config.timestamp_type) {
         Ok(v1::TimestampType::Unspecified) => None,
         Ok(v1::TimestampType::CreateTime) => Some(TimestampType::CreateTime),
@@ -149,7 +158,7 @@ fn config(config: &TopicConfig) -> v1::TopicConfig {
         TimestampType::LogAppendTime => v1::TimestampType::LogAppendTime,
     };
     v1::TopicConfig {
-        retention: Some(convert::wire_duration(std::time::Duration::from_millis(config.retention_ms))),
+        retention: Some(convert::wire_duration(Duration::from_millis(config.retention_ms))),
         retention_bytes: Some(config.retention_bytes),
         batch_bytes_max: Some(config.batch_bytes_max),
         timestamp_type: timestamp_type.into(),

@@ -7,7 +7,7 @@ mod options;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use flotilla_broker::{Broker, BrokerOptions, Home, Member, Newcomer, OpenError, RealDisk};
 use tokio::net::TcpListener;
@@ -41,6 +41,9 @@ pub enum ServerError {
         /// What is wrong, and what would be right.
         why: String,
     },
+    /// The clock is where no date can be.
+    #[error("the system's clock is before 1970: set it, then start the node again")]
+    Clock,
     /// Signals cannot be received.
     #[error("cannot watch for signals: {0}")]
     Signals(io::Error),
@@ -101,6 +104,7 @@ fn again(listener: &std::net::TcpListener) -> Result<TcpListener, ServerError> {
 /// # Errors
 /// See [`ServerError`].
 pub async fn run(config: &Config, listeners: Listeners, stop: CancellationToken) -> Result<(), ServerError> {
+    check_clock(SystemTime::now())?;
     let (grpc, http) = (listeners.grpc_address(), listeners.http_address);
     let options = options::broker(config, grpc)?;
     let metrics = Arc::new(Metrics::new());
@@ -178,6 +182,11 @@ async fn ready_member(
     std::future::pending().await
 }
 
+/// Records carry this clock's time, and answers over HTTP a date, which cannot be before 1970.
+fn check_clock(now: SystemTime) -> Result<(), ServerError> {
+    if now < UNIX_EPOCH { Err(ServerError::Clock) } else { Ok(()) }
+}
+
 type Serving = tokio::task::JoinHandle<Result<(), Box<dyn std::error::Error + Send + Sync>>>;
 
 /// Waits for open calls and streams, but not for ever: a client may never read.
@@ -195,5 +204,19 @@ fn cause(
         Ok(Ok(())) => "it ended by itself".into(),
         Ok(Err(error)) => error,
         Err(panicked) => panicked.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    use super::*;
+
+    #[test]
+    fn a_clock_before_1970_is_refused() {
+        let second = Duration::from_secs(1);
+        assert!(check_clock(UNIX_EPOCH - second).unwrap_err().to_string().contains("set it"));
+        check_clock(UNIX_EPOCH).unwrap();
+        check_clock(SystemTime::now()).unwrap();
     }
 }

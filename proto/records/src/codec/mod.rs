@@ -95,6 +95,7 @@ impl Codec {
         match done {
             Ok(()) => Ok(out.plain),
             Err(DecompressError::TooLarge) => Err(BatchError::DecompressedTooLarge { codec: self, max: bytes_max }),
+            Err(DecompressError::NoMemory) => Err(BatchError::NoMemory { codec: self }),
             Err(DecompressError::Malformed(reason)) => Err(BatchError::BadCompression { codec: self, reason }),
         }
     }
@@ -111,13 +112,17 @@ fn zstd_decoder(compressed: &[u8], bytes_max: usize) -> io::Result<zstd::stream:
 enum DecompressError {
     /// The output would exceed the cap.
     TooLarge,
+    /// The system gave no memory for it.
+    NoMemory,
     /// The input is not what the codec writes; says why.
     Malformed(String),
 }
 
 impl From<io::Error> for DecompressError {
     fn from(error: io::Error) -> Self {
-        Self::Malformed(error.to_string())
+        // zstd has no kind of its own for it, but a name.
+        let no_memory = error.kind() == io::ErrorKind::OutOfMemory || error.to_string().contains("not enough memory");
+        if no_memory { Self::NoMemory } else { Self::Malformed(error.to_string()) }
     }
 }
 
@@ -136,6 +141,7 @@ impl Capped {
         if bytes.len() > self.left() {
             return Err(DecompressError::TooLarge);
         }
+        self.plain.try_reserve(bytes.len()).map_err(|_| DecompressError::NoMemory)?;
         self.plain.extend_from_slice(bytes);
         Ok(())
     }

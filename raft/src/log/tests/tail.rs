@@ -92,8 +92,10 @@ fn reads_find_items_by_offset_and_time_and_only_what_is_applied() {
     assert_eq!(offsets(&tail, 55, usize::MAX), Some(vec![60, 70]));
     assert_eq!(offsets(&tail, 55, 0), Some(vec![60]));
     assert_eq!(offsets(&tail, 75, usize::MAX), Some(vec![]));
-    let at = |timestamp_ms| tail.find_timestamp(timestamp_ms).map(|stored| stored.kept.base_offset);
+    let at = |timestamp_ms| tail.find_timestamp(timestamp_ms, 0).map(|stored| stored.kept.base_offset);
     assert_eq!((at(0), at(6), at(7), at(8)), (Some(50), Some(60), Some(70), None));
+    let from = |from| tail.find_timestamp(0, from).map(|stored| stored.kept.base_offset);
+    assert_eq!((from(54), from(55), from(75)), (Some(50), Some(60), None));
 }
 
 #[test]

@@ -135,8 +135,11 @@ proptest! {
             writer.append(&[Frame { entry, decisions: decisions.collect() }]).unwrap();
         }
         for wanted in [i64::MIN, -51, -50, -3, 0, 7, 49, 50, i64::MAX] {
-            let expected = kept_items.iter().find(|kept| kept.max_timestamp_ms >= wanted).copied();
-            prop_assert_eq!(reader.offset_for_timestamp(wanted).unwrap(), expected);
+            for from in [0, 2, 3, 31, 3 * times.len() as u64] {
+                let late = |kept: &&Kept| kept.max_timestamp_ms >= wanted && kept.base_offset + 3 > from;
+                let expected = kept_items.iter().find(late).copied();
+                prop_assert_eq!(reader.offset_for_timestamp(wanted, from).unwrap(), expected);
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The services as a client sees them: a whole node in a temporary directory, called through generated clients.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+mod bounds;
 mod consume;
 mod node;
 mod produce;
