@@ -1,10 +1,12 @@
-//! Administration: topics, offsets, consumer groups, the cluster; and single produce calls. Requests and answers are
+//! Administration: topics, offsets, consumer groups, the cluster, its nodes and partitions; and single produce calls. Requests and answers are
 //! the messages of the API ([`crate::api`]), whose comments are the documentation.
 
 use flotilla_proto::v1;
 use flotilla_proto::v1::cluster_client::ClusterClient;
 use flotilla_proto::v1::consumer_client::ConsumerClient;
 use flotilla_proto::v1::groups_client::GroupsClient;
+use flotilla_proto::v1::nodes_client::NodesClient;
+use flotilla_proto::v1::partitions_client::PartitionsClient;
 use flotilla_proto::v1::producer_client::ProducerClient;
 use flotilla_proto::v1::topics_client::TopicsClient;
 
@@ -57,6 +59,20 @@ calls! {
     committed: GroupsClient(CommittedRequest) -> CommittedResponse, Safe;
     /// The cluster and its nodes.
     describe_cluster: ClusterClient(DescribeClusterRequest) -> DescribeClusterResponse, Safe;
+    /// Moves every leader off a node, before a restart or maintenance. Returns at once.
+    drain_node: NodesClient(DrainNodeRequest) -> DrainNodeResponse, Safe;
+    /// Takes back a node that was drained or is leaving.
+    undrain_node: NodesClient(UndrainNodeRequest) -> UndrainNodeResponse, Safe;
+    /// Moves everything off a node, then forgets it for ever. Returns at once.
+    remove_node: NodesClient(RemoveNodeRequest) -> RemoveNodeResponse, IfNotDone;
+    /// Where partitions are, and how they stand.
+    list_partitions: PartitionsClient(ListPartitionsRequest) -> ListPartitionsResponse, Safe;
+    /// Gives a partition other replicas. Returns at once.
+    move_partition: PartitionsClient(MovePartitionRequest) -> MovePartitionResponse, IfNotDone;
+    /// Leaves a partition's replicas as they were before its move.
+    cancel_move: PartitionsClient(CancelMoveRequest) -> CancelMoveResponse, IfNotDone;
+    /// Makes another replica a partition's leader. Returns when it leads.
+    transfer_leader: PartitionsClient(TransferLeaderRequest) -> TransferLeaderResponse, Safe;
     /// One unary produce call, repeated only where it provably had no effect. [`Client::producer`] is faster.
     produce: ProducerClient(ProduceRequest) -> ProduceResponse, IfNotDone;
     /// A new producer id.

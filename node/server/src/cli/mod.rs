@@ -1,16 +1,20 @@
 //! The command line: nouns and verbs, one file each. Data goes to stdout, everything else to stderr.
 
 mod bench;
+mod cluster;
 mod completions;
 mod config;
 mod consume;
 mod exit;
 mod global;
 mod group;
+mod node;
 mod output;
+mod partition;
 mod produce;
 mod server;
 mod topic;
+mod wait;
 
 use std::process::ExitCode;
 
@@ -44,6 +48,12 @@ enum Command {
     Consume(consume::ConsumeArgs),
     /// Commit offsets of consumer groups, and show them
     Group(group::GroupArgs),
+    /// Show the cluster, and whether all is well
+    Cluster(cluster::ClusterArgs),
+    /// List, drain and remove nodes
+    Node(node::NodeArgs),
+    /// See where partitions are, and move them
+    Partition(partition::PartitionArgs),
     /// Measure
     Bench(bench::BenchArgs),
     /// Look at the server's configuration
@@ -91,6 +101,9 @@ async fn run(Line { command, global }: Line) -> Result<(), CliError> {
         Command::Produce(args) => produce::run(args, &global).await,
         Command::Consume(args) => consume::run(args, &global).await,
         Command::Group(args) => group::run(args, &global).await,
+        Command::Cluster(args) => cluster::run(args, &global).await,
+        Command::Node(args) => node::run(args, &global).await,
+        Command::Partition(args) => partition::run(args, &global).await,
         Command::Bench(args) => bench::run(args, &global).await,
         Command::Config(config::ConfigCommand::Print(args)) => config::print(&args, global.output),
         Command::Completions(args) => completions::run::<Line>(&args),

@@ -1,0 +1,47 @@
+//! `flotilla node remove`.
+
+use std::time::Duration;
+
+use flotilla_client::api;
+use serde_json::json;
+
+use super::view::find;
+use crate::cli::exit::CliError;
+use crate::cli::global::Global;
+use crate::cli::output::print;
+use crate::cli::wait::{Seen, until};
+use crate::units::parse_duration;
+
+/// Arguments of `flotilla node remove`.
+#[derive(Debug, clap::Args)]
+pub struct RemoveArgs {
+    /// Id of the node
+    node: u64,
+    /// Do not wait until the node is gone
+    #[arg(long)]
+    no_wait: bool,
+    /// How long to wait: all that the node holds is copied to others first
+    #[arg(long, default_value = "30m", value_parser = parse_duration, value_name = "DURATION", conflicts_with = "no_wait")]
+    timeout: Duration,
+}
+
+pub async fn run(args: RemoveArgs, global: &Global) -> Result<(), CliError> {
+    let (client, node_id) = (global.client().await?, args.node);
+    client.remove_node(api::RemoveNodeRequest { node_id }).await?;
+    if !args.no_wait {
+        let what = format!("node {node_id} is gone");
+        until(&what, args.timeout, async || Ok(seen(find(&client, node_id).await?))).await?;
+    }
+    let removed = !args.no_wait;
+    print(global.output, &json!({ "node_id": node_id, "removed": removed }), |_, _| match removed {
+        true => format!("node {node_id} is removed: its id is never used again"),
+        false => format!("node {node_id} is leaving"),
+    })
+}
+
+fn seen(node: Option<api::Node>) -> Seen<()> {
+    match node {
+        None => Seen::Done(()),
+        Some(node) => Seen::NotYet(format!("node {} still holds {} replicas", node.node_id, node.replicas)),
+    }
+}

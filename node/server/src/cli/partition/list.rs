@@ -1,0 +1,82 @@
+//! `flotilla partition list`.
+
+use flotilla_client::api;
+
+use super::view::{HEAD, TopicPartitionView, WIDE_HEAD, node_list};
+use crate::cli::exit::CliError;
+use crate::cli::global::Global;
+use crate::cli::output::{print, table};
+
+/// Arguments of `flotilla partition list`.
+#[derive(Debug, clap::Args)]
+pub struct ListArgs {
+    /// Only those of this topic
+    #[arg(long, value_name = "NAME")]
+    topic: Option<String>,
+    /// Only those without a leader, with a replica that is offline or behind, or on the move
+    #[arg(long)]
+    unhealthy: bool,
+}
+
+pub async fn run(args: ListArgs, global: &Global) -> Result<(), CliError> {
+    let request = api::ListPartitionsRequest { topic: args.topic, unhealthy: args.unhealthy };
+    let partitions = global.client().await?.list_partitions(request).await?.partitions;
+    let partitions: Vec<TopicPartitionView> = partitions.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?;
+    print(global.output, &partitions, |partitions, wide| text(partitions, wide))
+}
+
+fn text(partitions: &[TopicPartitionView], wide: bool) -> String {
+    let mut head = vec!["TOPIC"];
+    head.extend(HEAD);
+    head.push("MOVES TO");
+    if wide {
+        head.extend(WIDE_HEAD);
+    }
+    let row = |of: &TopicPartitionView| {
+        let mut row = of.partition.row(wide);
+        row.insert(0, of.topic.clone());
+        row.insert(1 + HEAD.len(), node_list(&of.target));
+        row
+    };
+    table(&head, &partitions.iter().map(row).collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    use super::*;
+
+    fn partition() -> TopicPartitionView {
+        let partition = api::Partition {
+            partition: 4,
+            leader: None,
+            replicas: vec![1, 2, 3],
+            in_sync: vec![],
+            log_start_offset: 5,
+            high_watermark: 17,
+            size_bytes: 1536,
+            group_id: 9,
+        };
+        let of = api::TopicPartition { topic: "access".to_owned(), partition: Some(partition), target: vec![4, 2, 3] };
+        of.try_into().unwrap()
+    }
+
+    #[test]
+    fn columns_say_what_is_in_them() {
+        let expected = "TOPIC   PARTITION  LEADER  REPLICAS  IN SYNC  START  END  SIZE      MOVES TO\n\
+                        access  4          none    1,2,3     -        5      17   1.50 KiB  4,2,3\n";
+        assert_eq!(text(&[partition()], false), expected);
+        let wide = text(&[partition()], true);
+        assert!(wide.lines().next().unwrap().ends_with("BYTES  GROUP"), "{wide}");
+        assert!(wide.lines().nth(1).unwrap().ends_with("1536   9"), "{wide}");
+    }
+
+    #[test]
+    fn programs_get_one_flat_object() {
+        let expected = serde_json::json!({
+            "topic": "access", "partition": 4, "leader": null, "replicas": [1, 2, 3], "in_sync": [], "log_start_offset": 5,
+            "high_watermark": 17, "size_bytes": 1536, "group_id": 9, "target": [4, 2, 3],
+        });
+        assert_eq!(serde_json::to_value(partition()).unwrap(), expected);
+    }
+}

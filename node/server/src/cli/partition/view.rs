@@ -1,0 +1,91 @@
+//! Partitions as they are shown, here and by `flotilla topic describe`.
+
+use flotilla_client::{Error, api};
+use indicatif::BinaryBytes;
+use serde::Serialize;
+
+/// A partition as it is shown.
+#[derive(Debug, Serialize)]
+pub struct PartitionView {
+    pub partition: u32,
+    /// None: no leader at the moment.
+    pub leader: Option<u64>,
+    pub replicas: Vec<u64>,
+    pub in_sync: Vec<u64>,
+    pub log_start_offset: u64,
+    pub high_watermark: u64,
+    /// On the leader, payload and framing.
+    pub size_bytes: u64,
+    pub group_id: u64,
+}
+
+impl From<api::Partition> for PartitionView {
+    fn from(partition: api::Partition) -> Self {
+        Self {
+            partition: partition.partition,
+            leader: partition.leader,
+            replicas: partition.replicas,
+            in_sync: partition.in_sync,
+            log_start_offset: partition.log_start_offset,
+            high_watermark: partition.high_watermark,
+            size_bytes: partition.size_bytes,
+            group_id: partition.group_id,
+        }
+    }
+}
+
+/// Columns of [`PartitionView::row`].
+pub const HEAD: [&str; 7] = ["PARTITION", "LEADER", "REPLICAS", "IN SYNC", "START", "END", "SIZE"];
+/// Those that come behind it where it may be wide.
+pub const WIDE_HEAD: [&str; 2] = ["BYTES", "GROUP"];
+
+impl PartitionView {
+    /// One line of a table.
+    pub fn row(&self, wide: bool) -> Vec<String> {
+        let mut row = vec![
+            self.partition.to_string(),
+            self.leader.map_or("none".to_owned(), |leader| leader.to_string()),
+            node_list(&self.replicas),
+            node_list(&self.in_sync),
+            self.log_start_offset.to_string(),
+            self.high_watermark.to_string(),
+            BinaryBytes(self.size_bytes).to_string(),
+        ];
+        if wide {
+            row.extend([self.size_bytes.to_string(), self.group_id.to_string()]);
+        }
+        row
+    }
+}
+
+/// A partition with the name of its topic, and where it is going.
+#[derive(Debug, Serialize)]
+pub struct TopicPartitionView {
+    pub topic: String,
+    #[serde(flatten)]
+    pub partition: PartitionView,
+    /// Replicas after the move that is under way; empty: it does not move.
+    pub target: Vec<u64>,
+}
+
+impl TryFrom<api::TopicPartition> for TopicPartitionView {
+    type Error = Error;
+
+    fn try_from(of: api::TopicPartition) -> Result<Self, Error> {
+        let partition = of.partition.ok_or_else(|| Error::Protocol("a topic's partition without the partition".to_owned()))?;
+        Ok(Self { topic: of.topic, partition: partition.into(), target: of.target })
+    }
+}
+
+/// The partition that an answer must hold.
+pub fn answered(of: Option<api::TopicPartition>) -> Result<TopicPartitionView, Error> {
+    of.ok_or_else(|| Error::Protocol("no partition in the answer".to_owned()))?.try_into()
+}
+
+/// Node ids in one cell.
+pub fn node_list(nodes: &[u64]) -> String {
+    if nodes.is_empty() {
+        return "-".to_owned();
+    }
+    nodes.iter().map(u64::to_string).collect::<Vec<_>>().join(",")
+}
