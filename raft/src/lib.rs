@@ -7,6 +7,7 @@
 pub mod data_dir;
 pub mod disk;
 pub mod failure;
+pub mod figures;
 mod flusher;
 pub mod group;
 mod holders;

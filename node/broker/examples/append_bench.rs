@@ -74,10 +74,10 @@ async fn main() {
         bytes / seconds / 1e6,
         times.get(times.len() / 2).unwrap(),
         times.get(times.len() * 99 / 100).unwrap(),
-        figures.batches,
-        figures.bytes as f64 / figures.batches as f64 / 1024.0,
-        figures.busy.as_secs_f64() * 1e3 / figures.batches as f64,
-        figures.busy.as_secs_f64() / seconds * 100.0,
+        figures.batches(),
+        figures.bytes() as f64 / figures.batches() as f64 / 1024.0,
+        figures.busy().as_secs_f64() * 1e3 / figures.batches() as f64,
+        figures.busy().as_secs_f64() / seconds * 100.0,
     );
     broker.close().await;
 }

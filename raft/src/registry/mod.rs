@@ -8,15 +8,14 @@ mod start;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 
 use crate::data_dir::DataDir;
 use crate::disk::Disk;
 use crate::failure::Failure;
+use crate::figures::{JournalCounters, JournalFigures};
 use crate::flusher::{Flusher, FlusherHandle, FlusherThread};
 use crate::group::{ADMISSION_UNIT_BYTES, Group};
 use crate::holders::Holders;
@@ -29,7 +28,7 @@ use crate::standing::Changes;
 use crate::state::State;
 use crate::tail_budget::TailBudget;
 use crate::types::{GroupId, Incarnation};
-pub use options::{Begin, JournalFigures, OpenError, RegistryOptions, StartError, TransferOptions};
+pub use options::{Begin, OpenError, RegistryOptions, StartError, TransferOptions};
 
 /// See the module.
 pub struct Registry {
@@ -64,15 +63,6 @@ struct Observer {
     journal: JournalHandle,
     failure: Failure,
     written: Arc<JournalCounters>,
-}
-
-/// What the journal has written since it was opened.
-#[derive(Debug, Default)]
-struct JournalCounters {
-    batches: AtomicU64,
-    bytes: AtomicU64,
-    submissions: AtomicU64,
-    nanos: AtomicU64,
 }
 
 impl Registry {
@@ -153,13 +143,7 @@ impl Registry {
     /// What the journal has written since it was opened.
     #[must_use]
     pub fn journal_figures(&self) -> JournalFigures {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        JournalFigures {
-            batches: read(&self.written.batches),
-            bytes: read(&self.written.bytes),
-            submissions: read(&self.written.submissions),
-            busy: Duration::from_nanos(read(&self.written.nanos)),
-        }
+        self.written.read()
     }
 
     /// The links to other nodes.
@@ -255,11 +239,7 @@ impl Registry {
 
 impl JournalObserver for Observer {
     fn batch(&self, stats: &BatchStats) {
-        self.written.batches.fetch_add(1, Ordering::Relaxed);
-        self.written.bytes.fetch_add(stats.bytes, Ordering::Relaxed);
-        self.written.submissions.fetch_add(stats.submissions as u64, Ordering::Relaxed);
-        let nanos = u64::try_from(stats.duration.as_nanos()).unwrap_or(u64::MAX);
-        self.written.nanos.fetch_add(nanos, Ordering::Relaxed);
+        self.written.count(stats);
     }
 
     fn recycle(&self, wishes: &[Recycle]) {

@@ -87,19 +87,6 @@ pub enum StartError {
     },
 }
 
-/// What the journal has written since it was opened, for metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct JournalFigures {
-    /// Batches: writes, each with its sync.
-    pub batches: u64,
-    /// Bytes, padding included.
-    pub bytes: u64,
-    /// Appends, votes and marks that these batches carried.
-    pub submissions: u64,
-    /// Time spent writing and syncing.
-    pub busy: Duration,
-}
-
 impl Default for TransferOptions {
     fn default() -> Self {
         Self { bytes_per_second: 128 << 20, at_once: 2, kept_for: Duration::from_secs(300) }

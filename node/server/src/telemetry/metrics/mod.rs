@@ -3,21 +3,26 @@
 //! Names follow Prometheus: `flotilla_` in front, the unit behind, `_total` on counters. The values of objects that
 //! others own (partitions, memory) are read when a scrape asks for them, not kept twice.
 
+mod broker;
+mod process;
+mod scrape;
+
 use std::fmt;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use flotilla_broker::Broker;
-use prometheus_client::collector::Collector;
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
-use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
 use tonic::Code;
+
+use broker::Watched;
+use process::Process;
 
 /// A unary or streaming method and how a call of it ended.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -180,75 +185,6 @@ fn name_of(code: Code) -> &'static str {
         Code::DataLoss => "DATA_LOSS",
         Code::Unauthenticated => "UNAUTHENTICATED",
     }
-}
-
-/// The broker whose figures are shown, once it is open.
-#[derive(Clone, Default)]
-struct Watched(Arc<OnceLock<Broker>>);
-
-impl fmt::Debug for Watched {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watched").field("open", &self.0.get().is_some()).finish()
-    }
-}
-
-impl Collector for Watched {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Some(broker) = self.0.get() else { return Ok(()) };
-        let stats = broker.stats();
-        let mut gauge = |name: &str, help: &str, value: usize| {
-            let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
-            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
-        };
-        gauge("topics", "Topics of the cluster", stats.topics)?;
-        gauge("partitions", "Partitions that this node serves", stats.partitions)?;
-        gauge("partitions_down", "Partitions that this node should serve but cannot: damaged data", stats.partitions_down)?;
-        gauge("storage_failed", "1 once a write or sync has failed", usize::from(broker.failure().get().is_some()))?;
-        let journal = stats.journal;
-        let mut counter = |name: &str, help: &str, value: f64| {
-            let counter = ConstCounter::new(value);
-            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)
-        };
-        counter("journal_batches", "Batches that the journal wrote, each with one sync", journal.batches as f64)?;
-        counter(
-            "journal_submissions",
-            "Appends, votes and marks that the journal's batches carried",
-            journal.submissions as f64,
-        )?;
-        counter("journal_bytes", "Bytes that the journal wrote, padding included", journal.bytes as f64)?;
-        counter("journal_busy_seconds", "Time that the journal spent writing and syncing", journal.busy.as_secs_f64())
-    }
-}
-
-/// Memory and CPU time of this process, as Linux reports them; absent elsewhere.
-#[derive(Debug)]
-struct Process;
-
-impl Collector for Process {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Some((resident_bytes, cpu_seconds)) = process_usage() else { return Ok(()) };
-        let resident = ConstGauge::new(i64::try_from(resident_bytes).unwrap_or(i64::MAX));
-        let help = "Memory of the process that is in RAM";
-        let metric = encoder.encode_descriptor("process_resident_memory_bytes", help, None, resident.metric_type())?;
-        resident.encode(metric)?;
-        let cpu = ConstCounter::new(cpu_seconds);
-        let help = "CPU time that the process has used, user and system";
-        cpu.encode(encoder.encode_descriptor("process_cpu_seconds", help, None, cpu.metric_type())?)
-    }
-}
-
-/// Resident bytes and CPU seconds, from /proc (see proc_pid_status(5) and proc_pid_stat(5)).
-fn process_usage() -> Option<(u64, f64)> {
-    /// Unit of CPU times in /proc: USER_HZ, 100 on every architecture that we build for.
-    const TICKS_PER_SECOND: f64 = 100.0;
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let resident_kib: u64 = resident.trim().trim_end_matches(" kB").parse().ok()?;
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // The command's name may hold spaces and parentheses; the fields are counted from its end.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let ticks = fields.nth(11)?.parse::<u32>().ok()?.checked_add(fields.next()?.parse().ok()?)?;
-    Some((resident_kib * 1024, f64::from(ticks) / TICKS_PER_SECOND))
 }
 
 #[cfg(test)]
