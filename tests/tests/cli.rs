@@ -144,6 +144,13 @@ fn lines_that_make_no_sense() {
         "consume t --until-end --follow",
         "consume t -o yaml",
         "group commit g t --partition 0",
+        "cluster",
+        "node drain",
+        "node drain two",
+        "node drain 2 --no-wait --timeout 5s",
+        "partition move t 0",
+        "partition move t 0 --replicas 1,two",
+        "partition move t 0 --replicas 1 --timeout 5s",
         "server --no-such-flag",
         "server --journal-bytes 1",
     ] {
@@ -251,7 +258,15 @@ fn ctrl_c_on_the_server_while_producing() {
 #[test]
 fn nobody_listens() {
     let cli = Cli::new(ports::free().to_string());
-    for line in ["topic list", "produce t", "consume t --until-end", "group committed g t", "bench latency --seconds 1"] {
+    for line in [
+        "topic list",
+        "cluster health",
+        "node drain 2",
+        "produce t",
+        "consume t --until-end",
+        "group committed g t",
+        "bench latency --seconds 1",
+    ] {
         let started = Instant::now();
         let said = cli.run(line).fails(5);
         assert!(said.contains("cannot reach"), "{line}: {said}");

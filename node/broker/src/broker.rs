@@ -97,6 +97,12 @@ impl Broker {
         self.inner.image.borrow().clone()
     }
 
+    /// The metadata, watched.
+    #[must_use]
+    pub fn watch_image(&self) -> watch::Receiver<Arc<Image>> {
+        self.inner.image.clone()
+    }
+
     /// What is checked of a batch, besides the topic's own limit.
     #[must_use]
     pub fn produce_limits(&self) -> ProduceLimits {

@@ -2,6 +2,7 @@
 //!
 //! Everything that a test wants to replace comes from outside: configuration, listeners, and when to stop.
 
+mod draining;
 mod options;
 
 use std::io;
@@ -179,7 +180,7 @@ async fn ready_member(
     phase.send_replace(Phase::Ready);
     let cluster = broker.cluster_id();
     tracing::info!(%grpc, %http, data_dir = %config.data_dir.display(), %cluster, "ready");
-    std::future::pending().await
+    match draining::follow(broker, phase).await {}
 }
 
 /// Records carry this clock's time, and answers over HTTP a date, which cannot be before 1970.

@@ -21,6 +21,8 @@ pub enum Phase {
     Starting,
     /// Taking requests.
     Ready,
+    /// Taking requests, but drained or leaving: clients do better with other nodes.
+    Draining,
     /// Finishing what is in flight; nothing new is taken.
     Stopping,
 }
@@ -56,6 +58,7 @@ fn check(pages: &Pages, good: fn(Phase) -> bool) -> (StatusCode, &'static str) {
     let text = match phase {
         Phase::Starting => "starting: the node opens its data\n",
         Phase::Ready => "ok\n",
+        Phase::Draining => "draining: the node leads nothing, until flotilla node undrain takes it back\n",
         Phase::Stopping => "stopping: the node finishes what is in flight\n",
     };
     (if good(phase) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text)
@@ -89,6 +92,7 @@ mod tests {
         for (phase, live, started, ready) in [
             (Phase::Starting, StatusCode::OK, NO, NO),
             (Phase::Ready, StatusCode::OK, StatusCode::OK, StatusCode::OK),
+            (Phase::Draining, StatusCode::OK, StatusCode::OK, NO),
             (Phase::Stopping, StatusCode::OK, StatusCode::OK, NO),
         ] {
             assert_eq!(status(phase, "/livez").await, live, "{phase:?}");
