@@ -187,6 +187,12 @@ impl Server {
         self.listen.to_string()
     }
 
+    /// Where its HTTP port is, as host:port.
+    #[must_use]
+    pub fn http_address(&self) -> String {
+        self.http.to_string()
+    }
+
     /// Its data directory.
     #[must_use]
     pub fn data_dir(&self) -> &Path {

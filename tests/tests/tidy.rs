@@ -1,8 +1,9 @@
 //! Rules of style that stay true because they are tests: sizes of files and functions, a `//!` on every module, the
-//! arrows between crates, what the machines must not know, and nothing left undone. Each check is shown to find a planted case.
+//! arrows between crates, what the machines must not know, dashboards that show only what there is, and nothing left undone.
+//! Each check is shown to find a planted case.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -82,6 +83,23 @@ fn folders_do_not_know_what_they_must_not() {
 }
 
 #[test]
+fn dashboards_and_alerts_name_declared_metrics() {
+    let declared =
+        metrics(sources().iter().filter(|(path, _)| path.starts_with("node/server/src/telemetry/")).map(|(_, text)| text));
+    assert!(declared.contains("flotilla_topics") && declared.contains("flotilla_produced_records_total"), "{declared:?}");
+    let shown: Vec<_> = [".json", ".yml"].into_iter().flat_map(files).filter(|(path, _)| path.starts_with("deploy/")).collect();
+    assert!(shown.iter().map(|(_, text)| words_of_metrics(text).len()).sum::<usize>() > 20, "the dashboard was not found");
+    assert_none(shown.iter().flat_map(|(path, text)| undeclared(path, text, &declared)));
+
+    let planted = "gauge(\"lag\", help, 1); x.counter(\n  \"cuts\", \"Cuts\", 2.0); declare(r, \"waits\", \"Waits\", latency()); label(\"no\")";
+    let declared = metrics([&planted.to_owned()]);
+    let named = "flotilla_lag flotilla_cuts_total rate(flotilla_waits_bucket[1m]) flotilla_lag_total flotilla_cuts flotilla_no";
+    let wrong = ["flotilla_lag_total", "flotilla_cuts", "flotilla_no"];
+    let found = undeclared("planted.json", named, &declared);
+    assert!(found.len() == wrong.len() && wrong.iter().all(|name| found.iter().any(|said| said.ends_with(name))), "{found:?}");
+}
+
+#[test]
 fn nothing_is_left_undone() {
     assert_none(sources().iter().flat_map(|(path, text)| undone(path, text)));
     assert_eq!(undone("planted.rs", concat!("    to", "do!()\n#[ig", "nore]\n")).len(), 2);
@@ -155,6 +173,39 @@ fn undone(path: &str, text: &str) -> Vec<String> {
     let marks = [concat!("to", "do!("), concat!("unimple", "mented!("), concat!("#[ig", "nore")];
     let lines = text.lines().enumerate().filter(|(_, line)| marks.iter().any(|mark| line.contains(mark)));
     lines.map(|(number, line)| format!("{path}:{}: {}", number + 1, line.trim())).collect()
+}
+
+/// The names under which the metrics that `sources` declare appear in a scrape.
+fn metrics<'a>(sources: impl IntoIterator<Item = &'a String>) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for source in sources {
+        let code: Vec<&str> = source.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+        let code = code.join("\n");
+        let pieces: Vec<&str> = code.split('"').collect();
+        for pair in pieces.windows(2) {
+            // The name is the first text in the call that declares.
+            let call = pair[0].trim_end().trim_end_matches(|c: char| c != '(').trim_end_matches('(');
+            let kind = call.rsplit(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default();
+            let suffixes: &[&str] = match kind {
+                "gauge" => &[""],
+                "counter" => &["_total"],
+                "histogram" => &["_bucket", "_sum", "_count"],
+                "declare" | "register" | "encode_descriptor" => &["", "_total", "_bucket", "_sum", "_count", "_info"],
+                _ => continue,
+            };
+            names.extend(suffixes.iter().map(|suffix| format!("flotilla_{}{suffix}", pair[1])));
+        }
+    }
+    names
+}
+
+fn words_of_metrics(text: &str) -> BTreeSet<&str> {
+    text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| word.starts_with("flotilla_")).collect()
+}
+
+fn undeclared(path: &str, text: &str, declared: &BTreeSet<String>) -> Vec<String> {
+    let unknown = words_of_metrics(text).into_iter().filter(|&name| !declared.contains(name));
+    unknown.map(|name| format!("{path}: the server declares no metric {name}")).collect()
 }
 
 fn assert_none(violations: impl IntoIterator<Item = String>) {

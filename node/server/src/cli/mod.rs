@@ -9,6 +9,7 @@ mod exit;
 mod global;
 mod group;
 mod node;
+mod health;
 mod output;
 mod partition;
 mod produce;
@@ -54,6 +55,8 @@ enum Command {
     Node(node::NodeArgs),
     /// See where partitions are, and move them
     Partition(partition::PartitionArgs),
+    /// Say whether the node on this machine takes requests: exit code 0 if it does
+    Health(health::HealthArgs),
     /// Measure
     Bench(bench::BenchArgs),
     /// Look at the server's configuration
@@ -104,6 +107,7 @@ async fn run(Line { command, global }: Line) -> Result<(), CliError> {
         Command::Cluster(args) => cluster::run(args, &global).await,
         Command::Node(args) => node::run(args, &global).await,
         Command::Partition(args) => partition::run(args, &global).await,
+        Command::Health(args) => health::run(&args, global.output).await,
         Command::Bench(args) => bench::run(args, &global).await,
         Command::Config(config::ConfigCommand::Print(args)) => config::print(&args, global.output),
         Command::Completions(args) => completions::run::<Line>(&args),
