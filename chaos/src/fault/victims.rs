@@ -1,0 +1,45 @@
+//! Who is hit.
+
+use std::collections::BTreeMap;
+
+use super::Fault;
+use crate::random::Random;
+
+/// Each partition's leader, where it has one.
+pub type Leaders = BTreeMap<u32, Option<u64>>;
+
+/// The nodes of `all` that `fault` hits; none if there is nobody whom it could hit.
+#[must_use]
+pub fn choose(fault: Fault, all: &[u64], leaders: &Leaders, random: &mut Random) -> Vec<u64> {
+    match fault {
+        Fault::Kill | Fault::Stop => random.pick(all).into_iter().copied().collect(),
+        Fault::KillLeaderOfMost => leader_of_most(leaders).into_iter().collect(),
+        Fault::AllKill => all.to_vec(),
+    }
+}
+
+/// Of several that lead equally many, the one with the lowest id.
+fn leader_of_most(leaders: &Leaders) -> Option<u64> {
+    let mut led: BTreeMap<u64, u32> = BTreeMap::new();
+    for leader in leaders.values().flatten() {
+        *led.entry(*leader).or_default() += 1;
+    }
+    led.into_iter().rev().max_by_key(|(_, count)| *count).map(|(node, _)| node)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_right_ones_are_hit() {
+        let mut random = Random::new(1);
+        let leaders = Leaders::from([(0, Some(2)), (1, Some(3)), (2, Some(3)), (3, None), (4, Some(2))]);
+        assert_eq!(choose(Fault::KillLeaderOfMost, &[1, 2, 3], &leaders, &mut random), [2]);
+        assert_eq!(choose(Fault::KillLeaderOfMost, &[1], &Leaders::new(), &mut random), [0; 0]);
+        assert_eq!(choose(Fault::AllKill, &[1, 2, 3], &leaders, &mut random), [1, 2, 3]);
+        let hit: std::collections::BTreeSet<u64> =
+            (0..100).flat_map(|_| choose(Fault::Kill, &[1, 2, 3], &leaders, &mut random)).collect();
+        assert_eq!(hit.len(), 3, "all are hit in time");
+    }
+}

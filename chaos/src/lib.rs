@@ -1,0 +1,15 @@
+//! Provokes faults in a cluster while it is written to and read, records everything that clients were told, and checks
+//! that every promise held.
+//!
+//! `flotilla-chaos run` drives real processes: [`cluster`] starts and ends nodes, [`fault`] decides who is hit and how,
+//! [`workload`] writes and reads meanwhile, [`run`] puts them together and [`report`] says what came of it. What is
+//! independent of how nodes are run: the [`history`] and its [`checkers`], one file each.
+
+pub mod checkers;
+pub mod cluster;
+pub mod fault;
+pub mod history;
+pub mod random;
+pub mod report;
+pub mod run;
+pub mod workload;
