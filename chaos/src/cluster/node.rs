@@ -68,6 +68,8 @@ impl Node {
         command.arg("server").arg("--data-dir").arg(self.options.dir.join(format!("node-{}", self.options.id)));
         command.args(["--node-id", &self.options.id.to_string()]);
         command.args(["--listen", &self.options.listen.to_string(), "--http", &self.options.http.to_string()]);
+        // However this process ends, its nodes do not stay behind.
+        command.args(["--exit-with", &std::process::id().to_string()]);
         command.args(&self.options.args);
         // Settings of whoever runs this must not reach the node.
         command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);

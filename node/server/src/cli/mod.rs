@@ -5,6 +5,7 @@ mod cluster;
 mod completions;
 mod config;
 mod consume;
+mod dev;
 mod exit;
 mod global;
 mod group;
@@ -57,6 +58,8 @@ enum Command {
     Partition(partition::PartitionArgs),
     /// Say whether the node on this machine takes requests: exit code 0 if it does
     Health(health::HealthArgs),
+    /// Run a throw-away cluster on this machine
+    Dev(dev::DevArgs),
     /// Measure
     Bench(bench::BenchArgs),
     /// Look at the server's configuration
@@ -97,6 +100,7 @@ pub fn main() -> ExitCode {
 async fn run(Line { command, global }: Line) -> Result<(), CliError> {
     match command {
         Command::Server(args) => {
+            args.tie_to_starter().map_err(CliError::io("cannot end with the process that started this one"))?;
             let (config, _) = args.load()?;
             Ok(server::run(&config).await?)
         }
@@ -108,6 +112,7 @@ async fn run(Line { command, global }: Line) -> Result<(), CliError> {
         Command::Node(args) => node::run(args, &global).await,
         Command::Partition(args) => partition::run(args, &global).await,
         Command::Health(args) => health::run(&args, global.output).await,
+        Command::Dev(args) => dev::run(args, &global).await,
         Command::Bench(args) => bench::run(args, &global).await,
         Command::Config(config::ConfigCommand::Print(args)) => config::print(&args, global.output),
         Command::Completions(args) => completions::run::<Line>(&args),

@@ -1,9 +1,10 @@
 //! `flotilla server`: runs a node until it is told to stop.
 
+use std::io;
 use std::path::PathBuf;
 use std::process;
 
-use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -22,11 +23,27 @@ pub struct ServerArgs {
     /// Configuration file (TOML) [env: FLOTILLA_CONFIG]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// End at once when the process with this id, which started this one, ends: for those who start nodes for a while only
+    #[arg(long, value_name = "PID", hide = true)]
+    exit_with: Option<i32>,
     #[command(flatten)]
     flags: Flags,
 }
 
 impl ServerArgs {
+    /// Sees to it that this process ends with the one that started it, if that was asked for.
+    ///
+    /// # Errors
+    /// If the system refuses, or that process has ended already.
+    pub fn tie_to_starter(&self) -> io::Result<()> {
+        let Some(starter) = self.exit_with.map(|id| Pid::from_raw(id).ok_or(io::ErrorKind::InvalidInput)).transpose()? else {
+            return Ok(());
+        };
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        // It may have ended before the line above: then nothing will tell.
+        if getppid() == Some(starter) { Ok(()) } else { Err(io::Error::other(format!("process {starter} has ended"))) }
+    }
+
     /// Puts the configuration together.
     ///
     /// # Errors

@@ -1,5 +1,8 @@
 //! `flotilla produce`: one record a line, from stdin or a file, to its end.
 
+mod pauses;
+
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufRead, IsTerminal, Read};
 use std::path::PathBuf;
@@ -14,11 +17,14 @@ use super::exit::CliError;
 use super::global::Global;
 use super::output::{Output, print};
 use crate::units::{parse_duration, parse_size};
+use pauses::Pauses;
 
 /// Bytes read from the input at once.
 const CHUNK_BYTES: usize = 1 << 20;
 /// Chunks that wait for the producer.
 const CHUNKS_MAX: usize = 4;
+/// A longer time without an acknowledgement is worth a line.
+const PAUSE_SHOWN_MIN: Duration = Duration::from_millis(100);
 
 /// Arguments of `flotilla produce`.
 #[derive(Debug, clap::Args)]
@@ -91,19 +97,22 @@ pub async fn run(args: ProduceArgs, global: &Global) -> Result<(), CliError> {
     let producer = global.client().await?.producer(&args.topic, args.batching.options()).await?;
     let progress = progress_bar(bytes_total);
     let started = Instant::now();
-    let mut lines = Lines::new(&args, &producer);
+    let sent = Cell::new(0);
+    let (mut pauses, mut lines) = (Pauses::new(&producer, &sent), Lines::new(&args, &producer, &sent));
     let read = tokio::select! {
         read = lines.send_all(input, &progress) => read,
         _ = tokio::signal::ctrl_c() => Err(CliError::Interrupted),
+        never = pauses.watch() => match never {},
     };
-    let (sent, sent_bytes) = (lines.records, lines.bytes);
+    let (sent, sent_bytes) = (sent.get(), lines.bytes);
     // After the first Ctrl-C, what was read is still written; the second ends that, too.
     let flushed = tokio::select! {
         flushed = producer.flush() => flushed.map_err(CliError::from),
         _ = tokio::signal::ctrl_c() => Err(CliError::Interrupted),
+        never = pauses.watch() => match never {},
     };
     progress.finish_and_clear();
-    report(global, &producer, sent, sent_bytes, started.elapsed())?;
+    report(global, &producer, sent, sent_bytes, started.elapsed(), pauses.longest())?;
     flushed.and(read)?;
     match producer.stats().acked_records {
         acked if acked == sent => Ok(()),
@@ -111,7 +120,7 @@ pub async fn run(args: ProduceArgs, global: &Global) -> Result<(), CliError> {
     }
 }
 
-fn report(global: &Global, producer: &Producer, sent: u64, bytes: u64, took: Duration) -> Result<(), CliError> {
+fn report(global: &Global, producer: &Producer, sent: u64, bytes: u64, took: Duration, pause: Duration) -> Result<(), CliError> {
     let stats = producer.stats();
     let seconds = took.as_secs_f64().max(1e-9);
     let (records_rate, mb_rate) = (stats.acked_records as f64 / seconds, bytes as f64 / 1e6 / seconds);
@@ -121,6 +130,9 @@ fn report(global: &Global, producer: &Producer, sent: u64, bytes: u64, took: Dur
         stats.acked_records,
         bytes as f64 / 1e6,
     );
+    if pause >= PAUSE_SHOWN_MIN {
+        eprintln!("longest time without an acknowledgement: {} ms", pause.as_millis());
+    }
     let unknown = stats.unknown_records + pending;
     if stats.failed_records + unknown > 0 {
         eprintln!("{} records not written, {unknown} with unknown outcome", stats.failed_records);
@@ -132,7 +144,7 @@ fn report(global: &Global, producer: &Producer, sent: u64, bytes: u64, took: Dur
         "records": sent, "acked_records": stats.acked_records, "failed_records": stats.failed_records,
         "unknown_records": unknown, "bytes": bytes, "sent_bytes": stats.acked_bytes, "batches": stats.acked_batches,
         "retried_batches": stats.retried_batches, "seconds": seconds,
-        "records_per_second": records_rate, "mb_per_second": mb_rate,
+        "records_per_second": records_rate, "mb_per_second": mb_rate, "longest_pause_ms": pause.as_secs_f64() * 1e3,
     });
     print(global.output, &shown, |_, _| String::new())
 }
@@ -165,19 +177,19 @@ struct Lines<'a> {
     key_separator: Option<&'a [u8]>,
     headers: Vec<(&'a str, Option<&'a [u8]>)>,
     partition: Option<u32>,
-    records: u64,
+    records: &'a Cell<u64>,
     bytes: u64,
 }
 
 impl<'a> Lines<'a> {
-    fn new(args: &'a ProduceArgs, producer: &'a Producer) -> Self {
+    fn new(args: &'a ProduceArgs, producer: &'a Producer, records: &'a Cell<u64>) -> Self {
         let separator = args.key_separator.as_deref().filter(|separator| !separator.is_empty());
         Self {
             producer,
             key_separator: separator.map(str::as_bytes),
             headers: args.headers.iter().map(|(name, value)| (name.as_str(), Some(value.as_bytes()))).collect(),
             partition: args.partition,
-            records: 0,
+            records,
             bytes: 0,
         }
     }
@@ -197,7 +209,7 @@ impl<'a> Lines<'a> {
                 }
             }
             progress.inc(chunk.len() as u64);
-            progress.set_message(format!("{} records", self.records));
+            progress.set_message(format!("{} records", self.records.get()));
         }
         if line.is_empty() { Ok(()) } else { self.send(&line).await }
     }
@@ -209,7 +221,7 @@ impl<'a> Lines<'a> {
         };
         let record = Record { partition: self.partition, key, value: Some(value), headers: &self.headers, timestamp_ms: None };
         self.producer.enqueue(record).await?;
-        self.records += 1;
+        self.records.set(self.records.get() + 1);
         self.bytes += line.len() as u64;
         Ok(())
     }
