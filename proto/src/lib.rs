@@ -18,3 +18,7 @@ pub mod internal {
 
 /// All public files as an encoded `FileDescriptorSet`, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// Metadata of a request (any value) that is meant for the node that it reaches: that node serves it, or says that it
+/// does not lead, but never passes it on. Nodes that forward set it, and clients that look for leaders themselves.
+pub const DIRECT: &str = "flotilla-direct";

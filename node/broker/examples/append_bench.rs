@@ -58,7 +58,11 @@ async fn main() {
         async move {
             let at = Instant::now();
             let partition = Some((number % partitions) as u32);
-            broker.produce(Produce { topic: "bench".into(), partition, payload: Payload::Batch(batch) }).await.expect("acked");
+            let request = Produce { topic: "bench".into(), partition, payload: Payload::Batch(batch) };
+            let prepared = broker.prepare(request).expect("a valid batch");
+            for part in &prepared.parts {
+                broker.submit(part).await.expect("submitted").appended().await.expect("acked");
+            }
             at.elapsed()
         }
     });

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::error::{Failed, FetchError, NotServing, TopicMissing};
+use crate::error::{Failed, FetchError, NotServing, TopicMissing, unknown_partition};
 use crate::leaders::Leaders;
 use crate::open::BrokerOptions;
 use crate::partition::Partition;
@@ -157,11 +157,7 @@ impl Broker {
 
     /// The partition, if this node can serve it.
     pub(crate) fn partition(&self, topic: &Topic, number: u32) -> Result<Arc<Partition>, PartitionError> {
-        let layout = topic.partitions.get(number as usize).ok_or_else(|| TopicMissing::UnknownPartition {
-            topic: topic.name.to_string(),
-            partition: number,
-            partition_count: u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX),
-        })?;
+        let layout = topic.partitions.get(number as usize).ok_or_else(|| unknown_partition(topic, number))?;
         let what = || format!("partition {number} of topic {:?}", topic.name);
         match self.inner.hosted.load().get(&layout.group_id) {
             Some(Hosted::Running(partition)) => Ok(partition.clone()),

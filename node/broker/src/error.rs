@@ -94,6 +94,14 @@ pub enum TopicMissing {
     },
 }
 
+pub(crate) fn unknown_partition(topic: &crate::Topic, partition: u32) -> TopicMissing {
+    TopicMissing::UnknownPartition {
+        topic: topic.name.to_string(),
+        partition,
+        partition_count: u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX),
+    }
+}
+
 /// Why records were not acknowledged.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ProduceError {

@@ -227,6 +227,11 @@ impl FetchedBatch {
     /// If the stored bytes are not a batch.
     pub fn stamped(self) -> Result<Bytes, FetchError> {
         let offset = self.base_offset;
+        // One that came from another node is stamped already.
+        let is_stamped = |header: BatchHeader| (header.base_offset, header.leader_epoch) == (offset, self.leader_epoch);
+        if BatchHeader::parse(&self.payload).is_ok_and(is_stamped) {
+            return Ok(self.payload);
+        }
         let stamped = with_base_offset(self.payload, self.base_offset, self.leader_epoch);
         stamped.map_err(|reason| FetchError::Corrupt { offset, reason })
     }

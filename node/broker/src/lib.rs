@@ -48,7 +48,7 @@ pub use groups::{Commit, CommittedOffset};
 pub use open::BrokerOptions;
 pub use partition::Ends;
 pub use peer_service::PeerService;
-pub use produce::{Payload, Produce, ProduceLimits, Produced, ProducedRecord, Submitted};
+pub use produce::{Part, Payload, Prepared, Produce, ProduceLimits, ProducedRecord, Submitted};
 pub use reader::PartitionReader;
 pub use topics::{ConfigChange, CreateTopic, CreatedTopic, PartitionDescription, TopicDescription};
 

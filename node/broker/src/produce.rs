@@ -10,7 +10,7 @@ use flotilla_records::{BatchBuilder, Codec, Limits, ProducerStamp, TimestampType
 
 use crate::NewRecord;
 use crate::broker::Broker;
-use crate::error::{ProduceError, TopicMissing};
+use crate::error::{ProduceError, TopicMissing, unknown_partition};
 use crate::hosts::now_ms;
 use crate::partition::PartitionTicket;
 
@@ -50,15 +50,6 @@ pub struct ProduceLimits {
     pub records_per_batch_max: u32,
 }
 
-/// What became of the records of one request.
-#[derive(Debug)]
-pub enum Produced {
-    /// For each plain record, in order.
-    Records(Vec<Result<ProducedRecord, ProduceError>>),
-    /// For the encoded batch: its first record.
-    Batch(ProducedRecord),
-}
-
 /// An acknowledged record: on the disks of a majority.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProducedRecord {
@@ -72,17 +63,38 @@ pub struct ProducedRecord {
     pub duplicate: bool,
 }
 
-/// A produce request whose place in each partition's order is fixed. Await [`Submitted::produced`].
-pub struct Submitted {
-    parts: Vec<Part>,
+/// A request cut into one checked batch for each partition that it touches. Nothing is proposed yet, and each part may
+/// go to another node: wherever its partition's leader is.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// In the order in which the request first names their partitions.
+    pub parts: Vec<Part>,
     /// For plain records: which part each belongs to, and its place there.
-    places: Option<Vec<(usize, u32)>>,
+    pub places: Option<Vec<(usize, u32)>>,
 }
 
-struct Part {
+/// A checked batch and where it goes.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// Its topic.
+    pub topic: Arc<Topic>,
+    /// Its partition.
+    pub partition: u32,
+    /// The Raft group of the partition.
+    pub group_id: u64,
+    /// As it was checked; see [`Broker::prepare`].
+    pub batch: Bytes,
+    /// How many records it has.
+    pub record_count: u32,
+    /// Whether it comes from an idempotent producer, so that sending it twice stores it once.
+    pub idempotent: bool,
+}
+
+/// A part whose place in its partition's order is fixed. Await [`Submitted::appended`].
+pub struct Submitted {
     partition: u32,
     append_time_ms: Option<i64>,
-    ticket: Result<PartitionTicket, ProduceError>,
+    ticket: PartitionTicket,
 }
 
 /// Partition for records without a key, advanced with each request so that load spreads.
@@ -96,65 +108,63 @@ impl Sticky {
 }
 
 impl Broker {
-    /// Checks, admits and submits a request. Requests submitted one after the other are appended in that order.
+    /// Chooses partitions, makes batches of plain records, and checks all of it. What this returns may be submitted by
+    /// any node.
     ///
     /// # Errors
-    /// Why nothing of the request was proposed.
-    pub async fn submit(&self, request: Produce) -> Result<Submitted, ProduceError> {
+    /// What is wrong with the request; nothing of it was proposed.
+    pub fn prepare(&self, request: Produce) -> Result<Prepared, ProduceError> {
         let topic = self.topic(&request.topic)?;
         match request.payload {
-            Payload::Batch(batch) => self.submit_batch(&topic, request.partition, batch).await,
+            Payload::Batch(batch) => {
+                let part = self.prepare_batch(&topic, request.partition, batch)?;
+                Ok(Prepared { parts: vec![part], places: None })
+            }
             Payload::Records { records, codec, producer } => {
-                let records = Records { records, codec, producer };
-                self.submit_records(&topic, request.partition, records).await
+                self.prepare_records(&topic, request.partition, &Records { records, codec, producer })
             }
         }
     }
 
-    /// [`Broker::submit`], then waits for the acknowledgement.
+    /// Admits and submits a part, if this node leads its partition. Parts submitted one after the other are appended in
+    /// that order.
     ///
     /// # Errors
-    /// See [`ProduceError`]; single records of several may fail inside the answer.
-    pub async fn produce(&self, request: Produce) -> Result<Produced, ProduceError> {
-        self.submit(request).await?.produced().await
+    /// Why it was not proposed.
+    pub async fn submit(&self, part: &Part) -> Result<Submitted, ProduceError> {
+        let partition = self.partition(&part.topic, part.partition)?;
+        let (batch, append_time_ms) = match part.topic.config.timestamp_type {
+            TimestampType::CreateTime => (part.batch.clone(), None),
+            TimestampType::LogAppendTime => {
+                let now = now_ms();
+                (flotilla_records::with_append_time(&part.batch, now)?, Some(now))
+            }
+        };
+        let ticket = partition.submit_batch(batch).await?;
+        Ok(Submitted { partition: part.partition, append_time_ms, ticket })
     }
 
-    async fn submit_batch(&self, topic: &Topic, partition: Option<u32>, batch: Bytes) -> Result<Submitted, ProduceError> {
+    fn prepare_batch(&self, topic: &Arc<Topic>, partition: Option<u32>, batch: Bytes) -> Result<Part, ProduceError> {
         let partition_count = topic.partitions.len() as u32;
         let partition = match partition {
             Some(partition) => partition,
             None if partition_count == 1 => 0,
             None => return Err(ProduceError::PartitionRequired { topic: topic.name.to_string(), partition_count }),
         };
-        let (batch, append_time_ms) = self.check(topic, batch)?;
-        let ticket = self.partition(topic, partition)?.submit_batch(batch).await?;
-        let part = Part { partition, append_time_ms, ticket: Ok(ticket) };
-        Ok(Submitted { parts: vec![part], places: None })
+        self.part(topic, partition, batch)
     }
 
-    async fn submit_records(
-        &self,
-        topic: &Arc<Topic>,
-        partition: Option<u32>,
-        records: Records,
-    ) -> Result<Submitted, ProduceError> {
+    fn prepare_records(&self, topic: &Arc<Topic>, partition: Option<u32>, records: &Records) -> Result<Prepared, ProduceError> {
         if records.records.is_empty() {
             return Err(ProduceError::Empty);
         }
-        let plan = self.plan(topic, partition, &records)?;
+        let plan = self.plan(topic, partition, records)?;
         let mut parts = Vec::with_capacity(plan.batches.len());
-        // Everything is checked before anything is proposed.
         for (partition, mut builder) in plan.batches {
             let batch = builder.finish(records.codec, records.producer)?;
-            let (batch, append_time_ms) = self.check(topic, batch)?;
-            parts.push((self.partition(topic, partition)?, batch, append_time_ms));
+            parts.push(self.part(topic, partition, batch)?);
         }
-        let mut submitted = Vec::with_capacity(parts.len());
-        for (partition, batch, append_time_ms) in parts {
-            let ticket = partition.submit_batch(batch).await.map_err(ProduceError::from);
-            submitted.push(Part { partition: partition.number, append_time_ms, ticket });
-        }
-        Ok(Submitted { parts: submitted, places: Some(plan.places) })
+        Ok(Prepared { parts, places: Some(plan.places) })
     }
 
     fn plan(&self, topic: &Topic, partition: Option<u32>, records: &Records) -> Result<Plan, ProduceError> {
@@ -176,8 +186,10 @@ impl Broker {
         Ok(plan)
     }
 
-    /// Validates a batch, and gives it the server's time where the topic wants that.
-    fn check(&self, topic: &Topic, batch: Bytes) -> Result<(Bytes, Option<i64>), ProduceError> {
+    /// Validates a batch for a partition.
+    fn part(&self, topic: &Arc<Topic>, partition: u32, batch: Bytes) -> Result<Part, ProduceError> {
+        let group_id = topic.partitions.get(partition as usize).map(|layout| layout.group_id);
+        let group_id = group_id.ok_or_else(|| unknown_partition(topic, partition))?;
         let bytes_max = topic.config.batch_bytes_max;
         if batch.len() as u64 > bytes_max {
             return Err(ProduceError::BatchTooLarge { topic: topic.name.to_string(), bytes: batch.len(), bytes_max });
@@ -188,14 +200,9 @@ impl Broker {
             records_max: limits.records_per_batch_max,
             ..Limits::default()
         };
-        validate(&batch, &limits)?;
-        match topic.config.timestamp_type {
-            TimestampType::CreateTime => Ok((batch, None)),
-            TimestampType::LogAppendTime => {
-                let now = now_ms();
-                Ok((flotilla_records::with_append_time(&batch, now)?, Some(now)))
-            }
-        }
+        let header = validate(&batch, &limits)?.header;
+        let idempotent = header.producer.is_some();
+        Ok(Part { topic: topic.clone(), partition, group_id, batch, record_count: header.record_count, idempotent })
     }
 
     pub(crate) fn topic(&self, name: &str) -> Result<Arc<Topic>, TopicMissing> {
@@ -233,34 +240,12 @@ impl Plan {
 }
 
 impl Submitted {
-    /// Waits until every part is acknowledged or refused.
+    /// Waits until it is acknowledged or refused. The answer is about its first record.
     ///
     /// # Errors
-    /// If the request had one part (an encoded batch, or records of one partition) and that failed.
-    pub async fn produced(self) -> Result<Produced, ProduceError> {
-        let mut appended = Vec::with_capacity(self.parts.len());
-        for part in self.parts {
-            appended.push(part.appended().await);
-        }
-        let Some(places) = self.places else {
-            let first = appended.into_iter().next().unwrap_or(Err(ProduceError::Empty));
-            return Ok(Produced::Batch(first?));
-        };
-        if let [Err(error)] = appended.as_slice() {
-            return Err(error.clone());
-        }
-        let record = |(part, delta): (usize, u32)| match appended.get(part) {
-            Some(Ok(first)) => Ok(ProducedRecord { offset: first.offset + u64::from(delta), ..*first }),
-            Some(Err(error)) => Err(error.clone()),
-            None => Err(ProduceError::Empty),
-        };
-        Ok(Produced::Records(places.into_iter().map(record).collect()))
-    }
-}
-
-impl Part {
-    async fn appended(self) -> Result<ProducedRecord, ProduceError> {
-        let outcome = self.ticket?.outcome().await?;
+    /// See [`ProduceError`].
+    pub async fn appended(self) -> Result<ProducedRecord, ProduceError> {
+        let outcome = self.ticket.outcome().await?;
         let (offset, duplicate) = match outcome? {
             PartitionAnswer::Appended { base_offset, .. } => (base_offset, false),
             PartitionAnswer::Duplicate { base_offset } => (base_offset, true),

@@ -9,6 +9,39 @@ use tonic::{Code, Response, Status};
 use super::problem::{Problem, Reason};
 use crate::telemetry::metrics::Metrics;
 
+/// How long a request without a deadline waits for a leader.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a request's metadata says about how it is to be served.
+#[derive(Debug, Clone, Copy)]
+pub struct Call {
+    /// It is meant for this node: it must not be passed on.
+    pub direct: bool,
+    /// When the client gives up, if it says so.
+    pub deadline: Option<Instant>,
+    /// Until when a leader is waited for: a little before the deadline, so that the client is told what is missing.
+    pub patient_until: Instant,
+}
+
+impl Call {
+    /// Of a request that has just arrived.
+    pub fn of(metadata: &MetadataMap) -> Self {
+        let now = Instant::now();
+        let left = deadline(metadata);
+        let patience = left.map_or(PATIENCE, |left| left - (left / 10).min(MARGIN_MAX));
+        Self {
+            direct: metadata.contains_key(flotilla_proto::DIRECT),
+            deadline: left.map(|left| now + left),
+            patient_until: now + patience,
+        }
+    }
+
+    /// The same with this much patience from now on: for one of many requests of a stream.
+    pub fn renewed(self) -> Self {
+        Self { patient_until: Instant::now() + PATIENCE, ..self }
+    }
+}
+
 /// Runs `work` within the deadline that the client gave, and counts it.
 pub async fn unary<T>(
     metrics: &Metrics,
@@ -26,9 +59,10 @@ pub async fn unary<T>(
     result
 }
 
+const MARGIN_MAX: Duration = Duration::from_millis(20);
+
 /// A little less than the client's deadline, so that our answer, which explains itself, comes before the transport's.
 fn deadline(metadata: &MetadataMap) -> Option<Duration> {
-    const MARGIN_MAX: Duration = Duration::from_millis(20);
     let timeout = parse_timeout(metadata.get("grpc-timeout")?.to_str().ok()?)?;
     Some(timeout - MARGIN_MAX.min(timeout / 10))
 }

@@ -1,13 +1,13 @@
 //! The Cluster service: what there is, and what the server accepts.
 
-use flotilla_broker::{ClusterDescription, NodeDescription, NodeState, Topic};
+use flotilla_broker::{ClusterDescription, Image, NodeDescription, NodeState, Topic};
 use flotilla_proto::v1;
 use flotilla_proto::v1::cluster_server::Cluster;
 use tonic::{Request, Response, Status};
 
-use super::call::unary;
+use super::call::{Call, unary};
 use super::convert;
-use super::problem::{Problem, RETRY_BACKOFF, Reason};
+use super::problem::{Problem, RETRY_BACKOFF};
 use super::topics::topic;
 use super::{Limits, Shared};
 
@@ -42,25 +42,40 @@ impl Cluster for ClusterService {
 
     async fn get_metadata(&self, request: Request<v1::GetMetadataRequest>) -> Result<Response<v1::GetMetadataResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
-        unary(&self.0.metrics, "GetMetadata", &metadata, async { get_metadata(&self.0, &request) }).await
+        unary(&self.0.metrics, "GetMetadata", &metadata, get_metadata(&self.0, Call::of(&metadata), &request)).await
     }
 }
 
-fn get_metadata(shared: &Shared, request: &v1::GetMetadataRequest) -> Result<v1::GetMetadataResponse, Problem> {
+async fn get_metadata(shared: &Shared, call: Call, request: &v1::GetMetadataRequest) -> Result<v1::GetMetadataResponse, Problem> {
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for name in &request.topics {
+        topics.push(topic_metadata(shared, &*shared.gateway.topic(&shared.broker, call, name, None).await?));
+    }
     let image = shared.broker.image();
-    let find = |name: &String| {
-        let found = image.topic(name).map(|found| topic_metadata(shared, found));
-        found.ok_or_else(|| {
-            let message = format!("topic {name:?} does not exist: create it, or check its name");
-            Problem::new(Reason::UnknownTopic, message).with("topic", name)
-        })
-    };
     Ok(v1::GetMetadataResponse {
         version: image.version(),
-        nodes: nodes(&shared.broker.describe_cluster()),
-        topics: request.topics.iter().map(find).collect::<Result<_, _>>()?,
+        nodes: listed_nodes(shared, &image),
+        topics,
         limits: Some(limits(&shared.limits)),
     })
+}
+
+/// The nodes without what has to be counted over all partitions: clients ask for this often, and many at once when a
+/// leader dies.
+fn listed_nodes(shared: &Shared, image: &Image) -> Vec<v1::Node> {
+    let listed = image.nodes().map(|(node_id, found)| {
+        node(&NodeDescription {
+            node_id,
+            address: found.address.clone(),
+            rack: found.rack.clone(),
+            state: found.state,
+            online: shared.broker.online(node_id),
+            replicas: 0,
+            leaders: 0,
+            controller_voter: false,
+        })
+    });
+    listed.collect()
 }
 
 fn topic_metadata(shared: &Shared, of: &Topic) -> v1::TopicMetadata {

@@ -3,15 +3,17 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use flotilla_broker::{FetchError, Fetched, FetchedRecord, PartitionOffset, PartitionReader, Position, Room, Stop};
+use flotilla_broker::{FetchError, Fetched, FetchedRecord, PartitionOffset, Position, Room, Stop, Topic};
 use flotilla_proto::v1;
+use flotilla_proto::v1::consumer_client::ConsumerClient;
 use flotilla_proto::v1::consumer_server::Consumer;
 use flotilla_proto::v1::position::At;
 use futures::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::call::unary;
+use super::call::{Call, unary};
 use super::convert;
+use super::forward::{self, Envelope, Repeat, verbatim};
 use super::problem::{Problem, Reason};
 use super::{Shared, consume};
 
@@ -25,24 +27,62 @@ pub struct ConsumerService(pub Shared);
 impl Consumer for ConsumerService {
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<v1::FetchResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
-        unary(&self.0.metrics, "Fetch", &metadata, fetch(&self.0, request)).await
+        let (call, shared) = (Call::of(&metadata), &self.0);
+        let serve = async {
+            let target = shared.gateway.partition(&shared.broker, call, &request.topic, request.partition).await?;
+            // Where the log ends is for its leader to say.
+            let repeat = match position(request.position)? {
+                Position::Offset(_) | Position::Earliest => Repeat::ReadCommitted,
+                Position::Latest | Position::Timestamp(_) => Repeat::Read,
+            };
+            let here = || fetch(shared, request.clone());
+            let there = verbatim!(shared.gateway, ConsumerClient::fetch(request.clone()));
+            shared.gateway.at_leader(call, &target, repeat, here, there).await
+        };
+        unary(&shared.metrics, "Fetch", &metadata, serve).await
     }
 
     type ConsumeStream = Pin<Box<dyn Stream<Item = Result<v1::ConsumeResponse, Status>> + Send>>;
 
     async fn consume(&self, request: Request<Streaming<v1::ConsumeRequest>>) -> Result<Response<Self::ConsumeStream>, Status> {
-        Ok(Response::new(Box::pin(consume::open(self.0.clone(), request.into_inner()))))
+        let (metadata, _, asks) = request.into_parts();
+        Ok(Response::new(Box::pin(consume::open(self.0.clone(), Call::of(&metadata), asks))))
     }
 
     async fn list_offsets(&self, request: Request<v1::ListOffsetsRequest>) -> Result<Response<v1::ListOffsetsResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
         let list = async {
-            let position = position(request.position)?;
-            let offsets = self.0.broker.list_offsets(&request.topic, &request.partitions, position).await?;
-            Ok(v1::ListOffsetsResponse { offsets: offsets.into_iter().map(partition_offset).collect() })
+            let v1::ListOffsetsRequest { topic, partitions, position } = &request;
+            let known =
+                self.0.gateway.topic(&self.0.broker, Call::of(&metadata), topic, partitions.iter().max().copied()).await?;
+            let partitions = forward::partitions(&known, partitions);
+            let offsets = list_offsets(&self.0, Call::of(&metadata), &known, partitions, *position).await?;
+            Ok(v1::ListOffsetsResponse { offsets })
         };
         unary(&self.0.metrics, "ListOffsets", &metadata, list).await
     }
+}
+
+/// Turns a position into offsets, each partition where its leader is; in the order given.
+pub async fn list_offsets(
+    shared: &Shared,
+    call: Call,
+    topic: &Topic,
+    partitions: impl IntoIterator<Item = u32>,
+    at: Option<v1::Position>,
+) -> Result<Vec<v1::PartitionOffset>, Problem> {
+    let from = position(at)?;
+    let here = |partition| async move {
+        let offsets = shared.broker.list_offsets(&topic.name, &[partition], from).await?;
+        let first = offsets.into_iter().next().map(partition_offset);
+        first.ok_or_else(|| Problem::new(Reason::Internal, "a partition did not say where it stands"))
+    };
+    let there = |channel, envelope: Envelope, partitions| {
+        let request = v1::ListOffsetsRequest { topic: topic.name.to_string(), partitions, position: at };
+        let request = envelope.around(request);
+        async move { Ok(ConsumerClient::new(channel).list_offsets(request).await?.map(|answer| answer.offsets)) }
+    };
+    shared.gateway.by_leader(call, topic, partitions, here, there).await
 }
 
 async fn fetch(shared: &Shared, request: v1::FetchRequest) -> Result<v1::FetchResponse, Problem> {
@@ -58,7 +98,7 @@ async fn fetch(shared: &Shared, request: v1::FetchRequest) -> Result<v1::FetchRe
     };
     let fetched = read.await.map_err(|error| unless_deleted(shared, &request.topic, error))?;
     let room = Room { records: request.records_max.unwrap_or(u32::MAX) as usize, bytes: bytes_max };
-    let taken = take(shared, &mut reader, fetched, batches, room)?;
+    let taken = take(shared, (request.partition, reader.stop()), fetched, batches, room)?;
     Ok(v1::FetchResponse {
         next_offset: taken.next_offset,
         high_watermark: taken.high_watermark,
@@ -68,20 +108,20 @@ async fn fetch(shared: &Shared, request: v1::FetchRequest) -> Result<v1::FetchRe
     })
 }
 
-/// Takes about as many records out of what was read as there is room for, in the encoding asked for, and puts the reader
-/// behind them.
+/// Takes about as many records as there is room for out of what was read from a partition that is read up to a stop, in
+/// the encoding asked for. The next read goes on at the `next_offset` of what is returned.
 ///
 /// Plain records are taken exactly; of batches whole ones, until there are enough. Stored batches are small enough
 /// already; what is decompressed here counts as it is sent.
 pub fn take(
     shared: &Shared,
-    reader: &mut PartitionReader,
+    (partition, stop): (u32, Option<u64>),
     fetched: Fetched,
     batches: bool,
     room: Room,
 ) -> Result<v1::ConsumedRecords, Problem> {
     let mut taken = v1::ConsumedRecords {
-        partition: reader.partition(),
+        partition,
         next_offset: fetched.next_offset,
         high_watermark: fetched.ends.high_watermark,
         log_start_offset: fetched.ends.log_start_offset,
@@ -101,7 +141,7 @@ pub fn take(
         }
         stored_batches = taken.batches.len();
     } else {
-        let (records, next_offset) = fetched.records(reader.stop(), room, reader.decompressed_bytes_max())?;
+        let (records, next_offset) = fetched.records(stop, room, shared.limits.decompressed_bytes_max)?;
         taken.records = records.into_iter().map(record).collect();
         taken.next_offset = next_offset;
         for batch in fetched.batches.iter().take_while(|batch| batch.base_offset < next_offset) {
@@ -109,7 +149,6 @@ pub fn take(
             stored_bytes += batch.payload.len();
         }
     }
-    reader.seek(taken.next_offset);
     shared.metrics.fetched(stored_batches as u64, stored_bytes as u64);
     Ok(taken)
 }

@@ -2,12 +2,14 @@
 
 use flotilla_broker::{Commit, CommittedOffset};
 use flotilla_proto::v1;
+use flotilla_proto::v1::groups_client::GroupsClient;
 use flotilla_proto::v1::groups_server::Groups;
 use tonic::{Request, Response, Status};
 
-use super::Shared;
-use super::call::unary;
-use super::convert;
+use super::call::{Call, unary};
+use super::forward::{self, Envelope, Repeat, verbatim};
+use super::problem::{Problem, Reason};
+use super::{Shared, convert};
 
 /// See the module.
 pub struct GroupsService(pub Shared);
@@ -16,21 +18,40 @@ pub struct GroupsService(pub Shared);
 impl Groups for GroupsService {
     async fn commit(&self, request: Request<v1::CommitRequest>) -> Result<Response<v1::CommitResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
+        let (call, shared) = (Call::of(&metadata), &self.0);
         let commit = async {
-            self.0.broker.commit(commit(request)).await?;
-            Ok(v1::CommitResponse {})
+            let target = shared.gateway.partition(&shared.broker, call, &request.topic, request.partition).await?;
+            let here = || async {
+                shared.broker.commit(commit(request.clone())).await?;
+                Ok(v1::CommitResponse {})
+            };
+            let there = verbatim!(shared.gateway, GroupsClient::commit(request.clone()));
+            shared.gateway.at_leader(call, &target, Repeat::Idempotent, here, there).await
         };
-        unary(&self.0.metrics, "Commit", &metadata, commit).await
+        unary(&shared.metrics, "Commit", &metadata, commit).await
     }
 
     async fn committed(&self, request: Request<v1::CommittedRequest>) -> Result<Response<v1::CommittedResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
-        let committed = async {
-            let offsets = self.0.broker.committed(&request.group, &request.topic, &request.partitions).await?;
-            Ok(v1::CommittedResponse { offsets: offsets.into_iter().map(committed_offset).collect() })
-        };
-        unary(&self.0.metrics, "Committed", &metadata, committed).await
+        unary(&self.0.metrics, "Committed", &metadata, committed(&self.0, Call::of(&metadata), &request)).await
     }
+}
+
+async fn committed(shared: &Shared, call: Call, request: &v1::CommittedRequest) -> Result<v1::CommittedResponse, Problem> {
+    let v1::CommittedRequest { group, topic, partitions } = request;
+    let known = shared.gateway.topic(&shared.broker, call, topic, partitions.iter().max().copied()).await?;
+    let here = |partition| async move {
+        let offsets = shared.broker.committed(group, topic, &[partition]).await?;
+        let first = offsets.into_iter().next().map(committed_offset);
+        first.ok_or_else(|| Problem::new(Reason::Internal, "a partition did not say what is committed"))
+    };
+    let there = |channel, envelope: Envelope, partitions| {
+        let request = v1::CommittedRequest { group: group.clone(), topic: topic.clone(), partitions };
+        let request = envelope.around(request);
+        async move { Ok(GroupsClient::new(channel).committed(request).await?.map(|answer| answer.offsets)) }
+    };
+    let offsets = shared.gateway.by_leader(call, &known, forward::partitions(&known, partitions), here, there).await?;
+    Ok(v1::CommittedResponse { offsets })
 }
 
 /// A request in the broker's words.

@@ -79,7 +79,7 @@ fn produce_requests() {
         correlation_id: 9,
     };
     attack(&seed, |request| {
-        let _ = producer::Submission::of(&request);
+        let _ = producer::payload_bytes(&request);
         let _ = producer::produce(request);
     });
 }

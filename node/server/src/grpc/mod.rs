@@ -6,6 +6,7 @@ mod consume;
 mod consumer;
 mod convert;
 mod errors;
+mod forward;
 mod gate;
 mod groups;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::telemetry::metrics::Metrics;
 
+pub use forward::Gateway;
 pub use serve::{serve, serve_newcomer};
 
 /// What all services share.
@@ -38,6 +40,8 @@ pub struct Shared {
     pub broker: Broker,
     /// What they count.
     pub metrics: Arc<Metrics>,
+    /// Passes on what other nodes lead.
+    pub gateway: Gateway,
     /// Limits of requests and streams.
     pub limits: Limits,
     /// Cancelled when the server stops: streams end as soon as what is in flight is answered.
@@ -63,6 +67,13 @@ pub struct Limits {
     pub push_bytes_max: usize,
     /// Longest wait of a fetch.
     pub wait_max: Duration,
+}
+
+impl Limits {
+    /// Largest message to accept from another node: an answer to the largest request, with its records decompressed.
+    pub fn peer_message_bytes_max(&self) -> usize {
+        self.request_bytes_max.saturating_add(self.decompressed_bytes_max).saturating_mul(4)
+    }
 }
 
 impl From<&Config> for Limits {

@@ -1,6 +1,7 @@
 //! How a failure looks to a client: a gRPC status with `google.rpc` details, or the same inside an answer that carries
 //! several results. Every reason stands here with its code; docs/errors.md has a section for each.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -28,6 +29,14 @@ macro_rules! reasons {
             pub fn name(self) -> &'static str {
                 match self {
                     $(Self::$name => $text,)*
+                }
+            }
+
+            /// The reason of that name.
+            fn named(name: &str) -> Option<Self> {
+                match name {
+                    $($text => Some(Self::$name),)*
+                    _ => None,
                 }
             }
 
@@ -89,7 +98,7 @@ pub struct Problem {
     reason: Reason,
     message: String,
     metadata: HashMap<String, String>,
-    field: Option<&'static str>,
+    field: Option<Cow<'static, str>>,
 }
 
 impl Problem {
@@ -101,7 +110,39 @@ impl Problem {
     /// A field of the request that does not make sense. `why` completes "FIELD ...".
     pub fn field(field: &'static str, why: impl AsRef<str>) -> Self {
         let message = format!("{field} {}", why.as_ref());
-        Self { field: Some(field), ..Self::new(Reason::InvalidRequest, message) }
+        Self { field: Some(field.into()), ..Self::new(Reason::InvalidRequest, message) }
+    }
+
+    /// What another node answered, to be passed on as it is; `None` if the status is the transport's and no node's.
+    pub fn passed_on(status: &Status) -> Option<Self> {
+        let details = status.get_error_details();
+        let info = details.error_info().filter(|info| info.domain == DOMAIN)?;
+        // A reason that only newer nodes know.
+        let reason = Reason::named(&info.reason).unwrap_or(Reason::Internal);
+        let violations = details.bad_request().map_or(&[][..], |bad| &bad.field_violations);
+        let field = violations.first().map(|violation| Cow::Owned(violation.field.clone()));
+        Some(Self { reason, message: status.message().to_owned(), metadata: info.metadata.clone(), field })
+    }
+
+    /// Why it failed.
+    pub fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    /// What is wrong and what to do.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Whether nothing was changed, and the same request may succeed in a moment, here or on another node: a leader is
+    /// being elected, or is about to move.
+    pub fn is_passing(&self) -> bool {
+        matches!(self.reason, Reason::NotLeader | Reason::Draining | Reason::Unavailable)
+    }
+
+    /// Whether a write may have taken effect.
+    pub fn is_unknown(&self) -> bool {
+        matches!(self.reason, Reason::OutcomeUnknown | Reason::DeadlineExceeded)
     }
 
     /// Adds a detail for programs.
@@ -112,7 +153,7 @@ impl Problem {
 
     /// Names the field of the request that is at fault.
     pub fn at(self, field: &'static str) -> Self {
-        Self { field: Some(field), ..self }
+        Self { field: Some(field.into()), ..self }
     }
 
     /// The same failure as one entry of an answer.
@@ -123,6 +164,14 @@ impl Problem {
             message: self.message,
             metadata: self.metadata,
         }
+    }
+}
+
+impl From<v1::Error> for Problem {
+    /// What another node answered, to be passed on as it is.
+    fn from(error: v1::Error) -> Self {
+        let reason = Reason::named(&error.reason).unwrap_or(Reason::Internal);
+        Self { reason, message: error.message, metadata: error.metadata, field: None }
     }
 }
 
@@ -137,7 +186,7 @@ impl From<Problem> for Status {
         match reason.code() {
             Code::InvalidArgument => {
                 if let Some(field) = field {
-                    details.add_bad_request_violation(field, &message);
+                    details.add_bad_request_violation(field.as_ref(), &message);
                 }
             }
             Code::FailedPrecondition => {

@@ -1,18 +1,24 @@
-//! The Producer service: requests to the broker's words and back. [`super::produce_stream`] keeps many of them in flight.
+//! The Producer service: requests to the broker's words and back. A request is cut into one batch for each partition
+//! ([`Prepared`]), each batch goes to its partition's leader, and the results are put together again ([`Asked`]).
+//! [`super::produce_stream`] keeps many of them in flight.
 
 use std::pin::Pin;
 use std::time::Instant;
 
-use flotilla_broker::{Header, NewRecord, Payload, Produce, ProduceError, Produced, ProducedRecord, Submitted};
+use bytes::Bytes;
+use flotilla_broker::{Header, NewRecord, Part, Payload, Prepared, Produce, ProduceError, ProducedRecord, Submitted};
 use flotilla_proto::v1;
 use flotilla_proto::v1::produce_request::Payload as WirePayload;
+use flotilla_proto::v1::producer_client::ProducerClient;
 use flotilla_proto::v1::producer_server::Producer;
 use futures::Stream;
+use futures::future::join_all;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::call::unary;
+use super::call::{Call, unary};
 use super::convert;
-use super::problem::Problem;
+use super::forward::{Repeat, Target, verbatim};
+use super::problem::{Problem, Reason};
 use super::{Shared, produce_stream};
 
 /// See the module.
@@ -22,12 +28,8 @@ pub struct ProducerService(pub Shared);
 impl Producer for ProducerService {
     async fn produce(&self, request: Request<v1::ProduceRequest>) -> Result<Response<v1::ProduceResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
-        let produce = async {
-            let (shared, submission) = (&self.0, Submission::of(&request));
-            let submitted = submission.submit(shared, request).await;
-            submission.answer(shared, submitted).await
-        };
-        unary(&self.0.metrics, "Produce", &metadata, produce).await
+        let call = Call::of(&metadata);
+        unary(&self.0.metrics, "Produce", &metadata, produce_all(&self.0, call, request)).await
     }
 
     type ProduceStreamStream = Pin<Box<dyn Stream<Item = Result<v1::ProduceResponse, Status>> + Send>>;
@@ -36,82 +38,174 @@ impl Producer for ProducerService {
         &self,
         request: Request<Streaming<v1::ProduceRequest>>,
     ) -> Result<Response<Self::ProduceStreamStream>, Status> {
-        Ok(Response::new(Box::pin(produce_stream::open(self.0.clone(), request.into_inner()))))
+        let (metadata, _, requests) = request.into_parts();
+        Ok(Response::new(Box::pin(produce_stream::open(self.0.clone(), Call::of(&metadata), requests))))
     }
 
     async fn init_producer(
         &self,
         request: Request<v1::InitProducerRequest>,
     ) -> Result<Response<v1::InitProducerResponse>, Status> {
-        let init = async {
-            let producer_id = self.0.broker.init_producer().await?;
+        let (metadata, _, request) = request.into_parts();
+        let shared = &self.0;
+        let here = || async {
+            let producer_id = shared.broker.init_producer().await?;
             Ok(v1::InitProducerResponse { producer_id, epoch: 0 })
         };
-        unary(&self.0.metrics, "InitProducer", request.metadata(), init).await
+        let there = verbatim!(shared.gateway, ProducerClient::init_producer(request));
+        // An id that nobody uses costs nothing.
+        let init = shared.gateway.at_leader(Call::of(&metadata), &Target::Controller, Repeat::Read, here, there);
+        unary(&shared.metrics, "InitProducer", &metadata, init).await
     }
 }
 
-/// What must be remembered of a request until it is answered.
+async fn produce_all(shared: &Shared, call: Call, request: v1::ProduceRequest) -> Result<v1::ProduceResponse, Problem> {
+    let (correlation_id, prepared) = (request.correlation_id, prepare(shared, call, request).await);
+    let prepared = prepared.inspect_err(|_| shared.metrics.produce_failed())?;
+    let outcomes = join_all(prepared.parts.iter().map(|part| produce_part(shared, call, part))).await;
+    let mut asked = Asked::new(correlation_id, &prepared);
+    for (index, outcome) in outcomes.into_iter().enumerate() {
+        asked.put(index, outcome);
+    }
+    asked.answer()
+}
+
+async fn produce_part(shared: &Shared, call: Call, part: &Part) -> Outcome {
+    let target = target(part);
+    let repeat = if part.idempotent { Repeat::Idempotent } else { Repeat::Once };
+    let here = || async { Ok(v1::ProduceResponse { correlation_id: 0, results: vec![append(shared, part).await?] }) };
+    let there = verbatim!(shared.gateway, ProducerClient::produce(request_for(part, 0)));
+    only_result(shared.gateway.at_leader(call, &target, repeat, here, there).await?)
+}
+
+async fn append(shared: &Shared, part: &Part) -> Outcome {
+    let submission = Submission::of(part);
+    let submitted = shared.broker.submit(part).await;
+    submission.outcome(shared, submitted).await
+}
+
+/// Cuts a request into its parts, once it is known where they belong.
+pub async fn prepare(shared: &Shared, call: Call, request: v1::ProduceRequest) -> Result<Prepared, Problem> {
+    let request = produce(request)?;
+    shared.gateway.topic(&shared.broker, call, &request.topic, request.partition).await?;
+    Ok(shared.broker.prepare(request)?)
+}
+
+/// What a part is about.
+pub fn target(part: &Part) -> Target {
+    Target::Partition { topic: part.topic.name.clone(), partition: part.partition, group_id: part.group_id }
+}
+
+/// A part as it goes to another node.
+pub fn request_for(part: &Part, correlation_id: u64) -> v1::ProduceRequest {
+    v1::ProduceRequest {
+        topic: part.topic.name.to_string(),
+        partition: Some(part.partition),
+        payload: Some(WirePayload::Batch(part.batch.clone())),
+        correlation_id,
+        ..v1::ProduceRequest::default()
+    }
+}
+
+/// What became of a part: the result of its first record, never one with an error inside.
+pub type Outcome = Result<v1::ProduceResult, Problem>;
+
+/// What another node says about a part.
+pub fn only_result(answer: v1::ProduceResponse) -> Outcome {
+    let mut results = answer.results.into_iter();
+    match (results.next(), results.next()) {
+        (Some(v1::ProduceResult { error: Some(error), .. }), None) => Err(error.into()),
+        (Some(result), None) => Ok(result),
+        _ => Err(Problem::new(Reason::Internal, "the partition's leader did not give one result for one batch")),
+    }
+}
+
+/// What must be remembered of a part that is being appended here.
 #[derive(Debug, Clone, Copy)]
 pub struct Submission {
-    correlation_id: u64,
-    partition: u32,
-    bytes: usize,
+    records: u64,
+    bytes: u64,
     arrived: Instant,
 }
 
 impl Submission {
-    /// Of a request that has just arrived.
-    pub fn of(request: &v1::ProduceRequest) -> Self {
-        Self {
-            correlation_id: request.correlation_id,
-            partition: request.partition.unwrap_or_default(),
-            bytes: payload_bytes(request),
-            arrived: Instant::now(),
+    /// Of a part that is about to be submitted.
+    pub fn of(part: &Part) -> Self {
+        Self { records: u64::from(part.record_count), bytes: part.batch.len() as u64, arrived: Instant::now() }
+    }
+
+    /// Waits for the acknowledgement, and counts it.
+    pub async fn outcome(self, shared: &Shared, submitted: Result<Submitted, ProduceError>) -> Outcome {
+        let appended = match submitted {
+            Ok(submitted) => submitted.appended().await,
+            Err(error) => Err(error),
+        };
+        let appended = appended.inspect_err(|_| shared.metrics.produce_failed())?;
+        shared.metrics.produced(self.records, self.bytes, self.arrived.elapsed());
+        Ok(acknowledged(appended))
+    }
+}
+
+/// A request that waits for the outcomes of its parts.
+#[derive(Debug)]
+pub struct Asked {
+    correlation_id: u64,
+    /// By part: its partition, and what became of it.
+    outcomes: Vec<(u32, Option<Outcome>)>,
+    /// For plain records: which part each belongs to, and its place there.
+    places: Option<Vec<(usize, u32)>>,
+    missing: usize,
+}
+
+impl Asked {
+    /// Of a request with these parts.
+    pub fn new(correlation_id: u64, prepared: &Prepared) -> Self {
+        let outcomes: Vec<_> = prepared.parts.iter().map(|part| (part.partition, None)).collect();
+        Self { correlation_id, missing: outcomes.len(), outcomes, places: prepared.places.clone() }
+    }
+
+    /// Takes the outcome of one part. Whether it was the last.
+    pub fn put(&mut self, index: usize, outcome: Outcome) -> bool {
+        if let Some((_, slot)) = self.outcomes.get_mut(index)
+            && slot.replace(outcome).is_none()
+        {
+            self.missing -= 1;
         }
+        self.missing == 0
     }
 
-    /// Bytes of payload.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Fixes the request's place in the order of each partition that it touches.
-    pub async fn submit(&self, shared: &Shared, request: v1::ProduceRequest) -> Result<Submitted, Problem> {
-        Ok(shared.broker.submit(produce(request)?).await?)
-    }
-
-    /// Waits for the acknowledgement.
-    pub async fn answer(self, shared: &Shared, submitted: Result<Submitted, Problem>) -> Result<v1::ProduceResponse, Problem> {
-        let produced = match submitted {
-            Ok(submitted) => submitted.produced().await.map_err(Problem::from),
-            Err(problem) => Err(problem),
+    /// The answer, once every part has its outcome.
+    ///
+    /// # Errors
+    /// If the request had one part (an encoded batch, or records of one partition) and that failed.
+    pub fn answer(self) -> Result<v1::ProduceResponse, Problem> {
+        let correlation_id = self.correlation_id;
+        let lost = || Err(Problem::new(Reason::Internal, "a part of the request has no outcome"));
+        if let [(_, outcome)] = self.outcomes.as_slice() {
+            let first = outcome.clone().unwrap_or_else(lost)?;
+            let results = match &self.places {
+                None => vec![first],
+                Some(places) => places.iter().map(|(_, delta)| behind(&first, *delta)).collect(),
+            };
+            return Ok(v1::ProduceResponse { correlation_id, results });
+        }
+        let result = |(part, delta): (usize, u32)| match self.outcomes.get(part) {
+            Some((_, Some(Ok(first)))) => behind(first, delta),
+            Some((partition, Some(Err(problem)))) => failed(*partition, problem.clone()),
+            _ => failed(0, Problem::new(Reason::Internal, "a part of the request has no outcome")),
         };
-        let produced = produced.inspect_err(|_| shared.metrics.produce_failed())?;
-        let results: Vec<_> = match produced {
-            Produced::Batch(first) => vec![acknowledged(first)],
-            Produced::Records(records) => records.into_iter().map(|record| self.result(record)).collect(),
-        };
-        let acknowledged = results.iter().filter(|result| result.error.is_none()).count();
-        shared.metrics.produced(acknowledged as u64, self.bytes as u64, self.arrived.elapsed());
-        Ok(v1::ProduceResponse { correlation_id: self.correlation_id, results })
+        Ok(v1::ProduceResponse { correlation_id, results: self.places.into_iter().flatten().map(result).collect() })
     }
+}
 
-    /// The answer inside a stream to a request that failed as a whole.
-    pub fn failure(self, problem: Problem) -> v1::ProduceResponse {
-        let result =
-            v1::ProduceResult { partition: self.partition, error: Some(problem.into_entry()), ..v1::ProduceResult::default() };
-        v1::ProduceResponse { correlation_id: self.correlation_id, results: vec![result] }
-    }
+/// The result of a record that lies `delta` behind the first of its batch.
+fn behind(first: &v1::ProduceResult, delta: u32) -> v1::ProduceResult {
+    v1::ProduceResult { offset: first.offset + u64::from(delta), ..first.clone() }
+}
 
-    fn result(&self, record: Result<ProducedRecord, ProduceError>) -> v1::ProduceResult {
-        let failed = |error: ProduceError| v1::ProduceResult {
-            partition: self.partition,
-            error: Some(Problem::from(error).into_entry()),
-            ..v1::ProduceResult::default()
-        };
-        record.map_or_else(failed, acknowledged)
-    }
+/// The result of an entry that failed.
+pub fn failed(partition: u32, problem: Problem) -> v1::ProduceResult {
+    v1::ProduceResult { partition, error: Some(problem.into_entry()), ..v1::ProduceResult::default() }
 }
 
 fn acknowledged(record: ProducedRecord) -> v1::ProduceResult {
@@ -124,8 +218,9 @@ fn acknowledged(record: ProducedRecord) -> v1::ProduceResult {
     }
 }
 
-fn payload_bytes(request: &v1::ProduceRequest) -> usize {
-    let len = |field: &Option<bytes::Bytes>| field.as_ref().map_or(0, bytes::Bytes::len);
+/// Bytes of a request's payload.
+pub fn payload_bytes(request: &v1::ProduceRequest) -> usize {
+    let len = |field: &Option<Bytes>| field.as_ref().map_or(0, Bytes::len);
     match &request.payload {
         Some(WirePayload::Batch(batch)) => batch.len(),
         Some(WirePayload::Records(records)) => records.records.iter().map(|record| len(&record.key) + len(&record.value)).sum(),

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use flotilla_broker::{ConfigChange, CreateTopic, PartitionDescription, TimestampType, Topic, TopicConfig};
+use flotilla_broker::{ConfigChange, CreateTopic, Image, PartitionDescription, TimestampType, Topic, TopicConfig};
 use flotilla_proto::v1;
+use flotilla_proto::v1::topics_client::TopicsClient;
 use flotilla_proto::v1::topics_server::Topics;
 use tonic::{Request, Response, Status};
 
 use super::Shared;
-use super::call::unary;
+use super::call::{Call, unary};
 use super::convert;
+use super::forward::{Repeat, Target, verbatim};
 use super::problem::{Problem, Reason};
 
 /// More partitions than a topic may have: checked here, before anything is planned for each of them.
@@ -25,11 +27,18 @@ pub struct TopicsService(pub Shared);
 impl Topics for TopicsService {
     async fn create_topic(&self, request: Request<v1::CreateTopicRequest>) -> Result<Response<v1::CreateTopicResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
+        let (call, shared) = (Call::of(&metadata), &self.0);
         let create = async {
-            let made = self.0.broker.create_topic(create_topic(request)?).await?;
-            Ok(v1::CreateTopicResponse { topic: Some(topic(&made.topic)), created: made.created })
+            let here = || async {
+                let made = shared.broker.create_topic(create_topic(request.clone())?).await?;
+                Ok(v1::CreateTopicResponse { topic: Some(topic(&made.topic)), created: made.created })
+            };
+            let there = verbatim!(shared.gateway, TopicsClient::create_topic(request.clone()));
+            let answer = shared.gateway.at_leader(call, &Target::Controller, Repeat::Once, here, there).await?;
+            self.seen(call, answer.topic.as_ref()).await;
+            Ok(answer)
         };
-        unary(&self.0.metrics, "CreateTopic", &metadata, create).await
+        unary(&shared.metrics, "CreateTopic", &metadata, create).await
     }
 
     async fn list_topics(&self, request: Request<v1::ListTopicsRequest>) -> Result<Response<v1::ListTopicsResponse>, Status> {
@@ -46,6 +55,7 @@ impl Topics for TopicsService {
     ) -> Result<Response<v1::DescribeTopicResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
         let describe = async {
+            self.0.gateway.topic(&self.0.broker, Call::of(&metadata), &request.name, None).await?;
             let described = self.0.broker.describe_topic(&request.name).await?;
             let partitions = described.partitions.into_iter().map(partition).collect();
             Ok(v1::DescribeTopicResponse { topic: Some(topic(&described.topic)), partitions })
@@ -55,12 +65,19 @@ impl Topics for TopicsService {
 
     async fn alter_topic(&self, request: Request<v1::AlterTopicRequest>) -> Result<Response<v1::AlterTopicResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
+        let (call, shared) = (Call::of(&metadata), &self.0);
         let alter = async {
-            let change = request.config.map_or(Ok(ConfigChange::default()), config_change)?;
-            let altered = self.0.broker.alter_topic(&request.name, change, &request.reset).await?;
-            Ok(v1::AlterTopicResponse { topic: Some(topic(&altered)) })
+            let here = || async {
+                let change = request.config.map_or(Ok(ConfigChange::default()), config_change)?;
+                let altered = shared.broker.alter_topic(&request.name, change, &request.reset).await?;
+                Ok(v1::AlterTopicResponse { topic: Some(topic(&altered)) })
+            };
+            let there = verbatim!(shared.gateway, TopicsClient::alter_topic(request.clone()));
+            let answer = shared.gateway.at_leader(call, &Target::Controller, Repeat::Idempotent, here, there).await?;
+            self.seen(call, answer.topic.as_ref()).await;
+            Ok(answer)
         };
-        unary(&self.0.metrics, "AlterTopic", &metadata, alter).await
+        unary(&shared.metrics, "AlterTopic", &metadata, alter).await
     }
 
     async fn add_partitions(
@@ -68,21 +85,36 @@ impl Topics for TopicsService {
         request: Request<v1::AddPartitionsRequest>,
     ) -> Result<Response<v1::AddPartitionsResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
+        let (call, shared) = (Call::of(&metadata), &self.0);
         let add = async {
-            let total = partition_count(request.partitions)?;
-            let grown = self.0.broker.add_partitions(&request.name, total).await?;
-            Ok(v1::AddPartitionsResponse { topic: Some(topic(&grown)) })
+            let here = || async {
+                let grown = shared.broker.add_partitions(&request.name, partition_count(request.partitions)?).await?;
+                Ok(v1::AddPartitionsResponse { topic: Some(topic(&grown)) })
+            };
+            let there = verbatim!(shared.gateway, TopicsClient::add_partitions(request.clone()));
+            let answer = shared.gateway.at_leader(call, &Target::Controller, Repeat::Once, here, there).await?;
+            self.seen(call, answer.topic.as_ref()).await;
+            Ok(answer)
         };
-        unary(&self.0.metrics, "AddPartitions", &metadata, add).await
+        unary(&shared.metrics, "AddPartitions", &metadata, add).await
     }
 
     async fn delete_topic(&self, request: Request<v1::DeleteTopicRequest>) -> Result<Response<v1::DeleteTopicResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
+        let (call, shared) = (Call::of(&metadata), &self.0);
         let delete = async {
-            let deleted = self.0.broker.delete_topic(&request.name, request.if_exists).await?;
-            Ok(v1::DeleteTopicResponse { deleted })
+            let before = shared.broker.image().topic(&request.name).map(|topic| topic.id);
+            let here = || async {
+                let deleted = shared.broker.delete_topic(&request.name, request.if_exists).await?;
+                Ok(v1::DeleteTopicResponse { deleted })
+            };
+            let there = verbatim!(shared.gateway, TopicsClient::delete_topic(request.clone()));
+            let answer = shared.gateway.at_leader(call, &Target::Controller, Repeat::Once, here, there).await?;
+            let gone = |image: &Image| image.topic(&request.name).is_none_or(|topic| Some(topic.id) != before);
+            shared.gateway.caught_up(&shared.broker, call, gone).await;
+            Ok(answer)
         };
-        unary(&self.0.metrics, "DeleteTopic", &metadata, delete).await
+        unary(&shared.metrics, "DeleteTopic", &metadata, delete).await
     }
 
     async fn delete_records(
@@ -90,11 +122,26 @@ impl Topics for TopicsService {
         request: Request<v1::DeleteRecordsRequest>,
     ) -> Result<Response<v1::DeleteRecordsResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
+        let (call, shared) = (Call::of(&metadata), &self.0);
         let delete = async {
-            let deleted = self.0.broker.delete_records(&request.topic, request.partition, request.before_offset).await;
-            Ok(v1::DeleteRecordsResponse { log_start_offset: deleted? })
+            let target = shared.gateway.partition(&shared.broker, call, &request.topic, request.partition).await?;
+            let here = || async {
+                let deleted = shared.broker.delete_records(&request.topic, request.partition, request.before_offset).await;
+                Ok(v1::DeleteRecordsResponse { log_start_offset: deleted? })
+            };
+            let there = verbatim!(shared.gateway, TopicsClient::delete_records(request.clone()));
+            shared.gateway.at_leader(call, &target, Repeat::Idempotent, here, there).await
         };
-        unary(&self.0.metrics, "DeleteRecords", &metadata, delete).await
+        unary(&shared.metrics, "DeleteRecords", &metadata, delete).await
+    }
+}
+
+impl TopicsService {
+    /// Returns once this node's metadata has the topic as it was answered, however far behind it is.
+    async fn seen(&self, call: Call, answered: Option<&v1::Topic>) {
+        let Some(answered) = answered else { return };
+        let has = |image: &Image| image.topic(&answered.name).is_some_and(|known| topic(known) == *answered);
+        self.0.gateway.caught_up(&self.0.broker, call, has).await;
     }
 }
 

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::Config;
-use crate::grpc::{self, Limits, Shared};
+use crate::grpc::{self, Gateway, Limits, Shared};
 use crate::telemetry::http::{self, Pages, Phase};
 use crate::telemetry::metrics::Metrics;
 
@@ -120,7 +120,8 @@ pub async fn run(config: &Config, listeners: Listeners, stop: CancellationToken)
     let draining = CancellationToken::new();
     let (ready, watched) = watch::channel(false);
     let limits = Limits::from(config);
-    let shared = Shared { broker: broker.clone(), metrics, limits, draining: draining.clone(), ready: watched };
+    let gateway = Gateway::new(Arc::new(broker.clone()), limits.peer_message_bytes_max());
+    let shared = Shared { broker: broker.clone(), metrics, gateway, limits, draining: draining.clone(), ready: watched };
     let mut serving = tokio::spawn(grpc::serve(shared, again(&listeners.grpc)?, draining.clone().cancelled_owned()));
     let ended = tokio::select! {
         () = stop.cancelled() => Ok(()),

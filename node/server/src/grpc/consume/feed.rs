@@ -1,0 +1,141 @@
+//! What other nodes push: one consume stream for all partitions of a client's stream that the same node leads, in stored
+//! batches, whatever the client wants. A feed runs ahead of the client by a small window.
+
+use std::collections::HashMap;
+
+use flotilla_proto::v1;
+use flotilla_proto::v1::consume_request::Request as Ask;
+use flotilla_proto::v1::consume_response::Response as Push;
+use flotilla_proto::v1::consumer_client::ConsumerClient;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::{Status, Streaming};
+
+use super::super::forward::{Envelope, Gateway};
+use super::super::problem::{Problem, Reason};
+
+/// Names a feed; never used twice by a stream.
+pub type FeedId = u64;
+
+/// Pushes of all feeds that wait for the client's stream, besides what their windows allow.
+const EVENTS_MAX: usize = 4;
+/// Credits that wait for the connection.
+const ASKS_MAX: usize = 4;
+
+/// What comes from a feed.
+#[derive(Debug)]
+pub enum Event {
+    /// Records of one partition.
+    Records(FeedId, v1::ConsumedRecords),
+    /// Nothing more comes.
+    Ended(FeedId, Problem),
+}
+
+/// The feeds of one stream.
+pub struct Feeds {
+    gateway: Gateway,
+    window_bytes: u64,
+    open: HashMap<FeedId, Feed>,
+    next_id: FeedId,
+    events: mpsc::Sender<Event>,
+}
+
+struct Feed {
+    asks: mpsc::Sender<v1::ConsumeRequest>,
+    /// Taken by the client since the last credit was given.
+    used_bytes: u64,
+    /// Ends with the client's stream.
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Feeds {
+    /// Each feed runs ahead by up to `window_bytes`.
+    pub fn new(gateway: Gateway, window_bytes: u64) -> (Self, mpsc::Receiver<Event>) {
+        let (events, received) = mpsc::channel(EVENTS_MAX);
+        (Self { gateway, window_bytes, open: HashMap::new(), next_id: 0, events }, received)
+    }
+
+    /// Opens a feed of these partitions from a node.
+    pub fn open(&mut self, (node, address): (u64, String), topic: &str, partitions: Vec<v1::PartitionPosition>) -> FeedId {
+        self.next_id += 1;
+        let id = self.next_id;
+        let (asks, receiver) = mpsc::channel(ASKS_MAX);
+        let open = v1::ConsumeOpen {
+            topic: topic.to_owned(),
+            partitions,
+            until_end: false,
+            encoding: v1::Encoding::Batches.into(),
+            // Records are counted where they are given to the client.
+            credit: Some(v1::Credit { records: u64::MAX, bytes: self.window_bytes }),
+        };
+        // Cannot fail: the channel is empty and its receiver is here.
+        let _ = asks.try_send(v1::ConsumeRequest { request: Some(Ask::Open(open)) });
+        let (gateway, events) = (self.gateway.clone(), self.events.clone());
+        let task = tokio::spawn(async move {
+            let problem = run(&gateway, id, (node, &address), receiver, &events).await;
+            // The client's stream has ended if it does not listen.
+            let _ = events.send(Event::Ended(id, problem)).await;
+        });
+        self.open.insert(id, Feed { asks, used_bytes: 0, _task: AbortOnDropHandle::new(task) });
+        id
+    }
+
+    /// Lets a feed push as much again as the client took of it.
+    pub fn used(&mut self, id: FeedId, bytes: u64) {
+        let Some(feed) = self.open.get_mut(&id) else { return };
+        feed.used_bytes += bytes;
+        if feed.used_bytes < self.window_bytes / 2 {
+            return;
+        }
+        // If there is no room, enough credits are on their way; this one goes out with the next.
+        if let Ok(room) = feed.asks.try_reserve() {
+            let credit = v1::Credit { records: 0, bytes: std::mem::take(&mut feed.used_bytes) };
+            room.send(v1::ConsumeRequest { request: Some(Ask::Credit(credit)) });
+        }
+    }
+
+    /// Ends a feed.
+    pub fn close(&mut self, id: FeedId) {
+        self.open.remove(&id);
+    }
+}
+
+/// Opens a feed and reports what it pushes until it ends. Returns why it did.
+async fn run(
+    gateway: &Gateway,
+    id: FeedId,
+    (node, address): (u64, &str),
+    asks: mpsc::Receiver<v1::ConsumeRequest>,
+    events: &mpsc::Sender<Event>,
+) -> Problem {
+    let connection = match gateway.connection(node, address).await {
+        Ok(connection) => connection,
+        Err(problem) => return problem,
+    };
+    let mut stub = ConsumerClient::new(connection.channel.clone()).max_decoding_message_size(gateway.message_bytes_max());
+    let opened = stub.consume(Envelope::default().around(ReceiverStream::new(asks))).await;
+    let ended = match opened {
+        Ok(pushes) => relay(id, pushes.into_inner(), events).await,
+        Err(status) => Err(status),
+    };
+    match ended {
+        Ok(()) => Problem::new(Reason::Draining, format!("node {node} ended the stream")),
+        Err(status) => gateway.failed(&connection, &"the partition", &status),
+    }
+}
+
+async fn relay(id: FeedId, mut pushes: Streaming<v1::ConsumeResponse>, events: &mpsc::Sender<Event>) -> Result<(), Status> {
+    while let Some(push) = pushes.message().await? {
+        match push.response {
+            Some(Push::Records(records)) => {
+                let _ = events.send(Event::Records(id, records)).await;
+            }
+            // The node is leaving.
+            Some(Push::Drain(_)) => return Ok(()),
+            // Whether a partition is at its stop is known from its position.
+            Some(Push::Opened(_) | Push::PartitionEnd(_)) | None => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! A consume stream: pushes what the partitions have, as far as the client's credits go.
+//!
+//! Partitions that this node leads are read here; the others come from their leaders ([`feed`]), and follow them when
+//! they move. Nothing is read here before there is credit for it and the connection took what was read before, and feeds
+//! run ahead by a small window, so a client that does not read costs the memory of a few pushes, whatever it granted.
+
+mod cursor;
+mod feed;
+mod lane;
+mod open;
+mod place;
+
+use std::time::Duration;
+
+use flotilla_proto::v1;
+use flotilla_proto::v1::consume_request::Request as Ask;
+use flotilla_proto::v1::consume_response::Response as Push;
+use futures::{FutureExt, Stream};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use super::Shared;
+use super::call::Call;
+use super::problem::{Problem, Reason};
+use super::refusals::ClearRefusals;
+use cursor::Cursor;
+
+/// Pushes that wait for the connection.
+const PUSHES_QUEUED_MAX: usize = 2;
+
+type Pushes = mpsc::Sender<Result<v1::ConsumeResponse, Status>>;
+
+/// Why a stream ends before the client ends it.
+enum End {
+    /// Everything asked for was sent, or the client is gone.
+    Done,
+    Failed(Problem),
+}
+
+impl From<Problem> for End {
+    fn from(problem: Problem) -> Self {
+        Self::Failed(problem)
+    }
+}
+
+/// Serves the stream in a task of its own, and returns its pushes.
+pub fn open(
+    shared: Shared,
+    call: Call,
+    asks: Streaming<v1::ConsumeRequest>,
+) -> impl Stream<Item = Result<v1::ConsumeResponse, Status>> + Send {
+    let (pushes, stream) = mpsc::channel(PUSHES_QUEUED_MAX);
+    tokio::spawn(async move {
+        let _open = shared.metrics.stream_opened("Consume");
+        if let Err(End::Failed(problem)) = serve(&shared, call, asks, &pushes).await {
+            // A client that does not read needs no reason.
+            let _ = pushes.send_timeout(Err(problem.into()), Duration::from_secs(1)).await;
+        }
+    });
+    ReceiverStream::new(stream)
+}
+
+async fn serve(shared: &Shared, call: Call, mut asks: Streaming<v1::ConsumeRequest>, pushes: &Pushes) -> Result<(), End> {
+    let ask = tokio::select! {
+        ask = asks.message() => ask.map_err(|status| broken(shared, &status))?.ok_or(End::Done)?,
+        () = shared.draining.cancelled() => return Err(End::Done),
+        () = pushes.closed() => return Err(End::Done),
+    };
+    let Some(Ask::Open(open)) = ask.request else {
+        return Err(Problem::field("request", "must be `open` at first: it names topic and partitions").into());
+    };
+    let (mut cursor, mut events) = Cursor::open(shared, call.renewed(), open).await?;
+    let push_bytes_max = shared.limits.push_bytes_max as u64;
+    send(pushes, Push::Opened(v1::ConsumeOpened { push_bytes_max })).await?;
+    loop {
+        // Credits that have come meanwhile count before the next look at what there is to push.
+        while cursor.client_speaks
+            && let Some(ask) = asks.message().now_or_never()
+        {
+            cursor.ask(ask)?;
+        }
+        if shared.draining.is_cancelled() {
+            return send(pushes, Push::Drain(v1::Drain {})).await;
+        }
+        cursor.place().await?;
+        if cursor.advance(pushes).await? {
+            continue;
+        }
+        if cursor.is_done() {
+            return Ok(());
+        }
+        tokio::select! {
+            ask = asks.message(), if cursor.client_speaks => cursor.ask(ask)?,
+            Some(event) = events.recv() => cursor.handle(event)?,
+            failed = cursor.ready() => if let Some((lane, error)) = failed { cursor.failed(lane, error)? },
+            () = tokio::time::sleep(cursor.patience()) => cursor.look_around()?,
+            () = shared.draining.cancelled() => {}
+            () = pushes.closed() => return Err(End::Done),
+        }
+    }
+}
+
+async fn send(pushes: &Pushes, response: Push) -> Result<(), End> {
+    pushes.send(Ok(v1::ConsumeResponse { response: Some(response) })).await.map_err(|_| End::Done)
+}
+
+/// The connection broke, or what came is no request.
+fn broken(shared: &Shared, status: &Status) -> Problem {
+    let refusals = ClearRefusals { request_bytes_max: shared.limits.request_bytes_max };
+    refusals.reword(status).unwrap_or_else(|| Problem::new(Reason::InvalidRequest, status.message()))
+}

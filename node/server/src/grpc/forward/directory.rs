@@ -1,0 +1,45 @@
+//! Who leads what, and where nodes are: all that forwarding knows of the cluster.
+
+use flotilla_broker::Broker;
+
+/// The cluster as this node believes it to be. It may be wrong for a moment; the nodes that are asked say so.
+pub trait Directory: Send + Sync + 'static {
+    /// This node.
+    fn node_id(&self) -> u64;
+    /// The node that leads a partition's group, if one is known.
+    fn leader_of(&self, group_id: u64) -> Option<u64>;
+    /// The node that leads the controller's group, if one is known.
+    fn controller_leader(&self) -> Option<u64>;
+    /// host:port at which other nodes reach a node.
+    fn peer_address(&self, node_id: u64) -> Option<String>;
+    /// host:port at which clients reach a node.
+    fn client_address(&self, node_id: u64) -> Option<String>;
+    /// Whether this node's link to it is up. A node is online to itself.
+    fn is_online(&self, node_id: u64) -> bool;
+}
+
+impl Directory for Broker {
+    fn node_id(&self) -> u64 {
+        Broker::node_id(self)
+    }
+
+    fn leader_of(&self, group_id: u64) -> Option<u64> {
+        Broker::leader_of(self, group_id)
+    }
+
+    fn controller_leader(&self) -> Option<u64> {
+        Broker::controller_leader(self)
+    }
+
+    fn peer_address(&self, node_id: u64) -> Option<String> {
+        Broker::peer_address(self, node_id)
+    }
+
+    fn client_address(&self, node_id: u64) -> Option<String> {
+        self.node_address(node_id)
+    }
+
+    fn is_online(&self, node_id: u64) -> bool {
+        self.online(node_id)
+    }
+}

@@ -1,0 +1,252 @@
+//! Any node serves any request: what it does not lead it passes on to the node that does, and while nobody does it waits,
+//! so that a plain client sees a pause and no error. Written once here, for all services.
+//!
+//! A request that was passed on is marked ([`flotilla_proto::DIRECT`]) and never passed on again. Whether a request may
+//! be sent a second time is said by [`Repeat`]: what may have taken effect is repeated only where that is harmless.
+
+mod channels;
+mod directory;
+mod split;
+mod target;
+mod topics;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use flotilla_proto::DIRECT;
+use tonic::metadata::MetadataValue;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Response, Status};
+
+pub use channels::{Connection, innermost};
+pub use directory::Directory;
+pub use target::Target;
+pub use topics::{partitions, unknown as unknown_topic};
+
+use super::call::Call;
+use super::problem::{Problem, Reason};
+use channels::Channels;
+
+/// Sends `$request`, as it is, by `$stub::$method` to the node that [`Gateway::at_leader`] chooses.
+macro_rules! verbatim {
+    ($gateway:expr, $stub:ident :: $method:ident($request:expr)) => {
+        |channel, envelope: $crate::grpc::forward::Envelope| {
+            let (request, bytes_max) = (envelope.around($request), $gateway.message_bytes_max());
+            async move { $stub::new(channel).max_decoding_message_size(bytes_max).$method(request).await }
+        }
+    };
+}
+pub(super) use verbatim;
+
+/// Between two looks at who leads.
+pub const PAUSE: Duration = Duration::from_millis(20);
+
+/// Passes requests on to leaders. Cheap to clone.
+#[derive(Clone)]
+pub struct Gateway {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    directory: Arc<dyn Directory>,
+    channels: Channels,
+    message_bytes_max: usize,
+}
+
+/// Who is to serve a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Leader {
+    /// This node.
+    Here,
+    /// This other node, at this address.
+    There(u64, String),
+    /// Nobody that could be reached at the moment.
+    Nobody,
+}
+
+/// What may be done with a request whose outcome is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeat {
+    /// It changes nothing: send it again.
+    Read,
+    /// As `Read`, and while there is no leader, what is committed may be read from any replica.
+    ReadCommitted,
+    /// Twice is the same as once, but what a repetition says about it holds only if it succeeds.
+    Idempotent,
+    /// Never send it again.
+    Once,
+}
+
+/// What a request that is passed on carries besides its message.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Envelope {
+    deadline: Option<Instant>,
+}
+
+impl Envelope {
+    /// The message as it goes to another node: not to be passed on again, with the time that is left.
+    pub fn around<T>(self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.metadata_mut().insert(DIRECT, MetadataValue::from_static("1"));
+        if let Some(deadline) = self.deadline {
+            request.set_timeout(deadline.saturating_duration_since(Instant::now()));
+        }
+        request
+    }
+}
+
+impl Gateway {
+    /// `message_bytes_max` bounds what is accepted from other nodes as one message.
+    pub fn new(directory: Arc<dyn Directory>, message_bytes_max: usize) -> Self {
+        Self { inner: Arc::new(Inner { directory, channels: Channels::default(), message_bytes_max }) }
+    }
+
+    /// Largest message to accept from another node.
+    pub fn message_bytes_max(&self) -> usize {
+        self.inner.message_bytes_max
+    }
+
+    /// Who leads, as far as is known here.
+    pub fn leader(&self, target: &Target) -> Leader {
+        let directory = &self.inner.directory;
+        let leader = match target {
+            Target::Partition { group_id, .. } => directory.leader_of(*group_id),
+            Target::Controller => directory.controller_leader(),
+        };
+        self.reachable(leader)
+    }
+
+    /// As [`Gateway::leader`], of a partition's group.
+    pub fn leader_of(&self, group_id: u64) -> Leader {
+        self.reachable(self.inner.directory.leader_of(group_id))
+    }
+
+    /// A node that may be asked in place of the leader: any other that can be reached.
+    pub fn replica(&self, replicas: &[u64]) -> Leader {
+        let found = replicas.iter().map(|node| self.reachable(Some(*node)));
+        found.into_iter().find(|leader| matches!(leader, Leader::There(..))).unwrap_or(Leader::Nobody)
+    }
+
+    fn reachable(&self, leader: Option<u64>) -> Leader {
+        let directory = &self.inner.directory;
+        match leader {
+            Some(node) if node == directory.node_id() => Leader::Here,
+            // A node whose link is down has died or is cut off: another is elected in less time than it takes to find out.
+            Some(node) if directory.is_online(node) => match directory.peer_address(node) {
+                Some(address) => Leader::There(node, address),
+                None => Leader::Nobody,
+            },
+            _ => Leader::Nobody,
+        }
+    }
+
+    /// What to say if the leader is not here and the request must not be passed on, or nobody leads.
+    pub fn not_leader(&self, target: &Target) -> Problem {
+        let directory = &self.inner.directory;
+        let leader = match target {
+            Target::Partition { group_id, .. } => directory.leader_of(*group_id),
+            Target::Controller => directory.controller_leader(),
+        };
+        match leader.filter(|node| *node != directory.node_id()) {
+            Some(node) => {
+                let message = format!("node {node} leads {target}, and this one cannot pass requests on to it: ask it, or retry");
+                let problem = Problem::new(Reason::NotLeader, message).with("leader", node);
+                match directory.client_address(node) {
+                    Some(address) => problem.with("leader_address", address),
+                    None => problem,
+                }
+            }
+            None => Problem::new(Reason::NotLeader, format!("{target} has no leader at the moment: retry")),
+        }
+    }
+
+    /// The connection to a node.
+    ///
+    /// # Errors
+    /// Why there is none; nothing was sent then.
+    pub async fn connection(&self, node_id: u64, address: &str) -> Result<Connection, Problem> {
+        let connection = self.inner.channels.get(node_id, address).await;
+        connection.map_err(|reason| Problem::new(Reason::NotLeader, format!("{reason}: retry")))
+    }
+
+    /// Drops a connection that broke.
+    pub fn forget(&self, connection: &Connection) {
+        self.inner.channels.forget(connection);
+    }
+
+    /// Lets the target's leader answer: `here` if that is this node, `there` with the message to send to it otherwise.
+    /// Waits for a leader, and follows it, as long as the call's patience lasts.
+    ///
+    /// # Errors
+    /// What the leader says, as it says it; why there is none; or that the outcome is not known.
+    pub async fn at_leader<T, Here, There>(
+        &self,
+        call: Call,
+        target: &Target,
+        repeat: Repeat,
+        here: impl Fn() -> Here,
+        there: impl Fn(Channel, Envelope) -> There,
+    ) -> Result<T, Problem>
+    where
+        Here: Future<Output = Result<T, Problem>>,
+        There: Future<Output = Result<Response<T>, Status>>,
+    {
+        let mut doubt = None;
+        loop {
+            let served = match self.leader(target) {
+                Leader::Here => here().await,
+                Leader::There(node, address) if !call.direct => self.pass_on(call, target, (node, &address), &there).await,
+                Leader::Nobody if repeat == Repeat::ReadCommitted => here().await,
+                Leader::There(..) | Leader::Nobody => Err(self.not_leader(target)),
+            };
+            let problem = match served {
+                Ok(answer) => return Ok(answer),
+                Err(problem) => problem,
+            };
+            let broken = problem.reason() == Reason::OutcomeUnknown && repeat != Repeat::Once;
+            let again = !call.direct && (problem.is_passing() || broken);
+            if problem.is_unknown() && repeat == Repeat::Idempotent {
+                doubt = Some(problem.clone());
+            }
+            if !again || Instant::now() + PAUSE >= call.patient_until {
+                return Err(doubt.unwrap_or(problem));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn pass_on<T, There>(
+        &self,
+        call: Call,
+        target: &Target,
+        (node, address): (u64, &str),
+        there: &impl Fn(Channel, Envelope) -> There,
+    ) -> Result<T, Problem>
+    where
+        There: Future<Output = Result<Response<T>, Status>>,
+    {
+        let connection = self.connection(node, address).await?;
+        let answer = there(connection.channel.clone(), Envelope { deadline: call.deadline }).await;
+        answer.map(Response::into_inner).map_err(|status| self.failed(&connection, target, &status))
+    }
+
+    /// What a status means that came from another node, or from the connection to it.
+    pub fn failed(&self, connection: &Connection, target: &dyn fmt::Display, status: &Status) -> Problem {
+        if let Some(problem) = Problem::passed_on(status) {
+            return problem;
+        }
+        let node = connection.node_id;
+        if matches!(status.code(), Code::DeadlineExceeded) {
+            let message = format!("node {node}, which leads {target}, did not answer in time; a write may still take effect");
+            return Problem::new(Reason::DeadlineExceeded, message);
+        }
+        self.forget(connection);
+        let cause = std::error::Error::source(status).map_or_else(|| status.message().to_owned(), innermost);
+        let message = format!(
+            "the connection to node {node}, which leads {target}, broke before the answer came ({cause}); \
+             the request may have taken effect"
+        );
+        Problem::new(Reason::OutcomeUnknown, message)
+    }
+}
