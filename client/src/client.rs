@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 
 use flotilla_proto::v1;
 use flotilla_proto::v1::cluster_client::ClusterClient;
+use tokio::sync::watch;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use crate::connections::{Connection, Connections};
 use crate::error::Error;
 use crate::metadata::{Limits, Metadata, TopicView};
+use crate::outage::{Outage, Outages};
 use crate::retry::Backoff;
 
 /// Longest wait between two attempts.
@@ -52,6 +54,7 @@ pub struct Client {
 struct Inner {
     connections: Connections,
     metadata: Metadata,
+    outages: Outages,
     options: ClientOptions,
 }
 
@@ -80,7 +83,8 @@ impl Client {
             return Err(Error::InvalidArgument("give at least one address of a node, as host:port".to_owned()));
         }
         let connections = Connections::new(addresses, options.clone());
-        let client = Self { inner: Arc::new(Inner { connections, metadata: Metadata::default(), options }) };
+        let client =
+            Self { inner: Arc::new(Inner { connections, metadata: Metadata::default(), outages: Outages::default(), options }) };
         client.inner.connections.get(None).await?;
         client.fetch_metadata(Vec::new()).await?;
         Ok(client)
@@ -90,6 +94,16 @@ impl Client {
     #[must_use]
     pub fn limits(&self) -> Limits {
         self.inner.metadata.limits()
+    }
+
+    /// Whether the client's producers and consumers retry in vain at present, and since when.
+    #[must_use]
+    pub fn outage(&self) -> watch::Receiver<Option<Outage>> {
+        self.inner.outages.watch()
+    }
+
+    pub(crate) fn outages(&self) -> &Outages {
+        &self.inner.outages
     }
 
     /// A topic's partitions and limits, from the cache if it is known already.
@@ -193,7 +207,7 @@ impl Client {
         let timeout = Error::Timeout(self.inner.options.request_timeout);
         let answer = tokio::time::timeout(left, attempt(connection.channel, left)).await.map_err(|_| timeout)?;
         answer.map(Response::into_inner).map_err(|status| {
-            let error = Error::from(status);
+            let error = Error::of_answer(status, &connection.address);
             if matches!(error, Error::ConnectionLost { .. }) {
                 self.forget_connection(&connection.address);
             }

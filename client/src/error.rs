@@ -21,6 +21,8 @@ pub(crate) mod reason {
     pub const UNKNOWN_PRODUCER: &str = "UNKNOWN_PRODUCER";
     /// The offset lies before the log start or behind the end.
     pub const OFFSET_OUT_OF_RANGE: &str = "OFFSET_OUT_OF_RANGE";
+    /// The topic has fewer partitions. The client says so itself where it knows.
+    pub const UNKNOWN_PARTITION: &str = "UNKNOWN_PARTITION";
 }
 
 /// Why a call failed.
@@ -48,6 +50,24 @@ pub enum Error {
         addresses: String,
         /// Why the last one failed.
         reason: String,
+    },
+    /// Something answers at the address, but it does not speak gRPC.
+    #[error("{address} is not Flotilla's gRPC port ({answer}); give the address that the server's setting `listen` names")]
+    NotFlotilla {
+        /// The address.
+        address: String,
+        /// What came instead of an answer.
+        answer: String,
+    },
+    /// The topic has no such partition.
+    #[error("topic {topic:?} has no partition {partition}: its last one is {last} [{}]", reason::UNKNOWN_PARTITION)]
+    UnknownPartition {
+        /// The topic.
+        topic: String,
+        /// The partition asked for.
+        partition: u32,
+        /// Its last one.
+        last: u32,
     },
     /// The connection broke while the request was on its way.
     #[error("the connection broke before the answer came ({reason}); the request may have taken effect")]
@@ -78,6 +98,13 @@ pub enum Error {
         /// The refusal.
         cause: Box<Error>,
     },
+    /// The record was not sent, because one before it was lost and the producer was to stop there
+    /// ([`ProducerOptions::stop_at_loss`](crate::ProducerOptions::stop_at_loss)).
+    #[error("not sent, because a record before it was lost: {cause}")]
+    Stopped {
+        /// Why the one before was lost.
+        cause: Box<Error>,
+    },
     /// The caller asked for something impossible.
     #[error("{0}")]
     InvalidArgument(String),
@@ -98,9 +125,10 @@ impl Error {
     pub fn code(&self) -> Code {
         match self {
             Self::Server { code, .. } => *code,
-            Self::Unreachable { .. } | Self::ConnectionLost { .. } => Code::Unavailable,
+            Self::Unreachable { .. } | Self::ConnectionLost { .. } | Self::NotFlotilla { .. } => Code::Unavailable,
+            Self::UnknownPartition { .. } => Code::NotFound,
             Self::Timeout(_) | Self::DeliveryTimeout { .. } => Code::DeadlineExceeded,
-            Self::InDoubt { cause } => cause.code(),
+            Self::InDoubt { cause } | Self::Stopped { cause } => cause.code(),
             Self::InvalidArgument(_) => Code::InvalidArgument,
             Self::Batch(_) => Code::DataLoss,
             Self::Protocol(_) => Code::Internal,
@@ -113,7 +141,8 @@ impl Error {
     pub fn reason(&self) -> &str {
         match self {
             Self::Server { reason, .. } => reason,
-            Self::InDoubt { cause } => cause.reason(),
+            Self::UnknownPartition { .. } => reason::UNKNOWN_PARTITION,
+            Self::InDoubt { cause } | Self::Stopped { cause } => cause.reason(),
             _ => "",
         }
     }
@@ -146,6 +175,15 @@ impl Error {
     /// Whether the server's answer to a batch says that its sequence numbers do not follow what it remembers.
     pub(crate) fn is_sequence_error(&self) -> bool {
         matches!(self.reason(), reason::OUT_OF_ORDER_SEQUENCE | reason::UNKNOWN_PRODUCER)
+    }
+
+    /// The error of a call that the node at `address` answered.
+    pub(crate) fn of_answer(status: Status, address: &str) -> Self {
+        // What tonic makes of an answer over HTTP that is none of gRPC.
+        match status.message().strip_prefix("grpc-status header missing, mapped from ") {
+            Some(answer) => Self::NotFlotilla { address: address.to_owned(), answer: answer.to_owned() },
+            None => Self::from(status),
+        }
     }
 
     pub(crate) fn retry_after(&self) -> Option<Duration> {
@@ -214,4 +252,19 @@ fn last_cause(last: &str) -> String {
 
 fn seconds(duration: &Duration) -> String {
     format!("{} s", duration.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_is_no_grpc_names_the_address() {
+        let status = Status::unimplemented("grpc-status header missing, mapped from HTTP status code 404");
+        let error = Error::of_answer(status, "127.0.0.1:7071");
+        assert!(matches!(&error, Error::NotFlotilla { address, .. } if address == "127.0.0.1:7071"), "{error:?}");
+        assert_eq!((error.code(), error.is_retriable(), error.outcome_unknown()), (Code::Unavailable, false, false));
+        assert!(error.to_string().contains("is not Flotilla's gRPC port (HTTP status code 404)"), "{error}");
+        assert!(matches!(Error::of_answer(Status::unimplemented("no such method"), "a:1"), Error::Server { .. }));
+    }
 }

@@ -33,6 +33,7 @@ mod connections;
 mod consumer;
 mod error;
 mod metadata;
+mod outage;
 mod producer;
 mod retry;
 
@@ -44,4 +45,5 @@ pub use client::{Client, ClientOptions};
 pub use consumer::{Assignment, Chunk, ConsumedRecord, Consumer, ConsumerOptions, Position};
 pub use error::{Code, Error};
 pub use metadata::{Limits, TopicView};
+pub use outage::Outage;
 pub use producer::{Delivered, Delivery, Producer, ProducerOptions, ProducerStats, Record};

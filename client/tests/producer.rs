@@ -4,6 +4,8 @@
 mod support;
 
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use flotilla_client::{Client, ClientOptions, Codec, Delivered, Error, Producer, ProducerOptions, Record};
@@ -149,6 +151,67 @@ async fn a_refused_batch_fails_alone() {
     assert!(failed > 0 && failed < 100, "{failed} records failed");
 }
 
+/// Produces until the producer stops because of `fault`, which ends then: what is stored has no hole, and every record is
+/// accounted for.
+async fn assert_stops_without_a_hole(fault: Fault, idempotence: bool) {
+    let fake = Fake::start(1).await;
+    let over = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&over);
+    fake.script(move |attempt| (attempt >= 3 && !stopped.load(Ordering::Relaxed)).then_some(fault));
+    let delivery_timeout = Duration::from_millis(300);
+    // Without idempotence the order holds with one batch at a time.
+    let in_flight_max = if idempotence { 5 } else { 1 };
+    let options = ProducerOptions { stop_at_loss: true, delivery_timeout, idempotence, in_flight_max, ..small() };
+    let producer = fake.client().await.producer(TOPIC, options).await.unwrap();
+    let mut taken = 0;
+    let error = loop {
+        match producer.enqueue(Record::new(&value(taken))).await {
+            Ok(()) => taken += 1,
+            Err(error) => break error,
+        }
+        tokio::task::yield_now().await;
+    };
+    assert!(matches!(error, Error::Stopped { .. }), "{error}");
+    over.store(true, Ordering::Relaxed);
+    producer.stopped().await;
+    let first = producer.flush().await.unwrap_err();
+    assert!(!matches!(first, Error::Stopped { .. }), "the cause comes first: {first}");
+    let stats = producer.stats();
+    assert_eq!(stats.acked_records + stats.failed_records + stats.unknown_records, taken as u64);
+    let stored = fake.all_values();
+    assert!(stored.len() as u64 >= stats.acked_records && stats.acked_records > 0, "{stats:?}");
+    let expected: Vec<_> = (0..stored.len()).map(|number| value(number).into_bytes()).collect();
+    assert_eq!(stored, expected, "there is a hole");
+    assert_eq!(stats.acked_payload_bytes, stats.acked_records * value(0).len() as u64);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_producer_that_stops_at_a_loss_leaves_no_hole() {
+    for idempotence in [true, false] {
+        for fault in [Fault::Reject("BATCH_TOO_LARGE"), Fault::BreakBefore, Fault::Refuse("NOT_LEADER")] {
+            assert_stops_without_a_hole(fault, idempotence).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_is_seen_and_ends() {
+    let fake = Fake::start(1).await;
+    let over = Arc::new(AtomicBool::new(false));
+    let ended = Arc::clone(&over);
+    fake.script(move |_| (!ended.load(Ordering::Relaxed)).then_some(Fault::BreakBefore));
+    let client = fake.client().await;
+    let mut outage = client.outage();
+    assert!(outage.borrow().is_none());
+    let producer = client.producer(TOPIC, small()).await.unwrap();
+    producer.enqueue(Record::new("x")).await.unwrap();
+    let seen = outage.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+    assert!(matches!(seen.error, Error::ConnectionLost { .. }), "{}", seen.error);
+    over.store(true, Ordering::Relaxed);
+    producer.flush().await.unwrap();
+    outage.wait_for(Option::is_none).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_timeout_says_whether_the_record_may_be_stored() {
     let fake = Fake::start(1).await;
@@ -223,7 +286,7 @@ async fn impossible_records_and_options_are_refused_at_once() {
     let fake = Fake::start(2).await;
     let client = fake.client().await;
     let producer = client.producer(TOPIC, small()).await.unwrap();
-    assert!(matches!(producer.send(Record::new("x").partition(2)).await, Err(Error::InvalidArgument(_))));
+    assert!(matches!(producer.send(Record::new("x").partition(2)).await, Err(Error::UnknownPartition { last: 1, .. })));
     assert!(matches!(producer.enqueue(Record::new(&vec![0; 17 << 20])).await, Err(Error::InvalidArgument(_))));
     let many = ProducerOptions { in_flight_max: 6, ..ProducerOptions::default() };
     assert!(matches!(client.producer(TOPIC, many).await, Err(Error::InvalidArgument(_))));

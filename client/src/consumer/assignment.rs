@@ -75,8 +75,8 @@ impl Assignment {
             }
         }
         if let Some(unknown) = self.partitions.keys().find(|partition| **partition >= count) {
-            let last = count.saturating_sub(1);
-            return Err(Error::InvalidArgument(format!("there is no partition {unknown}: topic {topic} has 0 to {last}")));
+            let (partition, last) = (*unknown, count.saturating_sub(1));
+            return Err(Error::UnknownPartition { topic: topic.to_owned(), partition, last });
         }
         let mut resolved = BTreeMap::new();
         for (position, partitions) in by_position(&self.partitions) {

@@ -24,6 +24,9 @@ pub use assignment::{Assignment, Position};
 pub use chunk::{Chunk, ConsumedRecord};
 use stream::ConsumeStream;
 
+/// A stream that was open for so long worked, whether records came or not.
+const STEADY: Duration = Duration::from_secs(5);
+
 /// How a consumer reads. `Default` follows the partitions for ever.
 #[derive(Debug, Clone)]
 pub struct ConsumerOptions {
@@ -54,6 +57,8 @@ pub struct Consumer {
     /// Received and not taken yet.
     ready: VecDeque<Chunk>,
     backoff: Backoff,
+    /// When the stream was opened that was open last.
+    opened_at: Option<Instant>,
     failing_since: Option<Instant>,
     /// Wait for this before the next attempt.
     retry_at: Option<Instant>,
@@ -94,6 +99,7 @@ impl Client {
             stream: Link::Closed,
             ready: VecDeque::new(),
             backoff: self.backoff(),
+            opened_at: None,
             failing_since: None,
             retry_at: None,
         })
@@ -146,6 +152,8 @@ impl Consumer {
             Link::Open(stream) => stream,
             Link::Opening(opening) => {
                 self.stream = Link::Open(Box::new(opening.await?));
+                self.opened_at = Some(Instant::now());
+                self.client.outages().over();
                 return Ok(());
             }
             Link::Closed => {
@@ -176,6 +184,7 @@ impl Consumer {
         }
         self.failing_since = None;
         self.backoff.reset();
+        self.client.outages().over();
         Ok(())
     }
 
@@ -211,12 +220,18 @@ impl Consumer {
             return Err(error);
         }
         let now = Instant::now();
+        // A stream that nothing came over for long was no failure; one that breaks as soon as it is open is.
+        if self.opened_at.take().is_some_and(|at| now.saturating_duration_since(at) >= STEADY) {
+            self.failing_since = None;
+            self.backoff.reset();
+        }
         let since = *self.failing_since.get_or_insert(now);
         if now.saturating_duration_since(since) >= self.options.retry_timeout {
             self.failing_since = None;
             return Err(error);
         }
         tracing::debug!(topic = %self.topic, %error, "consume stream broke; opening it again");
+        self.client.outages().failed(&error);
         self.client.refresh_topic_soon(&self.topic);
         self.retry_at = Some(now + self.backoff.next().max(error.retry_after().unwrap_or_default()));
         Ok(())

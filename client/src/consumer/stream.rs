@@ -104,7 +104,7 @@ impl ConsumeStream {
 
 /// Of a connection that broke, nothing is used again.
 fn lost(client: &Client, address: &str, status: tonic::Status) -> Error {
-    let error = Error::from(status);
+    let error = Error::of_answer(status, address);
     if matches!(error, Error::ConnectionLost { .. }) {
         client.forget_connection(address);
     }

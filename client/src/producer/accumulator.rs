@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use flotilla_records::{BatchBuilder, Codec, partition_for_key};
 use futures::FutureExt;
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot, watch};
 
 use super::delivery::{Counters, Delivery, Outcome, SharedOutcome};
 use super::options::{ProducerOptions, Record};
@@ -37,6 +37,9 @@ pub(super) struct Accumulator {
     touched: Mutex<Vec<u32>>,
     spare: Mutex<Vec<BatchBuilder>>,
     counters: Counters,
+    /// Why the first record was given up, if the producer stops at that.
+    lost: watch::Sender<Option<Error>>,
+    topic: String,
     record_bytes_max: usize,
     /// Wakes the sender.
     pub wake: Notify,
@@ -59,6 +62,8 @@ struct Slot {
 pub(super) struct Open {
     pub builder: BatchBuilder,
     pub opened_at: Instant,
+    /// Bytes of its records' keys and values.
+    pub payload_bytes: u64,
     /// Buffer memory that its records reserved.
     pub reserved_bytes: usize,
     /// Whether a record came through `enqueue`.
@@ -68,7 +73,7 @@ pub(super) struct Open {
 }
 
 impl Accumulator {
-    pub fn new(view: &TopicView, limits: &Limits, mut options: ProducerOptions) -> Self {
+    pub fn new(topic: &str, view: &TopicView, limits: &Limits, mut options: ProducerOptions) -> Self {
         let as_usize = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         let batch_bytes_max = as_usize(view.batch_bytes_max);
         // What compression saves is not known in advance, so only the decompressed size bounds compressed records.
@@ -87,6 +92,8 @@ impl Accumulator {
             touched: Mutex::default(),
             spare: Mutex::default(),
             counters: Counters::default(),
+            lost: watch::Sender::new(None),
+            topic: topic.to_owned(),
             record_bytes_max: record_bytes_max.min(options.buffer_bytes),
             wake: Notify::new(),
             closed: AtomicBool::new(false),
@@ -97,14 +104,11 @@ impl Accumulator {
 
     /// Bytes that `record` takes, if it can be written at all.
     pub fn check(&self, record: &Record<'_>) -> Result<u32, Error> {
-        if self.closed.load(Ordering::Acquire) {
-            return Err(Error::Closed);
-        }
+        self.check_open()?;
         if let Some(partition) = record.partition
             && partition as usize >= self.slots.len()
         {
-            let last = self.slots.len().saturating_sub(1);
-            return Err(Error::InvalidArgument(format!("there is no partition {partition}: the topic has 0 to {last}")));
+            return Err(self.unknown_partition(partition));
         }
         let bytes = BatchBuilder::record_bytes_max(record.key, record.value, record.headers.iter().copied());
         match u32::try_from(bytes) {
@@ -126,7 +130,40 @@ impl Accumulator {
         self.close_all();
         let permit = self.memory.acquire_many(bytes).await.map_err(|_| Error::Closed)?;
         permit.forget();
-        Ok(())
+        // It may have become free because the producer stopped.
+        self.check_open().inspect_err(|_| self.release(bytes as usize))
+    }
+
+    fn check_open(&self) -> Result<(), Error> {
+        if !self.closed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        Err(self.lost().map_or(Error::Closed, |cause| Error::Stopped { cause: Box::new(cause) }))
+    }
+
+    fn unknown_partition(&self, partition: u32) -> Error {
+        let last = u32::try_from(self.slots.len()).unwrap_or(u32::MAX).saturating_sub(1);
+        Error::UnknownPartition { topic: self.topic.clone(), partition, last }
+    }
+
+    /// Stops the producer because a record was given up. Only the first reason counts.
+    pub fn stop_at_loss(&self, error: &Error) {
+        self.lost.send_if_modified(|lost| {
+            let first = lost.is_none();
+            lost.get_or_insert_with(|| error.clone());
+            first
+        });
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Why the producer stopped, if it did.
+    pub fn lost(&self) -> Option<Error> {
+        self.lost.borrow().clone()
+    }
+
+    /// Changes when the producer stops.
+    pub fn watch_lost(&self) -> watch::Receiver<Option<Error>> {
+        self.lost.subscribe()
     }
 
     pub fn release(&self, bytes: usize) {
@@ -145,7 +182,7 @@ impl Accumulator {
     pub fn append(&self, record: &Record<'_>, bytes: u32, watched: bool) -> Result<Option<Delivery>, Error> {
         let partition = self.partition_of(record);
         let Some(slot) = self.slots.get(partition as usize) else {
-            return Err(Error::InvalidArgument(format!("there is no partition {partition}")));
+            return Err(self.unknown_partition(partition));
         };
         let timestamp_ms = record.timestamp_ms.unwrap_or_else(now_ms);
         let mut slot = lock(slot);
@@ -161,6 +198,8 @@ impl Accumulator {
                 self.move_sticky(partition);
             }
         }
+        let payload_bytes = record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
+        open.payload_bytes += payload_bytes as u64;
         open.reserved_bytes += bytes as usize;
         open.unwatched |= !watched;
         let index = open.builder.record_count() - 1;
@@ -206,6 +245,7 @@ impl Accumulator {
             // A builder that was used before has the room that its last batch took.
             builder: spare.unwrap_or_default(),
             opened_at: Instant::now(),
+            payload_bytes: 0,
             reserved_bytes: 0,
             unwatched: false,
             outcome,
@@ -281,7 +321,7 @@ impl Open {
             // Empty records always fit.
             let _ = builder.add(0, None, None, []);
         }
-        Self { builder, opened_at, reserved_bytes: 0, unwatched: false, outcome, watch: watch.shared() }
+        Self { builder, opened_at, payload_bytes: 0, reserved_bytes: 0, unwatched: false, outcome, watch: watch.shared() }
     }
 }
 

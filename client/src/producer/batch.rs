@@ -28,6 +28,8 @@ pub(super) struct Batch {
     /// How many batches of its queue were stamped before it, once it is stamped.
     pub place: Option<u64>,
     pub records: u32,
+    /// Bytes of the records' keys and values.
+    pub payload_bytes: u64,
     pub reserved_bytes: usize,
     pub unwatched: bool,
     /// When it is given up.
@@ -60,6 +62,7 @@ impl Batch {
             content: Content::Building(open.builder),
             stamp: None,
             place: None,
+            payload_bytes: open.payload_bytes,
             reserved_bytes: open.reserved_bytes,
             unwatched: open.unwatched,
             deadline,

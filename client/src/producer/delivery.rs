@@ -52,6 +52,7 @@ pub(super) struct Counters {
     acked_records: AtomicU64,
     acked_batches: AtomicU64,
     acked_bytes: AtomicU64,
+    acked_payload_bytes: AtomicU64,
     failed_records: AtomicU64,
     unknown_records: AtomicU64,
     retried_batches: AtomicU64,
@@ -60,10 +61,11 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    pub fn acked(&self, records: u32, bytes: usize) {
+    pub fn acked(&self, records: u32, payload_bytes: u64, bytes: usize) {
         self.acked_records.fetch_add(u64::from(records), Ordering::Relaxed);
         self.acked_batches.fetch_add(1, Ordering::Relaxed);
         self.acked_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.acked_payload_bytes.fetch_add(payload_bytes, Ordering::Relaxed);
     }
 
     pub fn given_up(&self, records: u32, error: &Error) {
@@ -89,6 +91,7 @@ impl Counters {
             acked_records: self.acked_records.load(Ordering::Relaxed),
             acked_batches: self.acked_batches.load(Ordering::Relaxed),
             acked_bytes: self.acked_bytes.load(Ordering::Relaxed),
+            acked_payload_bytes: self.acked_payload_bytes.load(Ordering::Relaxed),
             failed_records: self.failed_records.load(Ordering::Relaxed),
             unknown_records: self.unknown_records.load(Ordering::Relaxed),
             retried_batches: self.retried_batches.load(Ordering::Relaxed),

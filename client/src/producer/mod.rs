@@ -51,6 +51,8 @@ pub struct ProducerStats {
     pub acked_batches: u64,
     /// Bytes of acknowledged batches, as sent (compressed).
     pub acked_bytes: u64,
+    /// Bytes of keys and values of acknowledged records.
+    pub acked_payload_bytes: u64,
     /// Records that were certainly not written.
     pub failed_records: u64,
     /// Records that may have been written or not.
@@ -67,7 +69,7 @@ impl Client {
     pub async fn producer(&self, topic: &str, options: ProducerOptions) -> Result<Producer, Error> {
         options.check()?;
         let view = self.refresh_topic(topic).await?;
-        let accumulator = Arc::new(Accumulator::new(&view, &self.limits(), options));
+        let accumulator = Arc::new(Accumulator::new(topic, &view, &self.limits(), options));
         let (events, received) = mpsc::channel(EVENTS_MAX);
         let sender = Sender::new(self.clone(), topic.to_owned(), Arc::clone(&accumulator), events.clone(), received);
         tokio::spawn(sender.run());
@@ -113,6 +115,14 @@ impl Producer {
         self.events.send(Event::Flush(done)).await.map_err(|_| Error::Closed)?;
         flushed.await.map_err(|_| Error::Closed)?;
         self.accumulator.counters().take_first_error().map_or(Ok(()), Err)
+    }
+
+    /// Waits until the producer has stopped because a record was given up; for ever if it is not to
+    /// ([`ProducerOptions::stop_at_loss`]).
+    pub async fn stopped(&self) {
+        let mut lost = self.accumulator.watch_lost();
+        // It fails only without a sender, which `self` keeps.
+        let _ = lost.wait_for(Option::is_some).await;
     }
 
     /// Counts so far.

@@ -24,6 +24,9 @@ pub struct ProducerOptions {
     pub buffer_bytes: usize,
     /// Whether retries are recognised by the server, so that no record is stored twice or out of order. Default: yes.
     pub idempotence: bool,
+    /// Whether the first record that is given up stops the producer: nothing behind it is sent any more, so that no
+    /// partition gets a record behind a missing one; `send` and `enqueue` fail from then on. Default: no.
+    pub stop_at_loss: bool,
     /// How long to try before a record is given up, from the start of its batch. Default 2 minutes.
     pub delivery_timeout: Duration,
 }
@@ -38,6 +41,7 @@ impl Default for ProducerOptions {
             in_flight_max: IDEMPOTENT_IN_FLIGHT_MAX,
             buffer_bytes: 64 << 20,
             idempotence: true,
+            stop_at_loss: false,
             delivery_timeout: Duration::from_secs(120),
         }
     }

@@ -252,6 +252,14 @@ impl Queue {
         self.give_up(0, Error::Closed)
     }
 
+    /// Takes out what does not stay when the producer stops: all but what is on its way, and what the server can tell
+    /// from a new batch if it is in the log.
+    pub fn stop(&mut self, error: &Error) -> Option<Resolved> {
+        let stays = |batch: &Batch| batch.attempt.is_some() || batch.in_doubt && batch.stamp.is_some();
+        let index = self.batches.iter().position(|batch| !stays(batch))?;
+        self.give_up(index, error.clone())
+    }
+
     /// Takes out what never got a stamp because there is no producer id for a lasting reason.
     pub fn refuse_unstamped(&mut self, error: &Error) -> Option<Resolved> {
         let index = self.batches.iter().position(|batch| batch.stamp.is_none() && batch.attempt.is_none())?;

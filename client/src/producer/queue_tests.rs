@@ -169,3 +169,20 @@ fn what_runs_out_of_time_says_whether_it_may_be_stored() {
     assert_eq!(unknown, [(0, true), (1, true), (2, true), (3, true), (4, true), (5, false), (6, false)]);
     assert!(partition.queue.is_empty() && partition.queue.is_ready_for_more());
 }
+
+#[test]
+fn a_stop_keeps_only_what_is_on_its_way_or_can_be_recognised() {
+    let mut partition = Partition::with(8);
+    partition.send();
+    // 0 is refused for good, 1 for now; nobody knows about 2; 3 and 4 are on their way; the others were never sent.
+    partition.answer(0, Err(refused(Code::InvalidArgument, "BATCH_TOO_LARGE"))).unwrap();
+    partition.answer(1, Err(refused(Code::FailedPrecondition, "OUT_OF_ORDER_SEQUENCE")));
+    partition.answer(2, Err(refused(Code::Unavailable, "OUTCOME_UNKNOWN")));
+    let cause = Error::Stopped { cause: Box::new(refused(Code::InvalidArgument, "BATCH_TOO_LARGE")) };
+    let mut gone = Vec::new();
+    while let Some(Resolved { batch, outcome }) = partition.queue.stop(&cause) {
+        gone.push((batch.id, outcome.unwrap_err().outcome_unknown()));
+    }
+    assert_eq!(gone, [(1, false), (5, false), (6, false), (7, false)]);
+    assert_eq!(partition.queue.first_id(), Some(2));
+}

@@ -131,6 +131,7 @@ impl Sender {
             Event::ProducerId(Ok(stamp)) => {
                 self.producer_id = ProducerId::NotAsked;
                 self.id_backoff.reset();
+                self.client.outages().over();
                 self.queues.iter_mut().for_each(|queue| queue.offer_producer(stamp));
             }
             Event::ProducerId(Err(error)) => self.no_producer_id(error, now),
@@ -139,12 +140,20 @@ impl Sender {
 
     /// Everything that can be done now; when something is to be done next.
     fn step(&mut self, now: Instant) -> Option<Instant> {
-        let lingering = self.collect(now, false);
+        let mut wake_at = self.collect(now, false);
         self.break_silent_streams(now);
         let (timeout, last_error) = (self.accumulator.options.delivery_timeout, self.last_error.clone());
-        let mut wake_at = lingering;
         for partition in self.active.clone() {
             self.resolve_while(partition, |queue| queue.expire(now, timeout, &last_error));
+        }
+        if let Some(cause) = self.accumulator.lost() {
+            self.collect(now, true);
+            let stopped = Error::Stopped { cause: Box::new(cause) };
+            for partition in self.active.clone() {
+                self.resolve_while(partition, |queue| queue.stop(&stopped));
+            }
+        }
+        for partition in self.active.clone() {
             wake_at = earlier(wake_at, self.transmit(partition, now));
             wake_at = earlier(wake_at, self.next_timeout(partition));
         }
@@ -183,6 +192,7 @@ impl Sender {
 
     /// Sends what the partition's queue allows; when to try again if it must wait.
     fn transmit(&mut self, partition: u32, now: Instant) -> Option<Instant> {
+        let stopped = self.accumulator.lost().is_some();
         loop {
             let queue = self.queues.get_mut(partition as usize)?;
             let index = match queue.next(now) {
@@ -204,6 +214,10 @@ impl Sender {
                 return None;
             }
             self.send(partition, index, stream, &requests, now);
+            if self.accumulator.lost().is_some() != stopped {
+                // It could not be encoded: nothing behind it may go out.
+                return Some(now);
+            }
         }
     }
 
@@ -249,12 +263,14 @@ impl Sender {
                 return self.stream_broken(stream, &error, now);
             }
         };
-        if let Err(error) = &outcome
-            && error.is_retriable()
-        {
-            self.last_error = error.to_string();
-            self.accumulator.counters().retried(1);
-            self.client.refresh_topic_soon(&self.topic);
+        match &outcome {
+            Err(error) if error.is_retriable() => {
+                self.last_error = error.to_string();
+                self.accumulator.counters().retried(1);
+                self.client.outages().failed(error);
+                self.client.refresh_topic_soon(&self.topic);
+            }
+            _ => self.client.outages().over(),
         }
         let queue = self.queues.get_mut(partition as usize);
         let resolved = queue.and_then(|queue| queue.answer(answer.correlation_id, outcome, now));
@@ -267,6 +283,7 @@ impl Sender {
         }
         tracing::debug!(topic = self.topic, %error, "produce stream broke");
         self.last_error = error.to_string();
+        self.client.outages().failed(error);
         let ended: usize = self.queues.iter_mut().map(|queue| queue.broken(id, now)).sum();
         let on_their_way = |partition: &u32, correlation: Correlation| {
             (self.queues.get(*partition as usize)).is_some_and(|queue| queue.awaits(correlation))
@@ -312,6 +329,7 @@ impl Sender {
     fn no_producer_id(&mut self, error: Error, now: Instant) {
         self.last_error = error.to_string();
         self.producer_id = ProducerId::AskAgainAt(now + self.id_backoff.next());
+        self.client.outages().failed(&error);
         if !error.is_retriable() {
             for partition in self.active.clone() {
                 self.resolve_while(partition, |queue| queue.refuse_unstamped(&error));
@@ -329,9 +347,12 @@ impl Sender {
         let Some(Resolved { batch, outcome }) = resolved else { return };
         let counters = self.accumulator.counters();
         match &outcome {
-            Ok(_) => counters.acked(batch.records, batch.sent_bytes()),
+            Ok(_) => counters.acked(batch.records, batch.payload_bytes, batch.sent_bytes()),
             Err(error) => {
                 counters.given_up(batch.records, error);
+                if self.accumulator.options.stop_at_loss {
+                    self.accumulator.stop_at_loss(error);
+                }
                 if batch.unwatched {
                     counters.unwatched_failure(error);
                 }

@@ -116,7 +116,7 @@ async fn run(id: StreamId, client: Client, node: Node, events: mpsc::Sender<Even
             let mut stub = ProducerClient::new(connection.channel).max_decoding_message_size(client.message_bytes_max());
             let ended = match stub.produce_stream(ReceiverStream::new(receiver)).await {
                 Ok(answers) => relay(id, answers.into_inner(), &events).await,
-                Err(status) => Error::from(status),
+                Err(status) => Error::of_answer(status, &connection.address),
             };
             client.forget_connection(&connection.address);
             ended
