@@ -2,6 +2,7 @@
 //! that lie below it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use flotilla_machines::controller::TopicConfig;
 use flotilla_proto::internal::v1::DeleteRecords;
@@ -15,7 +16,8 @@ use crate::partition::Partition;
 impl Broker {
     /// Applies retention to all partitions every `retention_interval` until the broker stops.
     pub(crate) async fn keep_retention(self) {
-        let mut ticks = tokio::time::interval(self.inner.options.retention_interval);
+        // An interval of zero would panic.
+        let mut ticks = tokio::time::interval(self.inner.options.retention_interval.max(Duration::from_millis(1)));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
