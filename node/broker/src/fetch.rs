@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flotilla_raft::types::Kept;
-use flotilla_records::{Batch, Header, with_base_offset};
+use flotilla_records::{Batch, BatchHeader, Header, with_base_offset};
 
 use crate::broker::Broker;
 use crate::error::{FetchError, NotServing, not_leader};
