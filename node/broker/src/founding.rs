@@ -100,6 +100,12 @@ fn check_node(path: &Path, found: u64, expected: u64) -> Result<(), OpenError> {
 }
 
 impl Newcomer {
+    /// Whether it will be a cluster of its own: nobody asks it anything before.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.shared.options.seeds.is_empty()
+    }
+
     /// Returns when this node belongs to a cluster, which its data directory then says. Until then its peers must be
     /// able to ask it: see [`Newcomer::peer_service`].
     ///

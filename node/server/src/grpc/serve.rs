@@ -11,6 +11,7 @@ use flotilla_proto::v1::groups_server::GroupsServer;
 use flotilla_proto::v1::producer_server::ProducerServer;
 use flotilla_proto::v1::topics_server::TopicsServer;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
@@ -87,7 +88,10 @@ pub async fn serve_newcomer(
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
+    // Nobody ever opens this gate: clients are told at once to ask again.
+    let (_, ready) = watch::channel(false);
     Server::builder()
+        .layer(Gate { ready })
         .add_service(peers)
         .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), shutdown)
         .await

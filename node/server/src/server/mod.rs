@@ -154,6 +154,9 @@ async fn member(options: BrokerOptions, listeners: &Listeners, stop: &Cancellati
 }
 
 async fn join(newcomer: Newcomer, listeners: &Listeners, stop: &CancellationToken) -> Result<Member, ServerError> {
+    if newcomer.is_alone() {
+        return Ok(newcomer.join(stop).await?);
+    }
     let joined = CancellationToken::new();
     let serving = grpc::serve_newcomer(newcomer.peer_service(), again(&listeners.grpc)?, joined.clone().cancelled_owned());
     let serving = tokio::spawn(serving);
