@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::flusher::FlusherHandle;
+use crate::log::convert::log_id_from_raft;
 use crate::log::group_log::GroupLog;
 use crate::log::machine_store::MachineStore;
 use crate::log::type_config::TypeConfig;
@@ -34,6 +35,8 @@ pub(crate) type Raft = openraft::Raft<TypeConfig, MachineStore>;
 pub(crate) const ADMISSION_UNIT_BYTES: usize = 1024;
 /// How long what is being applied may take when the group stops.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(30);
+/// How long the log may take to let go of what is dead.
+const PURGE_PATIENCE: Duration = Duration::from_secs(30);
 /// Between two attempts to find out whether this node still leads.
 const BARRIER_PAUSE: Duration = Duration::from_millis(20);
 
@@ -266,7 +269,7 @@ impl Group {
     }
 
     /// Removes whole segments that hold nothing from `live_from` (an offset) on. `live_from` must have been applied.
-    /// Returns the bytes that were freed.
+    /// Returns the bytes that were freed: less than could be, if they are being sent to another replica just now.
     ///
     /// The order matters: what killed the frames is made durable first, then Raft is told that they are gone, then
     /// they go.
@@ -280,17 +283,18 @@ impl Group {
         let before = self.size_bytes();
         self.inner.parts.flusher.sync_and_wait(&self.inner.parts.log).await?;
         self.inner.parts.flusher.flush_state().await?;
-        self.purge(upto).await?;
-        self.inner.parts.flusher.unlink_through(&self.inner.parts.log, upto.index).await?;
+        let Some(purged) = self.purge(upto).await? else { return Ok(0) };
+        let upto = upto.index.min(purged.index);
+        self.inner.parts.flusher.unlink_through(&self.inner.parts.log, upto).await?;
         Ok(before.saturating_sub(self.size_bytes()))
     }
 
-    /// Tells Raft that nothing up to `upto` is needed: a snapshot (pinned, not copied) stands for it.
-    async fn purge(&self, upto: LogId) -> io::Result<()> {
-        const PATIENCE: Duration = Duration::from_secs(30);
+    /// Tells Raft that nothing up to `upto` is needed: a snapshot (pinned, not copied) stands for it. Returns how far it
+    /// has let go: a leader waits for the replicas to which it is just sending from there.
+    async fn purge(&self, upto: LogId) -> io::Result<Option<LogId>> {
         let raft = &self.inner.parts.raft;
         raft.trigger().snapshot().await.map_err(io::Error::other)?;
-        let wait = raft.wait(Some(PATIENCE));
+        let wait = raft.wait(Some(PURGE_PATIENCE));
         let built = |metrics: &openraft::RaftMetrics<TypeConfig>| {
             metrics.snapshot.as_ref().is_some_and(|log_id| log_id.index >= upto.index)
         };
@@ -299,8 +303,10 @@ impl Group {
         let purged = |metrics: &openraft::RaftMetrics<TypeConfig>| {
             metrics.purged.as_ref().is_some_and(|log_id| log_id.index >= upto.index)
         };
-        wait.metrics(purged, "the purge").await.map_err(io::Error::other)?;
-        Ok(())
+        if let Err(late) = wait.metrics(purged, "the purge").await {
+            tracing::debug!(group = %self.inner.id, %late, "not everything was purged");
+        }
+        Ok(raft.metrics().borrow_watched().purged.as_ref().map(log_id_from_raft))
     }
 
     pub(crate) fn raft(&self) -> &Raft {

@@ -34,6 +34,11 @@ impl Holders {
         self.lock().insert(log.group(), Holder::Log(log.clone()));
     }
 
+    /// The group's log is closed, and may be opened again.
+    pub(crate) fn recovered(&self, group: GroupId, recovered: &RecoveredGroup) {
+        self.lock().insert(group, Holder::Recovered(recovered.tail.clone()));
+    }
+
     /// The journal knows durably that the group is gone.
     pub(crate) fn removed(&self, group: GroupId) {
         self.lock().remove(&group);

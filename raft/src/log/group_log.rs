@@ -37,6 +37,8 @@ pub(crate) struct GroupLog {
     budget: TailBudget,
     /// Whether the flusher has been asked to write and has not begun yet.
     flush_asked: AtomicBool,
+    /// Whether another log has taken over the group's data: this one must not touch it.
+    retired: AtomicBool,
 }
 
 struct Inner {
@@ -107,7 +109,7 @@ impl GroupLog {
         };
         let (writer, inner) = (Mutex::new(writer), Mutex::new(inner));
         let damage = OnceLock::new();
-        Ok(Self { group, lives, journal, writer, inner, damage, budget, flush_asked: AtomicBool::new(false) })
+        Ok(Self { group, lives, journal, writer, inner, damage, budget, flush_asked: AtomicBool::new(false), retired: AtomicBool::new(false) })
     }
 
     pub(crate) fn group(&self) -> GroupId {
@@ -300,6 +302,25 @@ impl GroupLog {
         self.lock().tail.find_timestamp(timestamp_ms, from)
     }
 
+    /// Gives up the group's data to a log that is opened next: what a start from the disk would find. To be called when
+    /// nobody appends or applies any more, everything submitted is durable, and applied entries are in synced segments.
+    pub(crate) fn retire(&self) -> RecoveredGroup {
+        let writer = self.lock_writer();
+        self.retired.store(true, Ordering::SeqCst);
+        let inner = self.lock();
+        RecoveredGroup {
+            incarnation: inner.incarnation,
+            vote: inner.vote,
+            purged: inner.purged,
+            committed: inner.committed,
+            segments_synced: writer.last(),
+            snapshot: None,
+            last: inner.last,
+            tail: inner.tail.unapplied(),
+            damaged: false,
+        }
+    }
+
     /// Moves applied entries from memory into segments, and syncs these if `sync`. Blocks: flusher thread only.
     ///
     /// # Errors
@@ -307,6 +328,9 @@ impl GroupLog {
     pub(crate) fn flush(&self, sync: bool) -> io::Result<Option<LogId>> {
         self.flush_asked.store(false, Ordering::Relaxed);
         let mut writer = self.lock_writer();
+        if self.retired.load(Ordering::SeqCst) {
+            return Ok(None);
+        }
         loop {
             let frames: Vec<Frame> = self.lock().tail.frames(FLUSH_BYTES_MAX);
             let Some(last) = frames.last().map(|frame| frame.entry.log_id.index) else { break };
@@ -343,13 +367,16 @@ impl GroupLog {
     /// Moves applied entries into the open segment and closes it, so that it can be removed. Blocks: flusher thread only.
     pub(crate) fn roll(&self) -> io::Result<()> {
         self.flush(false)?;
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writer = self.lock_writer();
+        self.check_not_retired()?;
         writer.roll().map_err(io::Error::other)
     }
 
     /// Removes whole segments that hold nothing behind `index`. Blocks: flusher thread only.
     pub(crate) fn unlink_through(&self, index: u64) -> io::Result<()> {
-        self.lock_writer().unlink_through(index).map_err(io::Error::other)?;
+        let mut writer = self.lock_writer();
+        self.check_not_retired()?;
+        writer.unlink_through(index).map_err(io::Error::other)?;
         Ok(())
     }
 
@@ -411,6 +438,13 @@ impl GroupLog {
             let _ = tx.send(result);
         });
         rx.await.map_err(|_| io::Error::other("the journal stopped"))?.map(|_| ())
+    }
+
+    fn check_not_retired(&self) -> io::Result<()> {
+        match self.retired.load(Ordering::SeqCst) {
+            true => Err(io::Error::other(format!("group {} was started again; ask its new handle", self.group))),
+            false => Ok(()),
+        }
     }
 
     fn lock_writer(&self) -> MutexGuard<'_, SegmentWriter> {

@@ -17,7 +17,7 @@ use super::restore;
 use super::type_config::{Command, Outcomes, RaftEntry, RaftLogId, RaftMembership, TypeConfig};
 use crate::flusher::FlusherHandle;
 use crate::machine::{Machine, Rows};
-use crate::snapshot::{SnapshotData, SnapshotView};
+use crate::snapshot::{Held, SnapshotData, SnapshotView};
 use crate::state::WriteBatch;
 use crate::state::keys::GroupKeys;
 use crate::types::{Decision, Incarnation, Item, LogId};
@@ -33,6 +33,8 @@ pub(crate) struct MachineStore {
     flusher: FlusherHandle,
     applied: Option<LogId>,
     membership: RaftMembership,
+    /// What is on its way to another replica.
+    held: Held,
     /// Cancelled when this is dropped: with the task that applies entries, however that ends.
     gone: DropGuard,
 }
@@ -74,7 +76,12 @@ impl MachineStore {
         machine.published();
         let (applied, membership) = (restored.applied, restored.membership);
         let gone = CancellationToken::new().drop_guard();
-        Ok(Self { log, machine, keys, flusher, applied, membership, gone })
+        Ok(Self { log, machine, keys, flusher, applied, membership, held: Held::default(), gone })
+    }
+
+    /// What is on its way to another replica.
+    pub(crate) fn held(&self) -> Held {
+        self.held.clone()
     }
 
     /// Cancelled when nothing will be applied any more.
@@ -174,6 +181,7 @@ impl RaftStateMachine<TypeConfig> for MachineStore {
         }
         let (life, log) = (received.into_life(), self.log.clone());
         let incarnation = life.incarnation;
+        self.held.clear();
         let (over, durable) = blocking(move || log.switch(life)).await?;
         durable.await.map_err(|_| io::Error::other("the journal stopped"))??;
         self.restore(incarnation).await?;
@@ -185,7 +193,10 @@ impl RaftStateMachine<TypeConfig> for MachineStore {
         if self.applied.is_none() {
             return Ok(None);
         }
-        Ok(Some(self.view().into_raft()))
+        // A replica that has got it must be able to go on from there with the log.
+        let useful = |view: &SnapshotView| view.last() >= self.log.purged();
+        let view = self.held.view().filter(useful).unwrap_or_else(|| self.view());
+        Ok(Some(view.into_raft()))
     }
 }
 

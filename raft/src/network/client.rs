@@ -1,60 +1,167 @@
-//! How groups of one node reach their replicas on others. A cluster of one node has nobody to reach: every call
-//! says so, and openraft backs off.
+//! openraft's view of the network: one client for each group and target.
+//!
+//! Appends go in streams (`appends.rs`), snapshots over connections of their own (`sending.rs`); the rest are questions.
 
 use std::future::Future;
+use std::time::Duration;
 
-use openraft::OptionalSend;
+use flotilla_proto::internal::v1::frame::Kind;
+use futures::Stream;
+use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::impls::EmptyNode;
-use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
+use openraft::network::{Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
 use openraft::type_config::alias::{SnapshotOf, VoteOf};
+use openraft::OptionalSend;
 
+use super::appends::Appends;
+use super::link::LinkError;
+use super::outbox::Pace;
+use super::peers::Peers;
+use super::sending::{Sending, Transfers};
+use super::urgency::Urgency;
+use super::wire;
 use crate::log::type_config::TypeConfig;
-use crate::snapshot::SnapshotData;
+use crate::snapshot::{Held, SnapshotData};
+use crate::types::{GroupId, NodeId};
 
-/// Reaches no other node.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct NoPeers;
+/// Between two attempts of the same, as they go on failing. Where there is no link, nothing is attempted.
+const PAUSES_MS: [u64; 6] = [10, 20, 50, 100, 200, 500];
 
-impl RaftNetworkFactory<TypeConfig> for NoPeers {
-    type Network = NoPeers;
+/// Makes the clients of one group.
+pub(crate) struct Network {
+    pub(crate) group: GroupId,
+    pub(crate) peers: Peers,
+    pub(crate) urgency: Urgency,
+    pub(crate) transfers: Transfers,
+    pub(crate) held: Held,
+}
 
-    async fn new_client(&mut self, _target: u64, _node: &EmptyNode) -> Self::Network {
-        NoPeers
+/// Reaches one replica of one group.
+pub(crate) struct Client {
+    group: GroupId,
+    peers: Peers,
+    target: NodeId,
+    urgency: Urgency,
+    is_heartbeat: bool,
+    sending: Sending,
+}
+
+impl Network {
+    fn client(&self, target: NodeId, is_heartbeat: bool) -> Client {
+        let (group, peers, urgency) = (self.group, self.peers.clone(), self.urgency.clone());
+        let sending = Sending::new(group, target, peers.clone(), self.transfers.clone(), self.held.clone());
+        Client { group, peers, target, urgency, is_heartbeat, sending }
     }
 }
 
-fn unreachable() -> Unreachable<TypeConfig> {
-    Unreachable::from_string("this node has no peers")
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Client;
+
+    async fn new_client(&mut self, target: NodeId, _node: &EmptyNode) -> Client {
+        self.client(target, false)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: NodeId, _node: &EmptyNode) -> Client {
+        self.client(target, true)
+    }
 }
 
-impl RaftNetworkV2<TypeConfig> for NoPeers {
+impl Client {
+    async fn ask(&self, kind: Kind, pace: Pace) -> Result<Kind, RPCError<TypeConfig>> {
+        let link = self.peers.link(self.target).ok_or_else(|| unreachable(&LinkError::Down(self.target)))?;
+        link.ask(self.group, kind, pace).await.map_err(|error| unreachable(&error))
+    }
+
+    async fn ask_vote(&self, kind: Kind) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        match self.ask(kind, Pace::Now).await? {
+            Kind::VoteResponse(response) => wire::vote_response_from_wire(response).map_err(|error| unreachable(&error)),
+            _ => Err(unreachable(&LinkError::Malformed(self.target))),
+        }
+    }
+}
+
+/// With this error openraft waits a little before it tries again.
+pub(super) fn unreachable<E: std::error::Error + 'static>(error: &E) -> RPCError<TypeConfig> {
+    RPCError::Unreachable(Unreachable::new(error))
+}
+
+impl RaftNetworkV2<TypeConfig> for Client {
     type SnapshotData = SnapshotData;
 
     async fn append_entries(
         &mut self,
-        _rpc: AppendEntriesRequest<TypeConfig>,
+        request: AppendEntriesRequest<TypeConfig>,
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(RPCError::Unreachable(unreachable()))
+        let pace = if self.urgency.is_urgent() { Pace::Now } else { Pace::Idle };
+        match self.ask(Kind::Append(wire::append_to_wire(0, request)), pace).await? {
+            Kind::AppendResult(result) => wire::response_from_wire(result).map_err(|error| unreachable(&error)),
+            _ => Err(unreachable(&LinkError::Malformed(self.target))),
+        }
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>, RPCError<TypeConfig>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        if self.is_heartbeat {
+            return stream_append_sequential(self, input, option);
+        }
+        let appends = Appends::new(self.group, self.peers.clone(), self.target, self.urgency.clone(), input);
+        Box::pin(async move { Ok(appends.into_results()) })
     }
 
     async fn vote(
         &mut self,
-        _rpc: VoteRequest<TypeConfig>,
+        request: VoteRequest<TypeConfig>,
         _option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(RPCError::Unreachable(unreachable()))
+        self.ask_vote(Kind::Vote(wire::vote_request_to_wire(&request))).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        _option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.ask_vote(Kind::PreVote(wire::vote_request_to_wire(&request))).await
     }
 
     async fn full_snapshot(
         &mut self,
-        _vote: VoteOf<TypeConfig>,
-        _snapshot: SnapshotOf<TypeConfig, SnapshotData>,
-        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        vote: VoteOf<TypeConfig>,
+        snapshot: SnapshotOf<TypeConfig, SnapshotData>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        Err(StreamingError::Unreachable(unreachable()))
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = self.sending.send(vote, snapshot) => {
+                sent.map(SnapshotResponse::new).map_err(|error| StreamingError::Unreachable(Unreachable::new(&error)))
+            }
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        _option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.ask(Kind::TransferLeader(wire::transfer_to_wire(&request)), Pace::Now).await.map(|_| Ok(()))
+    }
+
+    fn backoff(&self) -> Option<Backoff> {
+        let last = PAUSES_MS.last().copied().unwrap_or(1_000);
+        let pauses = PAUSES_MS.into_iter().chain(std::iter::repeat(last));
+        Some(Backoff::new(pauses.map(Duration::from_millis)))
     }
 }

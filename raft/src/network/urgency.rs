@@ -20,7 +20,6 @@ impl Urgency {
         Urgent { waiting: self.waiting.clone() }
     }
 
-    #[expect(dead_code, reason = "links come with the next step")]
     pub(crate) fn is_urgent(&self) -> bool {
         self.waiting.load(Ordering::SeqCst) > 0
     }

@@ -1,8 +1,11 @@
 //! All groups of a node over one journal, one state and one flusher.
 //!
-//! - `options.rs` what it is opened with, and its errors · `start.rs` how a group starts
+//! - `options.rs` what it is opened with, and its errors · `start.rs` how a group starts, `restart.rs` again
+//! - `elections.rs` campaigns for groups whose leader's node is gone
 
+mod elections;
 mod options;
+mod restart;
 mod start;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,6 +14,9 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+use elections::Elections;
 
 use crate::data_dir::DataDir;
 use crate::disk::Disk;
@@ -23,7 +29,7 @@ use crate::journal::{
     BatchStats, Damage, Journal, JournalHandle, JournalObserver, JournalThread, Record, RecoveredGroup, Recycle,
 };
 use crate::log::lives::Lives;
-use crate::network::Peers;
+use crate::network::{Peers, Transfers};
 use crate::standing::Changes;
 use crate::state::State;
 use crate::tail_budget::TailBudget;
@@ -50,6 +56,9 @@ pub struct Registry {
     down: Mutex<BTreeMap<GroupId, (Incarnation, String)>>,
     running: Running,
     changes: Arc<Changes>,
+    transfers: Transfers,
+    /// Cancelled when the registry is closed or dropped.
+    stop: CancellationToken,
     written: Arc<JournalCounters>,
     threads: Mutex<Option<(JournalThread, FlusherThread)>>,
 }
@@ -67,6 +76,8 @@ struct Observer {
 
 impl Registry {
     /// Opens the journal beside `state`. Groups start one by one afterwards. Blocks while it recovers.
+    ///
+    /// To be called on a tokio runtime.
     ///
     /// # Errors
     /// See [`OpenError`]. Damage of single groups is none: those groups refuse to start.
@@ -96,6 +107,8 @@ impl Registry {
         let threads = (JournalThread::spawn(journal)?, flusher.spawn(flusher_handle.clone())?);
         let admission = Arc::new(Semaphore::new(options.proposal_bytes_max / ADMISSION_UNIT_BYTES));
         let tail_budget = TailBudget::new(options.tail_bytes_max);
+        let transfers = Transfers::new(options.transfers);
+        options.peers.host(running.clone(), transfers.clone(), recovered.boot_epoch);
         let registry = Self {
             options,
             _data_dir: data_dir,
@@ -112,9 +125,13 @@ impl Registry {
             down: Mutex::default(),
             running,
             changes: Changes::new(),
+            transfers,
+            stop: CancellationToken::new(),
             written,
             threads: Mutex::new(Some(threads)),
         };
+        let elections = Elections::new(registry.options.peers.clone(), registry.running.clone(), recovered.boot_epoch);
+        tokio::spawn(elections.run(registry.changes.clone(), registry.stop.clone()));
         for damage in &registry.damage {
             tracing::error!(file = %damage.file.display(), range = ?damage.range, reason = damage.reason, "the journal is damaged");
         }
@@ -183,6 +200,7 @@ impl Registry {
     /// If the journal or the state cannot be written.
     pub async fn remove(&self, group: GroupId) -> io::Result<()> {
         let running = lock(&self.running).remove(&group);
+        self.transfers.forget(group).await;
         let incarnation = match &running {
             Some(running) => {
                 running.shutdown().await;
@@ -199,7 +217,7 @@ impl Registry {
         // First the word that the group is gone, then its data: a crash between leaves what the mark says to delete.
         let lives = self.lives.clone();
         blocking(move || lives.mark_removed(group, incarnation)).await?;
-        self.write_through(Record::Remove { group }).await?;
+        self.write_through(vec![Record::Remove { group }]).await?;
         self.holders.removed(group);
         // Nothing may be written into the group's directory once it is deleted.
         self.flusher.barrier().await?;
@@ -207,8 +225,12 @@ impl Registry {
         blocking(move || lives.delete(group, incarnation)).await
     }
 
-    /// Stops all groups, flushes what they applied, seals the journal. Afterwards a start has nothing to repair.
+    /// Closes the links, stops all groups, flushes what they applied, seals the journal. Afterwards a start has nothing to
+    /// repair.
     pub async fn close(&self) {
+        self.stop.cancel();
+        // First, so that the other replicas know at once that nobody leads here any more.
+        self.options.peers.close().await;
         let running = std::mem::take(&mut *lock(&self.running));
         for group in running.values() {
             group.shutdown().await;
@@ -230,10 +252,16 @@ impl Registry {
         let _ = closed.await;
     }
 
-    async fn write_through(&self, record: Record) -> io::Result<()> {
+    async fn write_through(&self, records: Vec<Record>) -> io::Result<()> {
         let (tx, rx) = tokio::sync::oneshot::channel();
-        self.journal.submit(vec![record], move |result| drop(tx.send(result)));
+        self.journal.submit(records, move |result| drop(tx.send(result)));
         rx.await.map_err(|_| io::Error::other("the journal stopped"))?.map(|_| ())
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.stop.cancel();
     }
 }
 

@@ -16,7 +16,7 @@ use crate::log::group_log::GroupLog;
 use crate::log::machine_store::MachineStore;
 use crate::log::store::LogStore;
 use crate::machine::Machine;
-use crate::network::{NoPeers, Urgency};
+use crate::network::{Network, Urgency};
 use crate::proposals::{Preamble, Proposals};
 use crate::segments::SegmentError;
 use crate::standing::{Standing, Watched};
@@ -90,7 +90,7 @@ impl Registry {
     async fn create(&self, group: GroupId) -> io::Result<RecoveredGroup> {
         let incarnation = self.lives.next();
         let membership = Bytes::new();
-        self.write_through(Record::Switch { group, incarnation, snapshot: None, membership }).await?;
+        self.write_through(vec![Record::Switch { group, incarnation, snapshot: None, membership }]).await?;
         Ok(RecoveredGroup {
             incarnation,
             vote: None,
@@ -115,8 +115,9 @@ impl Registry {
         let (log, machine) = self.open_storage(group, machine).await?;
         let campaigns = begin_log(&log, begin, self.options.node_id).await.map_err(io)?;
         let (config, node_id, machine_gone) = (raft_config(group).map_err(io)?, self.options.node_id, machine.gone());
-        let urgency = Urgency::default();
-        let started = Raft::new(node_id, config, NoPeers, LogStore::new(log.clone()), machine).await;
+        let (urgency, transfers, peers) = (Urgency::default(), self.transfers.clone(), self.options.peers.clone());
+        let network = Network { group, peers, urgency: urgency.clone(), transfers, held: machine.held() };
+        let started = Raft::new(node_id, config, network, LogStore::new(log.clone()), machine).await;
         let raft = started.map_err(|error| match log.damage() {
             Some(damage) => StartError::Damaged { group, reason: damage.to_owned() },
             None => io(io::Error::other(error)),

@@ -5,11 +5,12 @@
 //! replica, because equal log ids mean equal rows and frames. The receiver collects them beside its own data, under
 //! an incarnation of their own ([`IncomingSnapshot`]), and one journal record makes them valid.
 //!
-//! - `head.rs` what is announced · `chunk.rs` the format of the stream · `view.rs` the sender's side · `outgoing.rs` its pace
+//! - `held.rs` what is on its way somewhere · `head.rs` what is announced · `chunk.rs` the format of the stream · `view.rs` the sender's side · `outgoing.rs` its pace
 //! - `incoming.rs` the receiver's side · `transfer.rs` what a [`Group`](crate::group::Group) does with them
 
 pub mod chunk;
 pub mod head;
+mod held;
 pub mod incoming;
 pub mod outgoing;
 #[cfg(test)]
@@ -26,6 +27,7 @@ use crate::log::type_config::TypeConfig;
 use crate::types::GroupId;
 pub use chunk::{Chunk, Cursor};
 pub use head::SnapshotHead;
+pub(crate) use held::{Held, Holding};
 pub use incoming::{IncomingSnapshot, ReceivedSnapshot};
 pub use outgoing::{OutgoingSnapshot, RateLimit};
 pub(crate) use view::SnapshotView;

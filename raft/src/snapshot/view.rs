@@ -64,6 +64,16 @@ impl SnapshotView {
         SnapshotOf::<TypeConfig, SnapshotData> { meta, snapshot: SnapshotData::View(self) }
     }
 
+    /// Whether it is the very same, not only of the same entry.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.rows, &other.rows)
+    }
+
+    /// The last entry that is applied in it.
+    pub(crate) fn last(&self) -> Option<LogId> {
+        self.applied
+    }
+
     /// What it is; `None` if nothing was applied yet.
     pub(crate) fn head(&self) -> Option<SnapshotHead> {
         let membership = encode_stored_membership(&self.membership);

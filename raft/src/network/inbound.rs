@@ -1,0 +1,190 @@
+//! What comes in over a link: each frame goes to the group that it is for. Nothing here waits for a group: one that
+//! is slow must not hold up the others.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use flotilla_proto::internal::v1 as pb;
+use flotilla_proto::internal::v1::frame::Kind;
+use futures::StreamExt;
+use openraft::raft::AppendEntriesRequest;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::link::{Link, STREAM_APPENDS_MAX};
+use super::outbox::Pace;
+use super::peers::Peers;
+use super::wire;
+use crate::group::Group;
+use crate::log::type_config::TypeConfig;
+use crate::types::GroupId;
+
+/// Streams of appends that a peer may have open: two for each of many groups.
+const STREAMS_MAX: usize = 1 << 17;
+/// Questions of one peer that may be on their way to groups at once.
+const QUESTIONS_MAX: usize = 1 << 14;
+
+/// Takes the frames of one link, in order.
+pub(super) struct Inbound {
+    peers: Peers,
+    link: Arc<Link>,
+    /// Appends to their group; `None` for a stream that ended here, and whose sender does not know that yet.
+    streams: HashMap<u64, Option<mpsc::Sender<AppendEntriesRequest<TypeConfig>>>>,
+    questions: Arc<Semaphore>,
+}
+
+impl Inbound {
+    pub(super) fn new(peers: Peers, link: Arc<Link>) -> Self {
+        Self { peers, link, streams: HashMap::new(), questions: Arc::new(Semaphore::new(QUESTIONS_MAX)) }
+    }
+
+    /// Takes what came in one message.
+    ///
+    /// # Errors
+    /// `InvalidData` if the peer does not keep to the protocol. The link is given up then.
+    pub(super) async fn take(&mut self, frames: Vec<pb::Frame>) -> io::Result<()> {
+        let payload = |frame: &pb::Frame| match &frame.kind {
+            Some(Kind::Append(append)) => wire::payload_bytes(append),
+            _ => 0,
+        };
+        let bytes = frames.iter().map(payload).sum();
+        for frame in frames {
+            let (group, id) = (GroupId(frame.group_id), frame.request_id);
+            match frame.kind.ok_or_else(|| wire::invalid("a frame is empty"))? {
+                Kind::Append(append) if append.stream_id == 0 => self.heartbeat(group, id, append)?,
+                Kind::Append(mut append) => {
+                    wire::detach(&mut append, bytes);
+                    self.append(group, append)?;
+                }
+                Kind::End(_) => drop(self.streams.remove(&id)),
+                Kind::Vote(request) => self.vote(group, id, request, false)?,
+                Kind::PreVote(request) => self.vote(group, id, request, true)?,
+                Kind::TransferLeader(request) => self.transfer(group, id, request)?,
+                Kind::Cast(message) => self.peers.received(self.link.peer, message).await,
+                Kind::Probe(_) => {}
+                answer @ (Kind::AppendResult(_) | Kind::VoteResponse(_) | Kind::Refused(_) | Kind::Done(_)) => {
+                    if !self.link.answered(id, answer) {
+                        return Err(wire::invalid("there are more results than appends"));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes an append on, in the order of its stream.
+    fn append(&mut self, group: GroupId, append: pb::Append) -> io::Result<()> {
+        let id = append.stream_id;
+        let request = wire::append_from_wire(self.link.peer, append)?;
+        if !self.streams.contains_key(&id) {
+            if self.streams.len() >= STREAMS_MAX {
+                return Err(wire::invalid("too many streams"));
+            }
+            let stream = self.open_stream(group, id);
+            self.streams.insert(id, stream);
+        }
+        let Some(Some(stream)) = self.streams.get(&id) else { return Ok(()) };
+        match stream.try_send(request) {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::TrySendError::Full(_)) => Err(wire::invalid("a stream has too many appends on their way")),
+            Err(mpsc::error::TrySendError::Closed(_)) => {
+                self.streams.insert(id, None);
+                Ok(())
+            }
+        }
+    }
+
+    fn open_stream(&self, group: GroupId, id: u64) -> Option<mpsc::Sender<AppendEntriesRequest<TypeConfig>>> {
+        let Some(running) = self.peers.group(group) else {
+            refuse(&self.link, group, id, "the group does not run here");
+            return None;
+        };
+        let (tx, rx) = mpsc::channel(STREAM_APPENDS_MAX);
+        tokio::spawn(follow(self.link.clone(), running, id, rx));
+        Some(tx)
+    }
+
+    /// Runs `answer` beside everything else, and sends what it says.
+    fn question<F>(&self, group: GroupId, id: u64, answer: impl FnOnce(Group) -> F + Send + 'static)
+    where
+        F: Future<Output = Result<Kind, String>> + Send,
+    {
+        let link = self.link.clone();
+        let Ok(permit) = self.questions.clone().try_acquire_owned() else {
+            return refuse(&link, group, id, "too many questions at once");
+        };
+        let Some(running) = self.peers.group(group) else {
+            return refuse(&link, group, id, "the group does not run here");
+        };
+        tokio::spawn(async move {
+            let _permit = permit;
+            tokio::select! {
+                answer = answer(running) => match answer {
+                    Ok(kind) => link.send(group, id, kind, Pace::Now),
+                    Err(reason) => refuse(&link, group, id, &reason),
+                },
+                () = link.closed.cancelled() => {}
+            }
+        });
+    }
+
+    fn heartbeat(&self, group: GroupId, id: u64, append: pb::Append) -> io::Result<()> {
+        let request = wire::append_from_wire(self.link.peer, append)?;
+        if !request.entries.is_empty() {
+            return Err(wire::invalid("entries come outside of a stream"));
+        }
+        self.question(group, id, |group| async move {
+            let previous = request.prev_log_id;
+            let response = group.raft().append_entries(request).await.map_err(|error| error.to_string())?;
+            Ok(Kind::AppendResult(wire::response_to_wire(response, previous)))
+        });
+        Ok(())
+    }
+
+    fn vote(&self, group: GroupId, id: u64, request: pb::VoteRequest, pre_vote: bool) -> io::Result<()> {
+        let request = wire::vote_request_from_wire(self.link.peer, request)?;
+        self.question(group, id, move |group| async move {
+            let raft = group.raft();
+            let response = if pre_vote { raft.pre_vote(request).await } else { raft.vote(request).await };
+            let response = response.map_err(|error| error.to_string())?;
+            Ok(Kind::VoteResponse(wire::vote_response_to_wire(&response)))
+        });
+        Ok(())
+    }
+
+    fn transfer(&self, group: GroupId, id: u64, request: pb::TransferLeader) -> io::Result<()> {
+        let request = wire::transfer_from_wire(self.link.peer, request)?;
+        self.question(group, id, |group| async move {
+            let response = group.raft().handle_transfer_leader(request).await.map_err(|error| error.to_string())?;
+            response.map_err(|error| error.to_string())?;
+            Ok(Kind::Done(pb::Done {}))
+        });
+        Ok(())
+    }
+}
+
+/// Appends what comes in one stream to its group, and answers in order. Ends with the stream, or with the first append
+/// that the group does not take.
+async fn follow(link: Arc<Link>, group: Group, id: u64, appends: mpsc::Receiver<AppendEntriesRequest<TypeConfig>>) {
+    let group_id = group.id();
+    let mut results = Box::pin(group.raft().stream_append(ReceiverStream::new(appends)));
+    loop {
+        let result = tokio::select! {
+            result = results.next() => result,
+            () = link.closed.cancelled() => return,
+        };
+        match result {
+            // The sender has ended it and does not listen; or the group stopped, and it must not wait.
+            None => return refuse(&link, group_id, id, "the group stopped"),
+            Some(Ok(result)) => {
+                link.send(group_id, id, Kind::AppendResult(wire::result_to_wire(result)), Pace::Now);
+            }
+            Some(Err(fatal)) => return refuse(&link, group_id, id, &fatal.to_string()),
+        }
+    }
+}
+
+fn refuse(link: &Link, group: GroupId, id: u64, reason: &str) {
+    link.send(group, id, Kind::Refused(reason.to_owned()), Pace::Now);
+}

@@ -1,0 +1,237 @@
+//! Nodes in one process. Each has a runtime of its own, so that it can be killed: its tasks end where they are, and its
+//! sockets close, as when a process dies.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::runtime::{Builder, Runtime};
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+use super::line::Line;
+use crate::data_dir::{ClusterId, DataDir, Identity};
+use crate::disk::real::RealDisk;
+use crate::group::Group;
+use crate::journal::JournalOptions;
+use crate::log::tests::node::{Ledger, PATIENCE, expected, kept};
+use crate::machine::Machine;
+use crate::network::{Peers, TcpDialer};
+use crate::registry::{Begin, Registry, RegistryOptions, TransferOptions};
+use crate::segments::SegmentOptions;
+use crate::state::{RocksOptions, RocksState};
+use crate::types::{GroupId, NodeId};
+
+pub(super) const CLUSTER: ClusterId = ClusterId([7; 16]);
+pub(super) const GROUP: GroupId = GroupId(5);
+/// Less than openraft's own timers need to find out that a leader is gone.
+pub(super) const SOON: Duration = Duration::from_secs(9);
+
+pub(super) struct Cluster {
+    nodes: BTreeMap<NodeId, Node>,
+    lines: BTreeMap<(NodeId, NodeId), Line>,
+    transfers: TransferOptions,
+}
+
+struct Node {
+    dir: TempDir,
+    port: u16,
+    running: Option<Running>,
+}
+
+struct Running {
+    runtime: Runtime,
+    registry: Arc<Registry>,
+}
+
+impl Cluster {
+    /// Nodes `1..=count`, all running and linked, without groups.
+    pub(super) async fn new(count: NodeId) -> Self {
+        Self::with(count, Duration::ZERO, TransferOptions::default()).await
+    }
+
+    pub(super) async fn with(count: NodeId, delay: Duration, transfers: TransferOptions) -> Self {
+        let mut nodes = BTreeMap::new();
+        for id in 1..=count {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            nodes.insert(id, Node { dir: tempfile::tempdir().unwrap(), port, running: None });
+        }
+        let mut lines = BTreeMap::new();
+        for from in 1..=count {
+            for to in (1..=count).filter(|to| *to != from) {
+                lines.insert((from, to), Line::to(nodes[&to].port, delay).await);
+            }
+        }
+        let mut cluster = Self { nodes, lines, transfers };
+        for id in 1..=count {
+            cluster.start_node(id).await;
+        }
+        cluster.linked().await;
+        cluster
+    }
+
+    /// Opens a node that does not run. Its groups are to be started.
+    pub(super) async fn start_node(&mut self, id: NodeId) {
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let peers = Peers::new(id, CLUSTER, Arc::new(TcpDialer));
+        let node = self.nodes.get_mut(&id).unwrap();
+        let (data, options) = (node.dir.path().join("data"), options(peers.clone(), self.transfers));
+        let address: SocketAddr = ([127, 0, 0, 1], node.port).into();
+        let addresses = self.lines.iter().filter(|((from, _), _)| *from == id);
+        let addresses: BTreeMap<NodeId, String> = addresses.map(|((_, to), line)| (*to, line.address.clone())).collect();
+        let open = move || {
+            let identity =
+                || Identity { cluster_id: CLUSTER, node_id: id, directory_id: [id as u8; 16], created_at_ms: 0 };
+            let data_dir = DataDir::open(&data, identity).unwrap();
+            let state = RocksState::open(&data_dir.state_dir(), &RocksOptions::default()).unwrap();
+            Registry::open(options, data_dir, Arc::new(RealDisk), Arc::new(state)).unwrap()
+        };
+        let registry = runtime.spawn_blocking(open).await.unwrap();
+        let serve = async move {
+            let incoming = TcpIncoming::bind(address).unwrap().with_nodelay(Some(true));
+            peers.set(addresses);
+            tokio::spawn(Server::builder().add_service(peers.service()).serve_with_incoming(incoming));
+        };
+        runtime.spawn(serve).await.unwrap();
+        node.running = Some(Running { runtime, registry: Arc::new(registry) });
+    }
+
+    /// Ends a node as if its process died.
+    pub(super) fn kill(&mut self, id: NodeId) {
+        let running = self.nodes.get_mut(&id).unwrap().running.take().unwrap();
+        running.runtime.shutdown_background();
+        drop(running.registry);
+    }
+
+    pub(super) async fn close_node(&mut self, id: NodeId) {
+        let Running { runtime, registry } = self.nodes.get_mut(&id).unwrap().running.take().unwrap();
+        let closing = registry.clone();
+        runtime.spawn(async move { closing.close().await }).await.unwrap();
+        drop(registry);
+        runtime.shutdown_background();
+    }
+
+    pub(super) fn running(&self) -> Vec<NodeId> {
+        self.nodes.iter().filter(|(_, node)| node.running.is_some()).map(|(id, _)| *id).collect()
+    }
+
+    pub(super) fn registry(&self, id: NodeId) -> Arc<Registry> {
+        self.nodes[&id].running.as_ref().unwrap().registry.clone()
+    }
+
+    pub(super) fn line(&self, from: NodeId, to: NodeId) -> &Line {
+        &self.lines[&(from, to)]
+    }
+
+    pub(super) fn port(&self, id: NodeId) -> u16 {
+        self.nodes[&id].port
+    }
+
+    /// Runs something on a node's runtime.
+    pub(super) async fn on<T: Send + 'static>(&self, id: NodeId, work: impl Future<Output = T> + Send + 'static) -> T {
+        self.nodes[&id].running.as_ref().unwrap().runtime.spawn(work).await.unwrap()
+    }
+
+    pub(super) async fn start(&self, id: NodeId, group: GroupId, begin: Begin) -> Group {
+        self.start_machine(id, group, begin, Box::new(Ledger::default())).await
+    }
+
+    pub(super) async fn start_machine(&self, id: NodeId, group: GroupId, begin: Begin, machine: Box<dyn Machine>) -> Group {
+        let registry = self.registry(id);
+        self.on(id, async move { registry.start(group, machine, None, begin).await.unwrap() }).await
+    }
+
+    /// Starts a group on all its voters.
+    pub(super) async fn found(&self, group: GroupId, voters: &[NodeId]) {
+        for id in voters {
+            self.start(*id, group, Begin::Initialize(voters.to_vec())).await;
+        }
+    }
+
+    pub(super) fn group(&self, id: NodeId, group: GroupId) -> Group {
+        self.registry(id).group(group).unwrap()
+    }
+
+    /// Waits until every node that runs has a link to every other one.
+    pub(super) async fn linked(&self) {
+        let running = self.running();
+        for id in &running {
+            let mut links = self.registry(*id).peers().links();
+            let all = links.wait_for(|up| running.iter().all(|peer| peer == id || up.contains_key(peer)));
+            tokio::time::timeout(PATIENCE, all).await.expect("links come up").unwrap();
+        }
+    }
+
+    /// Waits until one of the nodes leads the group, and all of them that run say so.
+    pub(super) async fn leader(&self, group: GroupId, among: &[NodeId]) -> NodeId {
+        self.leader_within(group, among, PATIENCE).await
+    }
+
+    pub(super) async fn leader_within(&self, group: GroupId, among: &[NodeId], patience: Duration) -> NodeId {
+        eventually(patience, "one leader", || {
+            let leaders: BTreeSet<_> = among.iter().map(|id| self.group(*id, group).leader()).collect();
+            let leader = leaders.first().copied().flatten().filter(|leader| leaders.len() == 1 && among.contains(leader))?;
+            self.group(leader, group).is_leader().then_some(leader)
+        })
+        .await
+    }
+
+    /// Waits until a replica has exactly the payloads `0..count`.
+    pub(super) async fn holds(&self, id: NodeId, group: GroupId, live_from: u64, count: u64) {
+        let replica = self.group(id, group);
+        let applied = || replica.raft().metrics();
+        eventually(PATIENCE, "everything is applied", || {
+            use openraft::async_runtime::WatchReceiver as _;
+            let last = applied().borrow_watched().last_applied.map(|log_id| log_id.index);
+            (last.is_some() && last == replica.last_index()).then_some(())
+        })
+        .await;
+        let mut found = kept(&replica, live_from).await;
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while found.len() as u64 != count - live_from && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            found = kept(&replica, live_from).await;
+        }
+        assert_eq!(found, expected(0..count)[live_from as usize..], "node {id}");
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for id in self.running() {
+            self.kill(id);
+        }
+    }
+}
+
+/// Asks again and again until there is an answer.
+pub(super) async fn eventually<T>(patience: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = tokio::time::Instant::now() + patience;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "not within {patience:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn options(peers: Peers, transfers: TransferOptions) -> RegistryOptions {
+    let journal = JournalOptions { file_bytes: 16 << 20, files_max: 4, files_hard_max: 16, ..JournalOptions::default() };
+    RegistryOptions {
+        node_id: peers.node_id(),
+        journal,
+        segments: SegmentOptions { segment_bytes_max: 64 << 10, ..SegmentOptions::default() },
+        proposal_bytes_max: 64 << 20,
+        tail_bytes_max: 256 << 20,
+        peers,
+        transfers,
+    }
+}
+
+/// A lock that the compiler knows to be held for a moment only.
+pub(super) fn locked<T: Clone>(mutex: &Mutex<T>) -> T {
+    mutex.lock().unwrap().clone()
+}

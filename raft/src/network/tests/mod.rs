@@ -1,0 +1,12 @@
+//! Several nodes in one process, over real sockets and real disks: see `cluster.rs`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod cluster;
+mod failover;
+mod hostile;
+mod line;
+mod links;
+mod members;
+mod replication;
+mod snapshots;

@@ -1,0 +1,222 @@
+//! Campaigns before openraft's timers would: for groups whose leader's node is gone.
+//!
+//! Group timers are in seconds, so that a thousand groups tick cheaply. What finds a dead node quickly is the link to it:
+//! when it breaks, every replica of a group led there waives its own leader's lease, and campaigns with a pre-vote after
+//! a delay of its own. A peer grants that only if its own link to the leader is broken too: else its lease holds. So a link
+//! that broke between two nodes disturbs nobody, and a slow network still gets the full timeout.
+//!
+//! A node that comes back with another boot number led nothing since; and a group without any leader (a vote that was
+//! split) is tried again in less than the timers' seconds.
+
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use openraft::async_runtime::WatchReceiver as _;
+use openraft::raft::TransferLeaderRequest;
+use tokio::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::Running;
+use crate::group::Group;
+use crate::network::{LinkState, Peers};
+use crate::standing::{Changes, Standing};
+use crate::types::{GroupId, NodeId};
+
+/// Replicas campaign one after the other, in the order of their ids, so that votes are not split.
+const RANK_DELAY: Duration = Duration::from_millis(40);
+/// Plus up to this, by chance.
+const JITTER: Duration = Duration::from_millis(30);
+/// How long a group may be without any leader before the first attempt: an election may be under way.
+const LEADERLESS_DELAY: Duration = Duration::from_millis(150);
+/// Between attempts: at first, and at most.
+const AGAIN_MIN: Duration = Duration::from_millis(100);
+const AGAIN_MAX: Duration = Duration::from_secs(1);
+/// Changes that come together are looked at together.
+const GATHER: Duration = Duration::from_millis(5);
+/// No id of a node.
+const NOBODY: NodeId = 0;
+
+/// Looks after the groups of a node.
+pub(super) struct Elections {
+    peers: Peers,
+    groups: Running,
+    campaigns: BTreeMap<GroupId, Campaign>,
+    /// The life in which each peer was seen last, and since when in the terms of the groups that it led.
+    boots: BTreeMap<NodeId, u64>,
+    /// Groups whose leader came back in another life: with the term in which it led.
+    orphans: BTreeMap<GroupId, (NodeId, u64)>,
+    chance: Chance,
+}
+
+/// One group that wants a leader.
+struct Campaign {
+    /// Whose lead is over; `None`: nobody's is known.
+    over: Option<NodeId>,
+    due: Instant,
+    again: Duration,
+}
+
+/// Numbers that look random, other ones on each node.
+struct Chance {
+    state: AtomicU64,
+}
+
+impl Elections {
+    pub(super) fn new(peers: Peers, groups: Running, boot: u64) -> Self {
+        let chance = Chance { state: AtomicU64::new(peers.node_id().wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ boot) };
+        let (campaigns, boots, orphans) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { peers, groups, campaigns, boots, orphans, chance }
+    }
+
+    /// Runs until `stop`.
+    pub(super) async fn run(mut self, changes: std::sync::Arc<Changes>, stop: CancellationToken) {
+        let (mut links, mut changed) = (self.peers.links(), changes.subscribe());
+        loop {
+            let next = self.campaigns.values().map(|campaign| campaign.due).min();
+            let due = async {
+                match next {
+                    Some(next) => tokio::time::sleep_until(next).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                alive = links.changed() => if alive.is_err() { return },
+                alive = changed.changed() => if alive.is_err() { return },
+                () = due => {}
+            }
+            let up = links.borrow_and_update().clone();
+            self.note_boots(&up);
+            self.look(&up).await;
+            tokio::time::sleep(GATHER).await;
+        }
+    }
+
+    fn running(&self) -> Vec<Group> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Who came back in another life led nothing since.
+    fn note_boots(&mut self, up: &BTreeMap<NodeId, LinkState>) {
+        let back = |(node, state): (&NodeId, &LinkState)| {
+            let before = self.boots.insert(*node, state.boot);
+            before.is_some_and(|before| before != state.boot).then_some(*node)
+        };
+        let back: Vec<NodeId> = up.iter().filter_map(back).collect();
+        if back.is_empty() {
+            return;
+        }
+        for group in self.running() {
+            let standing = group.standing();
+            let standing = standing.borrow();
+            if let Some(leader) = standing.leader.filter(|leader| back.contains(leader)) {
+                self.orphans.insert(group.id(), (leader, standing.term));
+            }
+        }
+    }
+
+    /// Looks at all groups: begins, goes on with and ends campaigns.
+    async fn look(&mut self, up: &BTreeMap<NodeId, LinkState>) {
+        let groups = self.running();
+        let here = |group: &GroupId| groups.binary_search_by_key(group, Group::id).is_ok();
+        self.campaigns.retain(|group, _| here(group));
+        self.orphans.retain(|group, _| here(group));
+        for group in groups {
+            let standing = group.standing().borrow().clone();
+            match self.wants_leader(group.id(), &standing, up) {
+                Some(over) => self.campaign(&group, &standing, over, up).await,
+                None => drop(self.campaigns.remove(&group.id())),
+            }
+        }
+    }
+
+    /// Whether this node is to campaign for the group, and whose lead is over then.
+    fn wants_leader(
+        &mut self,
+        group: GroupId,
+        standing: &Standing,
+        up: &BTreeMap<NodeId, LinkState>,
+    ) -> Option<Option<NodeId>> {
+        let me = self.peers.node_id();
+        let voters = &standing.membership.voters;
+        if standing.died.is_some() || !voters.contains(&me) || voters.len() < 2 {
+            return None;
+        }
+        let orphan = self.orphans.get(&group).copied();
+        if orphan.is_some_and(|orphan| Some(orphan) != standing.leader.map(|leader| (leader, standing.term))) {
+            self.orphans.remove(&group);
+        }
+        match standing.leader {
+            Some(leader) if leader == me => None,
+            Some(leader) if up.contains_key(&leader) && !self.orphans.contains_key(&group) => None,
+            over => Some(over),
+        }
+    }
+
+    async fn campaign(&mut self, group: &Group, standing: &Standing, over: Option<NodeId>, up: &BTreeMap<NodeId, LinkState>) {
+        let now = Instant::now();
+        let known = self.campaigns.get_mut(&group.id()).filter(|campaign| campaign.over == over);
+        let Some(campaign) = known else {
+            if let Some(leader) = over {
+                waive_lease(group, leader).await;
+            }
+            let delay = self.first_delay(standing, over);
+            self.campaigns.insert(group.id(), Campaign { over, due: now + delay, again: AGAIN_MIN });
+            return;
+        };
+        if campaign.due > now {
+            return;
+        }
+        campaign.due = now + campaign.again + self.chance.below(campaign.again);
+        campaign.again = AGAIN_MAX.min(campaign.again * 2);
+        if !quorum_is_near(self.peers.node_id(), standing, up) {
+            return;
+        }
+        if let Some(leader) = over {
+            waive_lease(group, leader).await;
+        }
+        tracing::debug!(group = %group.id(), ?over, "campaigns early");
+        // A core that has died meanwhile is somebody else's matter.
+        let _ = group.raft().trigger().elect(true).await;
+    }
+
+    fn first_delay(&self, standing: &Standing, over: Option<NodeId>) -> Duration {
+        let me = self.peers.node_id();
+        let before_me = standing.membership.voters.iter().filter(|voter| Some(**voter) != over && **voter < me);
+        let rank = u32::try_from(before_me.count()).unwrap_or(u32::MAX).min(10);
+        let base = if over.is_none() { LEADERLESS_DELAY } else { Duration::ZERO };
+        base + RANK_DELAY * rank + self.chance.below(JITTER)
+    }
+}
+
+/// Whether this node and those to whom it has links can elect anybody.
+fn quorum_is_near(me: NodeId, standing: &Standing, up: &BTreeMap<NodeId, LinkState>) -> bool {
+    let voters = &standing.membership.voters;
+    let near = voters.iter().filter(|voter| **voter == me || up.contains_key(voter)).count();
+    // Of a joint membership both halves are needed; that is found out by asking.
+    near > voters.len() / 2 || standing.membership.joint
+}
+
+/// From now on this node grants votes, and asks for them, as if the leader's lease had run out.
+async fn waive_lease(group: &Group, leader: NodeId) {
+    let vote = group.raft().server_metrics().borrow_watched().vote;
+    if vote.committed && vote.leader_id.voted_for == leader {
+        // This is what a leader that gives up says to those who are not to succeed it.
+        let _ = group.raft().handle_transfer_leader(TransferLeaderRequest::new(vote, NOBODY, None)).await;
+    }
+}
+
+impl Chance {
+    /// Splitmix64.
+    fn next(&self) -> u64 {
+        let state = self.state.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&self, most: Duration) -> Duration {
+        most.mul_f64((self.next() >> 11) as f64 / (1_u64 << 53) as f64)
+    }
+}
