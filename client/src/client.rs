@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flotilla_proto::v1;
+use flotilla_proto::{DIRECT, v1};
 use flotilla_proto::v1::cluster_client::ClusterClient;
 use tokio::sync::watch;
+use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
@@ -17,6 +18,12 @@ use crate::retry::Backoff;
 
 /// Longest wait between two attempts.
 pub(crate) const RETRY_BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// The same for batches and streams, which are few and must not stand still for longer than they have to.
+const STREAM_BACKOFF_MAX: Duration = Duration::from_millis(500);
+/// How old metadata may be while a request takes a longer way than it needs to.
+const METADATA_AGE_MAX: Duration = Duration::from_secs(1);
+/// How long one node may take to tell where the leaders are, if there are others to ask.
+const METADATA_PATIENCE: Duration = Duration::from_secs(1);
 /// What a message carries besides its batches: framing, names, positions.
 const MESSAGE_OVERHEAD_BYTES: u64 = 1 << 20;
 
@@ -138,6 +145,34 @@ impl Client {
         });
     }
 
+    /// As [`refresh_topic_soon`](Client::refresh_topic_soon), unless it was fetched a moment ago.
+    pub(crate) fn refresh_topic_if_old(&self, name: &str) {
+        if self.inner.metadata.age(name).is_none_or(|age| age >= METADATA_AGE_MAX) {
+            self.refresh_topic_soon(name);
+        }
+    }
+
+    /// What an error says about who leads some partitions. Where it says nothing the leader is not known any more, and any
+    /// node may be asked, which waits for the new one.
+    pub(crate) fn learn_leader(&self, topic: &str, partitions: impl IntoIterator<Item = u32>, error: &Error) {
+        if error.is_elsewhere() {
+            let leader = error.metadata("leader_address").map(Arc::from);
+            self.inner.metadata.set_leaders(topic, partitions, leader);
+        }
+    }
+
+    /// As [`learn_leader`](Client::learn_leader), where the error does not say about which of the partitions it is.
+    pub(crate) fn forget_leaders(&self, topic: &str, partitions: impl IntoIterator<Item = u32>, error: &Error) {
+        if error.is_elsewhere() {
+            self.inner.metadata.set_leaders(topic, partitions, None);
+        }
+    }
+
+    /// Whether there is a connection to this address; if not, there may be soon.
+    pub(crate) fn is_connected_or_soon(&self, address: &str) -> bool {
+        self.inner.connections.is_open_or_soon(address)
+    }
+
     pub(crate) fn known_leader(&self, topic: &str, partition: u32) -> Option<Arc<str>> {
         self.inner.metadata.topic(topic)?.leader(partition)
     }
@@ -148,6 +183,11 @@ impl Client {
 
     pub(crate) fn backoff(&self) -> Backoff {
         Backoff::new(self.limits().retry_backoff, RETRY_BACKOFF_MAX)
+    }
+
+    /// As [`backoff`](Client::backoff), for what must go on soon after a leader is back.
+    pub(crate) fn retry_backoff(&self) -> Backoff {
+        Backoff::new(self.limits().retry_backoff, STREAM_BACKOFF_MAX)
     }
 
     pub(crate) async fn connection(&self, preferred: Option<&str>) -> Result<Connection, Error> {
@@ -166,12 +206,15 @@ impl Client {
     }
 
     async fn fetch_metadata(&self, topics: Vec<String>) -> Result<(), Error> {
-        let answer = self
-            .call(Repeat::Safe, |channel, left| {
-                let request = timed(v1::GetMetadataRequest { topics: topics.clone() }, left);
-                async move { ClusterClient::new(channel).get_metadata(request).await }
-            })
-            .await?;
+        // A node that stands still keeps its connections open: the others know more.
+        let alone = self.inner.connections.count() < 2;
+        let patience = if alone { self.inner.options.request_timeout } else { METADATA_PATIENCE };
+        let fetch = |channel, left| {
+            let request = timed(v1::GetMetadataRequest { topics: topics.clone() }, left);
+            async move { ClusterClient::new(channel).get_metadata(request).await }
+        };
+        let answer = self.call_within(patience, Repeat::Safe, fetch).await?;
+        self.inner.connections.learn(answer.nodes.iter().filter(|node| node.online).map(|node| node.address.clone()));
         self.inner.metadata.update(answer)
     }
 
@@ -180,17 +223,34 @@ impl Client {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
+        self.call_within(self.inner.options.request_timeout, repeat, attempt).await
+    }
+
+    /// As [`call`](Client::call); no single attempt takes longer than `patience`.
+    async fn call_within<T, F>(
+        &self,
+        patience: Duration,
+        repeat: Repeat,
+        attempt: impl Fn(Channel, Duration) -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
         let deadline = Instant::now() + self.inner.options.request_timeout;
         let mut backoff = self.backoff();
+        let mut others = self.inner.connections.count().saturating_sub(1);
         loop {
-            let error = match self.attempt(deadline, &attempt).await {
+            let error = match self.attempt(deadline, patience, &attempt).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
             let repeatable = repeat == Repeat::Safe || !error.outcome_unknown();
             // A cluster that cannot be reached at all is reported at once: the user waits at a prompt.
             let hopeless = matches!(error, Error::Unreachable { .. });
-            let wait = error.retry_after().unwrap_or_default().max(backoff.next());
+            // Another node may answer at once.
+            let elsewhere = others > 0 && matches!(error, Error::ConnectionLost { .. } | Error::Timeout(_));
+            others = others.saturating_sub(1);
+            let wait = if elsewhere { Duration::ZERO } else { error.retry_after().unwrap_or_default().max(backoff.next()) };
             if hopeless || !repeatable || !error.is_retriable() || Instant::now() + wait >= deadline {
                 return Err(error);
             }
@@ -198,21 +258,24 @@ impl Client {
         }
     }
 
-    async fn attempt<T, F>(&self, deadline: Instant, attempt: &impl Fn(Channel, Duration) -> F) -> Result<T, Error>
+    async fn attempt<T, F>(
+        &self,
+        deadline: Instant,
+        patience: Duration,
+        attempt: &impl Fn(Channel, Duration) -> F,
+    ) -> Result<T, Error>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
         let connection = self.connection(None).await?;
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = Error::Timeout(self.inner.options.request_timeout);
-        let answer = tokio::time::timeout(left, attempt(connection.channel, left)).await.map_err(|_| timeout)?;
-        answer.map(Response::into_inner).map_err(|status| {
-            let error = Error::of_answer(status, &connection.address);
-            if matches!(error, Error::ConnectionLost { .. }) {
-                self.forget_connection(&connection.address);
-            }
-            error
-        })
+        let left = deadline.saturating_duration_since(Instant::now()).min(patience);
+        let answer = tokio::time::timeout(left, attempt(connection.channel, left)).await;
+        let refused = |status| Error::of_answer(status, &connection.address);
+        let answer = answer.map_err(|_| Error::Timeout(patience)).and_then(|answer| answer.map_err(refused));
+        if matches!(answer, Err(Error::ConnectionLost { .. } | Error::Timeout(_))) {
+            self.forget_connection(&connection.address);
+        }
+        answer.map(Response::into_inner)
     }
 }
 
@@ -220,5 +283,15 @@ impl Client {
 pub(crate) fn timed<T>(message: T, timeout: Duration) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(timeout);
+    request
+}
+
+/// A request for the node at `address`. If that is the one it is meant for (a leader), the node must not pass it on: it
+/// says who leads if it does not, and the next request takes the shortest way again.
+pub(crate) fn meant_for<T>(message: T, address: &str, leader: Option<&str>) -> Request<T> {
+    let mut request = Request::new(message);
+    if leader == Some(address) {
+        request.metadata_mut().insert(DIRECT, MetadataValue::from_static("1"));
+    }
     request
 }

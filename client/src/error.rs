@@ -19,6 +19,12 @@ pub(crate) mod reason {
     pub const OUT_OF_ORDER_SEQUENCE: &str = "OUT_OF_ORDER_SEQUENCE";
     /// The partition does not remember the producer id.
     pub const UNKNOWN_PRODUCER: &str = "UNKNOWN_PRODUCER";
+    /// The node does not lead the partition; it may know who does.
+    pub const NOT_LEADER: &str = "NOT_LEADER";
+    /// The node is stopping.
+    pub const DRAINING: &str = "DRAINING";
+    /// The node cannot serve the partition at the moment.
+    pub const UNAVAILABLE: &str = "UNAVAILABLE";
     /// The offset lies before the log start or behind the end.
     pub const OFFSET_OUT_OF_RANGE: &str = "OFFSET_OUT_OF_RANGE";
     /// The topic has fewer partitions. The client says so itself where it knows.
@@ -144,6 +150,20 @@ impl Error {
             Self::UnknownPartition { .. } => reason::UNKNOWN_PARTITION,
             Self::InDoubt { cause } | Self::Stopped { cause } => cause.reason(),
             _ => "",
+        }
+    }
+
+    /// Whether another node than this one should be asked.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        matches!(self.reason(), reason::NOT_LEADER | reason::DRAINING | reason::UNAVAILABLE)
+    }
+
+    /// A detail of the server's refusal.
+    pub(crate) fn metadata(&self, name: &str) -> Option<&str> {
+        match self {
+            Self::Server { metadata, .. } => metadata.get(name).map(String::as_str),
+            Self::InDoubt { cause } => cause.metadata(name),
+            _ => None,
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flotilla_proto::v1;
 
@@ -102,6 +102,7 @@ pub(crate) struct Metadata {
 struct Known {
     limits: Limits,
     topics: HashMap<String, Arc<TopicView>>,
+    fetched_at: HashMap<String, Instant>,
     /// Topics that are being fetched again.
     refreshing: HashSet<String>,
 }
@@ -116,7 +117,26 @@ impl Metadata {
     }
 
     pub fn forget(&self, topic: &str) {
-        self.lock().topics.remove(topic);
+        let mut known = self.lock();
+        known.topics.remove(topic);
+        known.fetched_at.remove(topic);
+    }
+
+    /// How long ago a topic was fetched.
+    pub fn age(&self, topic: &str) -> Option<Duration> {
+        self.lock().fetched_at.get(topic).map(Instant::elapsed)
+    }
+
+    /// Corrects who leads some partitions.
+    pub fn set_leaders(&self, topic: &str, partitions: impl IntoIterator<Item = u32>, leader: Option<Arc<str>>) {
+        let mut known = self.lock();
+        let Some(view) = known.topics.get_mut(topic) else { return };
+        let view = Arc::make_mut(view);
+        for partition in partitions {
+            if let Some(slot) = view.leaders.get_mut(partition as usize) {
+                slot.clone_from(&leader);
+            }
+        }
     }
 
     /// Whether the caller is the one to fetch `topic` again; it calls [`refreshed`](Metadata::refreshed) afterwards.
@@ -133,9 +153,11 @@ impl Metadata {
         let nodes = answer.nodes.into_iter().map(|node| (node.node_id, node.address.into())).collect();
         let topics: Result<Vec<_>, Error> =
             answer.topics.into_iter().map(|topic| TopicView::new(topic, &nodes, &limits)).collect();
+        let (topics, now) = (topics?, Instant::now());
         let mut known = self.lock();
         known.limits = limits;
-        known.topics.extend(topics?.into_iter().map(|(name, view)| (name, Arc::new(view))));
+        known.fetched_at.extend(topics.iter().map(|(name, _)| (name.clone(), now)));
+        known.topics.extend(topics.into_iter().map(|(name, view)| (name, Arc::new(view))));
         Ok(())
     }
 

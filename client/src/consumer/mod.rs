@@ -1,20 +1,20 @@
-//! The consumer: reads chosen partitions from chosen positions over one push stream, and goes on where it was after a
-//! broken connection, with no gap and no repetition.
+//! The consumer: reads chosen partitions from chosen positions over one push stream for each node that leads some of them,
+//! and goes on where it was after a broken connection or when a leader moves, with no gap and no repetition.
 //!
 //! Positions are turned into offsets once (`assignment`), so that "latest" does not move while a connection is away.
 
 mod assignment;
 mod chunk;
+mod link;
 mod stream;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flotilla_proto::v1;
+use flotilla_proto::v1::consume_response::Response;
 use futures::FutureExt;
-use futures::future::BoxFuture;
 
 use crate::client::Client;
 use crate::error::{Error, reason};
@@ -22,10 +22,13 @@ use crate::retry::Backoff;
 use assignment::Progress;
 pub use assignment::{Assignment, Position};
 pub use chunk::{Chunk, ConsumedRecord};
+use link::{Event, LinkId, Links, NO_LINK};
 use stream::ConsumeStream;
 
 /// A stream that was open for so long worked, whether records came or not.
 const STEADY: Duration = Duration::from_secs(5);
+/// How often a consumer looks for shorter ways to its partitions.
+const DETOUR_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How a consumer reads. `Default` follows the partitions for ever.
 #[derive(Debug, Clone)]
@@ -53,7 +56,7 @@ pub struct Consumer {
     topic: Arc<str>,
     options: ConsumerOptions,
     partitions: BTreeMap<u32, Progress>,
-    stream: Link,
+    links: Links,
     /// Received and not taken yet.
     ready: VecDeque<Chunk>,
     backoff: Backoff,
@@ -62,23 +65,8 @@ pub struct Consumer {
     failing_since: Option<Instant>,
     /// Wait for this before the next attempt.
     retry_at: Option<Instant>,
-}
-
-/// The stream, also while it is being opened: `next` may be dropped and called again meanwhile.
-enum Link {
-    Closed,
-    Opening(BoxFuture<'static, Result<ConsumeStream, Error>>),
-    Open(Box<ConsumeStream>),
-}
-
-impl fmt::Debug for Link {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Closed => "Closed",
-            Self::Opening(_) => "Opening",
-            Self::Open(_) => "Open",
-        })
-    }
+    /// When to look for shorter ways.
+    look_at: Instant,
 }
 
 impl Client {
@@ -96,12 +84,13 @@ impl Client {
             topic: topic.into(),
             options,
             partitions,
-            stream: Link::Closed,
+            links: Links::default(),
             ready: VecDeque::new(),
-            backoff: self.backoff(),
+            backoff: self.retry_backoff(),
             opened_at: None,
             failing_since: None,
             retry_at: None,
+            look_at: Instant::now() + DETOUR_PATIENCE,
         })
     }
 }
@@ -122,11 +111,14 @@ impl Consumer {
                 return Ok(Some(chunk));
             }
             if self.partitions.values().all(Progress::is_done) {
-                self.stream = Link::Closed;
+                self.links = Links::default();
                 return Ok(None);
             }
-            if let Err(error) = self.advance().await {
-                self.failed(error).await?;
+            self.open_links();
+            self.leave_detours();
+            let (link, event) = self.next_event().await;
+            if let Err(error) = event.and_then(|event| self.handle(link, event)) {
+                self.failed(link, error).await?;
             }
         }
     }
@@ -142,44 +134,66 @@ impl Consumer {
         self.partitions.values().map(|progress| progress.high_watermark.saturating_sub(progress.taken)).sum()
     }
 
-    /// Opens the stream, or takes one message from it.
-    async fn advance(&mut self) -> Result<(), Error> {
-        if let Some(at) = self.retry_at {
-            tokio::time::sleep_until(at.into()).await;
-            self.retry_at = None;
+    /// Opens streams for the partitions that none reads, unless they wait for their next attempt.
+    fn open_links(&mut self) {
+        if self.retry_at.is_some_and(|at| Instant::now() < at) {
+            return;
         }
-        let stream = match &mut self.stream {
-            Link::Open(stream) => stream,
-            Link::Opening(opening) => {
-                self.stream = Link::Open(Box::new(opening.await?));
+        self.retry_at = None;
+        let unread = self.partitions.iter().filter(|(partition, progress)| {
+            !progress.is_done() && !self.links.reads(**partition)
+        });
+        let mut by_leader: BTreeMap<Option<Arc<str>>, Vec<v1::PartitionPosition>> = BTreeMap::new();
+        for (&partition, progress) in unread {
+            let leader = self.client.known_leader(&self.topic, partition);
+            by_leader.entry(leader).or_default().push(progress.to_wire(partition));
+        }
+        // What may be sent ahead is shared out.
+        let streams = (self.links.count() + by_leader.len()).max(1) as u64;
+        let prefetch = v1::Credit {
+            records: (self.options.prefetch_records / streams).max(1),
+            bytes: (self.options.prefetch_bytes / streams).max(1),
+        };
+        for (leader, positions) in by_leader {
+            let partitions = positions.iter().map(|position| position.partition).collect();
+            let (client, topic) = (self.client.clone(), Arc::clone(&self.topic));
+            let opening = ConsumeStream::open(client, topic, leader.clone(), positions, prefetch);
+            self.links.add(leader, partitions, opening.boxed());
+        }
+    }
+
+    /// What happens next on any stream, and on which one.
+    async fn next_event(&mut self) -> (LinkId, Result<Event, Error>) {
+        let wake_at = self.retry_at.map_or(self.look_at, |at| at.min(self.look_at));
+        tokio::select! {
+            event = self.links.next() => event,
+            () = tokio::time::sleep_until(wake_at.into()) => (NO_LINK, Ok(Event::Nothing)),
+        }
+    }
+
+    fn handle(&mut self, link: LinkId, event: Event) -> Result<(), Error> {
+        match event {
+            Event::Nothing => return Ok(()),
+            Event::Opened => {
                 self.opened_at = Some(Instant::now());
                 self.client.outages().over();
                 return Ok(());
             }
-            Link::Closed => {
-                let open = self.partitions.iter().filter(|(_, progress)| !progress.is_done());
-                let positions = open.map(|(partition, progress)| progress.to_wire(*partition)).collect();
-                let opening = ConsumeStream::open(self.client.clone(), Arc::clone(&self.topic), positions, &self.options);
-                self.stream = Link::Opening(opening.boxed());
-                return Ok(());
-            }
-        };
-        match stream.message().await? {
-            Some(v1::consume_response::Response::Records(records)) => self.received(records)?,
-            Some(v1::consume_response::Response::PartitionEnd(end)) => {
+            Event::Push(Response::Records(records)) => self.received(link, records)?,
+            Event::Push(Response::PartitionEnd(end)) => {
                 if let Some(progress) = self.partitions.get_mut(&end.partition) {
                     progress.ended(end.next_offset);
                 }
             }
-            Some(v1::consume_response::Response::Opened(_)) => {}
-            Some(v1::consume_response::Response::Drain(_)) => {
+            Event::Push(Response::Opened(_)) => {}
+            Event::Push(Response::Drain(_)) => {
                 return Err(Error::ConnectionLost { reason: "the node is leaving".to_owned() });
             }
-            None => {
-                self.stream = Link::Closed;
-                let done = self.partitions.values().all(Progress::is_done);
+            Event::Ended => {
+                let read = self.links.close(link);
+                let done = |partition: &u32| self.partitions.get(partition).is_none_or(Progress::is_done);
                 let lost = Error::ConnectionLost { reason: "the server ended the stream".to_owned() };
-                return if done { Ok(()) } else { Err(lost) };
+                return if read.iter().all(done) { Ok(()) } else { Err(lost) };
             }
         }
         self.failing_since = None;
@@ -188,14 +202,32 @@ impl Consumer {
         Ok(())
     }
 
-    fn received(&mut self, records: v1::ConsumedRecords) -> Result<(), Error> {
+    /// Streams that go through another node than the leader work, but there is a shorter way once it is known.
+    fn leave_detours(&mut self) {
+        let now = Instant::now();
+        if now < self.look_at {
+            return;
+        }
+        self.look_at = now + DETOUR_PATIENCE;
+        for (id, partitions, address) in self.links.open() {
+            let leaders = partitions.iter().map(|partition| self.client.known_leader(&self.topic, *partition));
+            let shorter: Vec<_> = leaders.filter(|leader| leader.as_deref() != Some(address.as_str())).collect();
+            if shorter.is_empty() {
+                continue;
+            }
+            self.client.refresh_topic_if_old(&self.topic);
+            if shorter.into_iter().flatten().any(|leader| self.client.is_connected_or_soon(&leader)) {
+                self.links.close(id);
+            }
+        }
+    }
+
+    fn received(&mut self, link: LinkId, records: v1::ConsumedRecords) -> Result<(), Error> {
         let Some(progress) = self.partitions.get_mut(&records.partition) else {
             return Err(Error::Protocol(format!("records of partition {}, which was not asked for", records.partition)));
         };
         let decompressed_max = usize::try_from(self.client.limits().decompressed_bytes_max).unwrap_or(usize::MAX);
-        if let Link::Open(stream) = &mut self.stream {
-            stream.used(&records, progress.position)?;
-        }
+        self.links.used(link, &records, progress.position)?;
         progress.high_watermark = records.high_watermark;
         for bytes in records.batches {
             let wanted = progress.position..progress.stop.unwrap_or(u64::MAX);
@@ -211,14 +243,21 @@ impl Consumer {
     }
 
     /// Decides what a failure means: an error for the caller, or another attempt.
-    async fn failed(&mut self, error: Error) -> Result<(), Error> {
-        self.stream = Link::Closed;
-        if error.reason() == reason::OFFSET_OUT_OF_RANGE && self.move_to_log_start().await? {
-            return Ok(());
+    async fn failed(&mut self, link: LinkId, error: Error) -> Result<(), Error> {
+        let partitions = self.links.close(link);
+        self.client.forget_leaders(&self.topic, partitions, &error);
+        if error.reason() == reason::OFFSET_OUT_OF_RANGE {
+            match self.move_to_log_start().await {
+                Ok(true) => return Ok(()),
+                Ok(false) => return Err(error),
+                Err(unreachable) if unreachable.is_retriable() => return self.retry(&unreachable),
+                Err(other) => return Err(other),
+            }
         }
-        if !error.is_retriable() {
-            return Err(error);
-        }
+        if error.is_retriable() { self.retry(&error) } else { Err(error) }
+    }
+
+    fn retry(&mut self, error: &Error) -> Result<(), Error> {
         let now = Instant::now();
         // A stream that nothing came over for long was no failure; one that breaks as soon as it is open is.
         if self.opened_at.take().is_some_and(|at| now.saturating_duration_since(at) >= STEADY) {
@@ -228,12 +267,14 @@ impl Consumer {
         let since = *self.failing_since.get_or_insert(now);
         if now.saturating_duration_since(since) >= self.options.retry_timeout {
             self.failing_since = None;
-            return Err(error);
+            return Err(error.clone());
         }
         tracing::debug!(topic = %self.topic, %error, "consume stream broke; opening it again");
-        self.client.outages().failed(&error);
+        self.client.outages().failed(error);
         self.client.refresh_topic_soon(&self.topic);
-        self.retry_at = Some(now + self.backoff.next().max(error.retry_after().unwrap_or_default()));
+        if self.retry_at.is_none() {
+            self.retry_at = Some(now + self.backoff.next());
+        }
         Ok(())
     }
 

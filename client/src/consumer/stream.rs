@@ -12,8 +12,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-use super::ConsumerOptions;
-use crate::client::Client;
+use crate::client::{Client, meant_for};
 use crate::error::Error;
 
 /// Messages that may wait to be sent.
@@ -31,19 +30,14 @@ pub(super) struct ConsumeStream {
 }
 
 impl ConsumeStream {
-    /// Opens a stream within the request timeout.
+    /// Opens a stream within the request timeout, to the partitions' leader if one is known, otherwise to any node.
     pub fn open(
         client: Client,
         topic: Arc<str>,
+        leader: Option<Arc<str>>,
         partitions: Vec<v1::PartitionPosition>,
-        options: &ConsumerOptions,
+        prefetch: v1::Credit,
     ) -> impl Future<Output = Result<Self, Error>> + Send + 'static {
-        // One partition is read from its leader; several come through any node.
-        let leader = match partitions.as_slice() {
-            [only] => client.known_leader(&topic, only.partition),
-            _ => None,
-        };
-        let prefetch = v1::Credit { records: options.prefetch_records, bytes: options.prefetch_bytes };
         let open = v1::ConsumeOpen {
             topic: topic.to_string(),
             partitions,
@@ -59,8 +53,8 @@ impl ConsumeStream {
             // Cannot fail: the channel is empty and its receiver is here.
             let _ = requests.try_send(v1::ConsumeRequest { request: Some(Request::Open(open)) });
             let mut stub = ConsumerClient::new(connection.channel).max_decoding_message_size(client.message_bytes_max());
-            let answer = stub.consume(ReceiverStream::new(receiver)).await;
             let address = connection.address;
+            let answer = stub.consume(meant_for(ReceiverStream::new(receiver), &address, leader.as_deref())).await;
             let responses = answer.map_err(|status| lost(&client, &address, status))?.into_inner();
             let mut stream = Self { client, address, requests, responses, prefetch, used: v1::Credit::default() };
             match stream.message().await? {
@@ -70,6 +64,11 @@ impl ConsumeStream {
             }
         };
         async move { tokio::time::timeout(timeout, opening).await.unwrap_or(Err(Error::Timeout(timeout))) }
+    }
+
+    /// The node that it goes to.
+    pub fn address(&self) -> &str {
+        &self.address
     }
 
     /// The next message. None at the end of the stream.

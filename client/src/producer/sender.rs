@@ -23,7 +23,8 @@ use crate::retry::Backoff;
 pub(super) enum Event {
     /// Answer when everything handed over so far is resolved.
     Flush(oneshot::Sender<()>),
-    Opened(StreamId, Requests),
+    /// A stream is open, to the node at this address.
+    Opened(StreamId, String, Requests),
     Answer(StreamId, v1::ProduceResponse),
     Broken(StreamId, Error),
     ProducerId(Result<ProducerStamp, Error>),
@@ -66,7 +67,7 @@ impl Sender {
         events: mpsc::Receiver<Event>,
     ) -> Self {
         let options = &accumulator.options;
-        let queue = || Queue::new(options.idempotence, options.in_flight_max, client.backoff());
+        let queue = || Queue::new(options.idempotence, options.in_flight_max, client.retry_backoff());
         let queues = (0..accumulator.partition_count()).map(|_| queue()).collect();
         let streams = Streams::new(client.clone(), events_in.clone());
         let id_backoff = client.backoff();
@@ -125,7 +126,7 @@ impl Sender {
                 self.collect(now, true);
                 self.flushes.push((self.next_id, done));
             }
-            Event::Opened(id, requests) => self.streams.opened(id, requests),
+            Event::Opened(id, address, requests) => self.streams.opened(id, &address, requests),
             Event::Answer(id, answer) => self.answered(id, answer, now),
             Event::Broken(id, error) => self.stream_broken(id, &error, now),
             Event::ProducerId(Ok(stamp)) => {
@@ -202,10 +203,14 @@ impl Sender {
                 Next::Send(index) => index,
             };
             let leader = self.client.known_leader(&self.topic, partition);
-            let (stream, requests) = match self.streams.get(leader, now) {
+            let (stream, requests, direct) = match self.streams.get(leader, now) {
                 Ok(open) => open,
                 Err(retry_at) => return retry_at,
             };
+            if !direct {
+                // It works, but there is a shorter way once the leader is known.
+                self.client.refresh_topic_if_old(&self.topic);
+            }
             if queue.oldest_attempt().is_some_and(|attempt| attempt.stream != stream) {
                 // The leader has moved: order holds only if the old stream's attempts end first.
                 return None;
@@ -268,6 +273,7 @@ impl Sender {
                 self.last_error = error.to_string();
                 self.accumulator.counters().retried(1);
                 self.client.outages().failed(error);
+                self.client.learn_leader(&self.topic, [partition], error);
                 self.client.refresh_topic_soon(&self.topic);
             }
             _ => self.client.outages().over(),
@@ -278,13 +284,15 @@ impl Sender {
     }
 
     fn stream_broken(&mut self, id: StreamId, error: &Error, now: Instant) {
-        if !self.streams.remove(id, now) {
+        let in_use = self.streams.remove(id, now);
+        let ended: usize = self.queues.iter_mut().map(|queue| queue.broken(id, now)).sum();
+        if !in_use && ended == 0 {
+            // One that was left for a shorter way has answered everything.
             return;
         }
         tracing::debug!(topic = self.topic, %error, "produce stream broke");
         self.last_error = error.to_string();
         self.client.outages().failed(error);
-        let ended: usize = self.queues.iter_mut().map(|queue| queue.broken(id, now)).sum();
         let on_their_way = |partition: &u32, correlation: Correlation| {
             (self.queues.get(*partition as usize)).is_some_and(|queue| queue.awaits(correlation))
         };

@@ -12,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::batch::StreamId;
 use super::sender::Event;
-use crate::client::Client;
+use crate::client::{Client, meant_for};
 use crate::error::Error;
 use crate::retry::Backoff;
 
@@ -34,6 +34,8 @@ pub(super) struct Streams {
 struct Stream {
     id: StreamId,
     state: State,
+    /// It goes to the node that it is meant for, and not through another one.
+    direct: bool,
     backoff: Backoff,
 }
 
@@ -50,32 +52,46 @@ impl Streams {
         Self { client, events, by_node: HashMap::new(), next_id: 0 }
     }
 
-    /// The stream to `node` if it is open. Otherwise it is being opened, or will be at the time returned.
-    pub fn get(&mut self, node: Node, now: Instant) -> Result<(StreamId, Requests), Option<Instant>> {
-        match self.by_node.get(&node).map(|stream| (stream.id, &stream.state)) {
-            Some((id, State::Open(_, requests))) => return Ok((id, requests.clone())),
-            Some((_, State::Opening(_))) => return Err(None),
-            Some((_, State::Down(until))) if now < *until => return Err(Some(*until)),
-            Some((_, State::Down(_))) | None => {}
+    /// The stream to `node` if it is open, and whether it goes there without a detour. Otherwise it is being opened, or
+    /// will be at the time returned.
+    pub fn get(&mut self, node: Node, now: Instant) -> Result<(StreamId, Requests, bool), Option<Instant>> {
+        self.leave_detour(&node);
+        if let Some(stream) = self.by_node.get(&node) {
+            match &stream.state {
+                State::Open(_, requests) => return Ok((stream.id, requests.clone(), stream.direct)),
+                State::Opening(_) => return Err(None),
+                State::Down(until) if now < *until => return Err(Some(*until)),
+                State::Down(_) => {}
+            }
         }
         self.next_id += 1;
         let id = self.next_id;
         let task = tokio::spawn(run(id, self.client.clone(), node.clone(), self.events.clone()));
-        let backoff = self.by_node.remove(&node).map_or_else(|| self.client.backoff(), |stream| stream.backoff);
-        self.by_node.insert(node, Stream { id, state: State::Opening(task.abort_handle()), backoff });
+        let backoff = self.by_node.remove(&node).map_or_else(|| self.client.retry_backoff(), |stream| stream.backoff);
+        self.by_node.insert(node, Stream { id, state: State::Opening(task.abort_handle()), direct: false, backoff });
         Err(None)
     }
 
-    pub fn opened(&mut self, id: StreamId, requests: Requests) {
-        if let Some(stream) = self.by_node.values_mut().find(|stream| stream.id == id)
+    /// A node that could not be reached when its stream was opened, so that it goes through another, may be by now. What is
+    /// on its way on the old stream is still answered there.
+    fn leave_detour(&mut self, node: &Node) {
+        let detour = self.by_node.get(node).is_some_and(|stream| matches!(stream.state, State::Open(..)) && !stream.direct);
+        if detour && node.as_deref().is_some_and(|address| self.client.is_connected_or_soon(address)) {
+            self.by_node.remove(node);
+        }
+    }
+
+    pub fn opened(&mut self, id: StreamId, address: &str, requests: Requests) {
+        if let Some((node, stream)) = self.by_node.iter_mut().find(|(_, stream)| stream.id == id)
             && let State::Opening(task) = &stream.state
         {
             stream.state = State::Open(task.clone(), requests);
+            stream.direct = node.as_deref() == Some(address);
             stream.backoff.reset();
         }
     }
 
-    /// Ends a stream that broke or does not answer. Whether it was there.
+    /// Ends a stream that broke or does not answer. Whether it was still in use.
     pub fn remove(&mut self, id: StreamId, now: Instant) -> bool {
         let Some((node, stream)) = self.by_node.iter_mut().find(|(_, stream)| stream.id == id) else {
             return false;
@@ -112,9 +128,10 @@ async fn run(id: StreamId, client: Client, node: Node, events: mpsc::Sender<Even
         Ok(connection) => {
             let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
             // The sender has ended if it does not listen: nothing is left to do here and below.
-            let _ = events.send(Event::Opened(id, requests)).await;
+            let _ = events.send(Event::Opened(id, connection.address.clone(), requests)).await;
             let mut stub = ProducerClient::new(connection.channel).max_decoding_message_size(client.message_bytes_max());
-            let ended = match stub.produce_stream(ReceiverStream::new(receiver)).await {
+            let request = meant_for(ReceiverStream::new(receiver), &connection.address, node.as_deref());
+            let ended = match stub.produce_stream(request).await {
                 Ok(answers) => relay(id, answers.into_inner(), &events).await,
                 Err(status) => Error::of_answer(status, &connection.address),
             };

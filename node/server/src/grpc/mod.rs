@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::telemetry::metrics::Metrics;
 
-pub use forward::Gateway;
+pub use forward::{Directory, Gateway};
 pub use serve::{serve, serve_newcomer};
 
 /// What all services share.

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::Config;
-use crate::grpc::{self, Gateway, Limits, Shared};
+use crate::grpc::{self, Directory, Gateway, Limits, Shared};
 use crate::telemetry::http::{self, Pages, Phase};
 use crate::telemetry::metrics::Metrics;
 
@@ -105,6 +105,19 @@ fn again(listener: &std::net::TcpListener) -> Result<TcpListener, ServerError> {
 /// # Errors
 /// See [`ServerError`].
 pub async fn run(config: &Config, listeners: Listeners, stop: CancellationToken) -> Result<(), ServerError> {
+    run_in(config, listeners, stop, |broker| Arc::new(broker.clone())).await
+}
+
+/// As [`run`], in a cluster as `cluster` sees it.
+///
+/// # Errors
+/// See [`ServerError`].
+pub async fn run_in(
+    config: &Config,
+    listeners: Listeners,
+    stop: CancellationToken,
+    cluster: impl FnOnce(&Broker) -> Arc<dyn Directory>,
+) -> Result<(), ServerError> {
     check_clock(SystemTime::now())?;
     let (grpc, http) = (listeners.grpc_address(), listeners.http_address);
     let options = options::broker(config, grpc)?;
@@ -120,7 +133,7 @@ pub async fn run(config: &Config, listeners: Listeners, stop: CancellationToken)
     let draining = CancellationToken::new();
     let (ready, watched) = watch::channel(false);
     let limits = Limits::from(config);
-    let gateway = Gateway::new(Arc::new(broker.clone()), limits.peer_message_bytes_max());
+    let gateway = Gateway::new(cluster(&broker), limits.peer_message_bytes_max());
     let shared = Shared { broker: broker.clone(), metrics, gateway, limits, draining: draining.clone(), ready: watched };
     let mut serving = tokio::spawn(grpc::serve(shared, again(&listeners.grpc)?, draining.clone().cancelled_owned()));
     let ended = tokio::select! {

@@ -3,6 +3,9 @@
 
 mod bounds;
 mod consume;
+mod fleet;
+mod forward;
+mod forward_streams;
 mod node;
 mod produce;
 mod refusals;

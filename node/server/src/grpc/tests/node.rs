@@ -1,8 +1,10 @@
 //! A node for tests, and the clients to it.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use flotilla_broker::Broker;
 use flotilla_proto::v1;
 use flotilla_proto::v1::cluster_client::ClusterClient;
 use flotilla_proto::v1::consumer_client::ConsumerClient;
@@ -17,11 +19,13 @@ use tonic::transport::Channel;
 use tonic_types::StatusExt;
 
 use crate::config::{Config, Flags, load};
-use crate::server::{Listeners, ServerError, run};
+use crate::grpc::Directory;
+use crate::server::{Listeners, ServerError, run_in};
 
 /// A running node. Dropping it leaves the node to the end of its runtime.
 pub struct Node {
     pub dir: TempDir,
+    pub address: String,
     pub channel: Channel,
     pub stop: CancellationToken,
     pub ended: JoinHandle<Result<(), ServerError>>,
@@ -46,15 +50,20 @@ impl Node {
     }
 
     pub async fn start_in(dir: TempDir) -> Self {
+        Self::start_seeing(dir, |broker| Arc::new(broker.clone())).await
+    }
+
+    /// A node to which the cluster looks as `cluster` says.
+    pub async fn start_seeing(dir: TempDir, cluster: impl FnOnce(&Broker) -> Arc<dyn Directory> + Send + 'static) -> Self {
         let config = config(dir.path());
         let listeners = Listeners::bind(&config).await.unwrap();
         let address = listeners.grpc_address();
         let stop = CancellationToken::new();
         let told = stop.clone();
-        let ended = tokio::spawn(async move { run(&config, listeners, told).await });
+        let ended = tokio::spawn(async move { run_in(&config, listeners, told, cluster).await });
         // The listener is open already; calls wait in its queue until the node serves.
         let endpoint = Channel::from_shared(format!("http://{address}")).unwrap();
-        Self { dir, channel: endpoint.connect_lazy(), stop, ended }
+        Self { dir, address: address.to_string(), channel: endpoint.connect_lazy(), stop, ended }
     }
 
     /// Tells the node to stop, and waits until it has.
