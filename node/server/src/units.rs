@@ -1,6 +1,9 @@
-//! Sizes and durations as people write them: `64KiB`, `1GB`, `1h30m`, `500ms`.
+//! Numbers, sizes and durations as people write them: `64KiB`, `1GB`, `1h30m`, `500ms`. Errors complete "TEXT is …".
 
+use std::num::IntErrorKind;
 use std::time::Duration;
+
+const TOO_LARGE: &str = "too large a number";
 
 const SIZES: &[(&str, u64)] = &[
     ("KiB", 1 << 10),
@@ -18,6 +21,18 @@ const SIZES: &[(&str, u64)] = &[
 
 const SPANS_MS: &[(&str, u64)] = &[("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
+/// Reads a whole number.
+///
+/// # Errors
+/// What would be right.
+pub fn parse_number<N: TryFrom<u64>>(text: &str) -> Result<N, String> {
+    let number = text.trim().parse::<u64>().map_err(|error| match error.kind() {
+        IntErrorKind::PosOverflow => TOO_LARGE.to_owned(),
+        _ => "not a whole number: write 0 or more, in digits".to_owned(),
+    })?;
+    N::try_from(number).map_err(|_| TOO_LARGE.to_owned())
+}
+
 /// Reads a size in bytes: a whole number, or one with a unit (`KiB`, `MiB`, `GiB`, `TiB`, `kB`, `MB`, `GB`, `TB`, `B`).
 ///
 /// # Errors
@@ -26,7 +41,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     let (number, unit) = split_number(text.trim());
     let factor = SIZES.iter().find(|(name, _)| *name == unit.trim()).map(|(_, factor)| *factor);
     (number.parse::<u64>().ok().zip(factor).and_then(|(number, factor)| number.checked_mul(factor)))
-        .ok_or_else(|| format!("{text:?} is not a size: write bytes or a unit, such as 65536, 64KiB or 1GB"))
+        .ok_or_else(|| "not a size: write bytes or a unit, such as 65536, 64KiB or 1GB".to_owned())
 }
 
 /// The shortest exact way to write a size.
@@ -43,7 +58,7 @@ pub fn format_size(bytes: u64) -> String {
 /// # Errors
 /// What is wrong with the text, and what would be right.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is not a duration: write parts such as 7d, 1h30m, 5s or 500ms");
+    let wrong = || "not a duration: write parts such as 7d, 1h30m, 5s or 500ms".to_owned();
     let mut rest = text.trim();
     if rest == "0" {
         return Ok(Duration::ZERO);
@@ -95,6 +110,16 @@ mod tests {
         assert_eq!(parse_duration("1h30m").unwrap(), Duration::from_secs(5400));
         assert_eq!(parse_duration("500ms").unwrap(), Duration::from_millis(500));
         assert_eq!(parse_duration("7d").unwrap(), Duration::from_secs(7 * 86_400));
+    }
+
+    #[test]
+    fn numbers_say_what_is_wrong_with_them() {
+        assert_eq!(parse_number::<u32>("42").unwrap(), 42);
+        for text in ["", "-1", "many", "1.5", "0x10"] {
+            assert!(parse_number::<u64>(text).unwrap_err().starts_with("not a whole number"), "{text:?}");
+        }
+        assert_eq!(parse_number::<u32>("4294967296").unwrap_err(), TOO_LARGE);
+        assert_eq!(parse_number::<u64>("99999999999999999999").unwrap_err(), TOO_LARGE);
     }
 
     #[test]

@@ -17,9 +17,12 @@ pub struct CompletionsArgs {
 /// Prints the script.
 ///
 /// # Errors
-/// When stdout cannot be written.
+/// When stdout cannot be written; a closed pipe is no error.
 pub fn run<Line: CommandFactory>(args: &CompletionsArgs) -> Result<(), CliError> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Line::command(), "flotilla", &mut script);
-    io::stdout().write_all(&script).map_err(CliError::io("stdout"))
+    match io::stdout().write_all(&script) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(CliError::io("stdout")),
+    }
 }

@@ -11,6 +11,19 @@ pub enum CliError {
     /// The cluster refused or did not answer.
     #[error(transparent)]
     Client(#[from] Error),
+    /// A record was given up. Whether it was written, the report says, of all of them.
+    #[error("not every record was acknowledged: {}", cause(.0))]
+    Lost(Error),
+    /// A line of the input cannot be a record.
+    #[error("{input}, line {line}: {error}")]
+    Line {
+        /// The input's name.
+        input: String,
+        /// From 1.
+        line: u64,
+        /// What is wrong with it.
+        error: Error,
+    },
     /// The command line asks for something that makes no sense.
     #[error("{0}")]
     Usage(String),
@@ -40,7 +53,7 @@ impl CliError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Client(error) => match error.code() {
+            Self::Client(error) | Self::Lost(error) | Self::Line { error, .. } => match error.code() {
                 Code::InvalidArgument => 2,
                 Code::NotFound => 3,
                 Code::AlreadyExists | Code::FailedPrecondition | Code::Aborted => 4,
@@ -51,6 +64,16 @@ impl CliError {
             Self::Failed(_) | Self::Io { .. } => 1,
             Self::Interrupted => 130,
         }
+    }
+}
+
+/// Without what it says of a single record's outcome.
+fn cause(error: &Error) -> String {
+    match error {
+        Error::DeliveryTimeout { timeout, last, .. } if last.is_empty() => format!("no answer within {timeout:?}"),
+        Error::DeliveryTimeout { timeout, last, .. } => format!("no success within {timeout:?}; the last attempt: {last}"),
+        Error::InDoubt { cause } => cause.to_string(),
+        other => other.to_string(),
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::exit::CliError;
 use super::global::Global;
 use super::output::{print, table};
+use crate::units::parse_number;
 
 /// Arguments of `flotilla group`.
 #[derive(Debug, clap::Args)]
@@ -31,10 +32,10 @@ struct CommitArgs {
     /// Name of the topic
     topic: String,
     /// The partition
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_number::<u32>)]
     partition: u32,
     /// The next offset to read
-    #[arg(long, value_name = "OFFSET")]
+    #[arg(long, value_name = "OFFSET", value_parser = parse_number::<u64>)]
     offset: u64,
     /// Anything to keep with it
     #[arg(long, default_value = "", value_name = "TEXT")]
@@ -48,7 +49,7 @@ struct CommittedArgs {
     /// Name of the topic
     topic: String,
     /// Only this partition; may be repeated
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_number::<u32>)]
     partition: Vec<u32>,
 }
 

@@ -11,16 +11,18 @@ mod global;
 mod group;
 mod health;
 mod node;
+mod outage;
 mod output;
 mod partition;
 mod produce;
 mod server;
+mod signals;
 mod topic;
 mod wait;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Command as Clap, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::runtime::Runtime;
 
 use crate::config::ConfigError;
@@ -71,10 +73,7 @@ enum Command {
 
 impl From<ServerError> for CliError {
     fn from(error: ServerError) -> Self {
-        match error {
-            ServerError::Setting { .. } => Self::Usage(error.to_string()),
-            _ => Self::Failed(error.to_string()),
-        }
+        Self::Failed(error.to_string())
     }
 }
 
@@ -86,7 +85,9 @@ impl From<ConfigError> for CliError {
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
-    let line = Line::parse();
+    let mut command = take_negative_numbers(Line::command());
+    let parsed = command.try_get_matches_from_mut(std::env::args_os()).and_then(|matches| Line::from_arg_matches(&matches));
+    let line = parsed.unwrap_or_else(|error| error.format(&mut command).exit());
     let runtime = Runtime::new().map_err(CliError::io("cannot start threads"));
     match runtime.and_then(|runtime| runtime.block_on(run(line))) {
         Ok(()) => ExitCode::SUCCESS,
@@ -95,6 +96,12 @@ pub fn main() -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// `--partitions -1` is a wrong number, and shall be called that, rather than an unknown flag.
+fn take_negative_numbers(command: Clap) -> Clap {
+    let takes = |arg: clap::Arg| if arg.get_action().takes_values() { arg.allow_negative_numbers(true) } else { arg };
+    command.mut_args(takes).mut_subcommands(take_negative_numbers)
 }
 
 async fn run(Line { command, global }: Line) -> Result<(), CliError> {
@@ -125,6 +132,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        super::Line::command().debug_assert();
+        super::take_negative_numbers(super::Line::command()).debug_assert();
     }
 }

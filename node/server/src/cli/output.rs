@@ -38,6 +38,14 @@ pub fn print<T: Serialize>(output: Output, value: &T, text: impl FnOnce(&T, bool
     }
 }
 
+/// A number of things: `1 record`, `2 records`.
+pub fn count(number: impl Into<u64>, thing: &str) -> String {
+    match number.into() {
+        1 => format!("1 {thing}"),
+        number => format!("{number} {thing}s"),
+    }
+}
+
 /// Rows in columns as wide as their widest cell.
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
@@ -59,6 +67,14 @@ pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_is_singular() {
+        assert_eq!(
+            (count(0u32, "record"), count(1u32, "record"), count(2u64, "record")),
+            ("0 records".into(), "1 record".into(), "2 records".into())
+        );
+    }
 
     #[test]
     fn columns_line_up() {

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::process;
 
 use rustix::process::{Pid, Resource, Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::signals::StopRequests;
 use crate::config::{self, Config, ConfigError, Entry, Flags};
 use crate::server::{self, Listeners, ServerError};
 use crate::telemetry;
@@ -55,7 +55,7 @@ impl ServerArgs {
     }
 }
 
-/// Runs a node until SIGINT or SIGTERM. A second signal ends the process at once: what was acknowledged is safe then, too.
+/// Runs a node until SIGINT or SIGTERM. A second request ends the process at once: what was acknowledged is safe then, too.
 ///
 /// # Errors
 /// See [`ServerError`].
@@ -87,15 +87,11 @@ fn use_small_pages() {
 }
 
 fn stop_on_signals(stop: &CancellationToken) -> Result<(), ServerError> {
-    let watch = |kind| signal(kind).map_err(ServerError::Signals);
-    let (mut interrupt, mut terminate) = (watch(SignalKind::interrupt())?, watch(SignalKind::terminate())?);
+    let mut requests = StopRequests::all().map_err(ServerError::Signals)?;
     let stop = stop.clone();
     tokio::spawn(async move {
         loop {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
+            requests.next().await;
             if stop.is_cancelled() {
                 tracing::warn!("told to stop a second time: ending at once");
                 process::exit(STOPPED_AT_ONCE);

@@ -4,32 +4,38 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use toml::Spanned;
+
 use super::{ConfigError, SETTINGS};
 
-/// Reads a file into text by setting name.
-pub fn read(path: &Path) -> Result<BTreeMap<String, String>, ConfigError> {
+/// Text by setting name, with the line where it stands.
+pub type Found = BTreeMap<String, (String, usize)>;
+
+/// Reads a file.
+pub fn read(path: &Path) -> Result<Found, ConfigError> {
     let shown = path.display().to_string();
     let text = fs::read_to_string(path).map_err(|error| ConfigError::Unreadable { path: shown.clone(), error })?;
     parse(&text, &shown)
 }
 
-fn parse(text: &str, path: &str) -> Result<BTreeMap<String, String>, ConfigError> {
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| ConfigError::Syntax {
+fn parse(text: &str, path: &str) -> Result<Found, ConfigError> {
+    let parsed: Result<BTreeMap<Spanned<String>, toml::Value>, _> = toml::from_str(text);
+    let table = parsed.map_err(|error| ConfigError::Syntax {
         path: path.to_owned(),
         line: line_of(text, error.span().map_or(0, |span| span.start)),
         why: error.message().to_owned(),
     })?;
-    table.into_iter().map(|(name, value)| entry(path, name, value)).collect()
+    table.into_iter().map(|(name, value)| entry(path, line_of(text, name.span().start), name.into_inner(), value)).collect()
 }
 
-fn entry(path: &str, name: String, value: toml::Value) -> Result<(String, String), ConfigError> {
+fn entry(path: &str, line: usize, name: String, value: toml::Value) -> Result<(String, (String, usize)), ConfigError> {
     if !SETTINGS.iter().any(|setting| setting.name == name) {
-        return Err(ConfigError::UnknownKey { path: path.to_owned(), nearest: nearest(&name), name });
+        return Err(ConfigError::UnknownKey { path: path.to_owned(), line, nearest: nearest(&name), name });
     }
     match value {
-        toml::Value::String(text) => Ok((name, text)),
-        toml::Value::Integer(number) => Ok((name, number.to_string())),
-        other => Err(ConfigError::WrongType { path: path.to_owned(), name, found: other.type_str() }),
+        toml::Value::String(text) => Ok((name, (text, line))),
+        toml::Value::Integer(number) => Ok((name, (number.to_string(), line))),
+        other => Err(ConfigError::WrongType { path: path.to_owned(), line, name, found: other.type_str() }),
     }
 }
 
@@ -37,9 +43,11 @@ fn line_of(text: &str, position: usize) -> usize {
     text.bytes().take(position).filter(|byte| *byte == b'\n').count() + 1
 }
 
-/// The declared name with the fewest edits from `name`.
-fn nearest(name: &str) -> &'static str {
-    SETTINGS.iter().map(|setting| setting.name).min_by_key(|known| distance(known, name)).unwrap_or_default()
+/// The declared name with the fewest edits from `name`, if those are so few that it may be meant.
+fn nearest(name: &str) -> Option<&'static str> {
+    let edits_max = (name.chars().count() / 3).max(1);
+    let known = SETTINGS.iter().map(|setting| (distance(setting.name, name), setting.name));
+    known.min().filter(|(edits, _)| *edits <= edits_max).map(|(_, name)| name)
 }
 
 /// Edits (insert, delete, replace) between two words: Levenshtein's distance, one row at a time.
@@ -67,11 +75,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unknown_key_names_the_nearest_valid_one() {
-        let error = parse("data-dir = \"x\"", "f.toml").unwrap_err().to_string();
-        assert_eq!(error, "f.toml: unknown key \"data-dir\": did you mean \"data_dir\"?");
-        let error = parse("[journal]\nbytes = 1", "f.toml").unwrap_err().to_string();
-        assert!(error.contains("\"journal\""), "{error}");
+    fn an_unknown_key_names_its_line_and_a_valid_one_if_that_may_be_meant() {
+        let error = parse("# mine\n\ndata-dir = \"x\"", "f.toml").unwrap_err().to_string();
+        assert_eq!(error, "f.toml:3: unknown key \"data-dir\": did you mean \"data_dir\"?");
+        for text in ["[journal]\nbytes = 1", "color = \"red\"", "x = 1"] {
+            let error = parse(text, "f.toml").unwrap_err().to_string();
+            assert!(error.starts_with("f.toml:1: unknown key") && error.ends_with("shows all settings"), "{error}");
+        }
     }
 
     #[test]
@@ -82,9 +92,9 @@ mod tests {
 
     #[test]
     fn only_text_and_whole_numbers_are_values() {
-        let error = parse("node_id = [1]", "f.toml").unwrap_err().to_string();
-        assert!(error.contains("array"), "{error}");
-        assert_eq!(parse("node_id = 3", "f").unwrap()["node_id"], "3");
+        let error = parse("listen = \"x\"\nnode_id = [1]", "f.toml").unwrap_err().to_string();
+        assert!(error.starts_with("f.toml:2: node_id is of type array"), "{error}");
+        assert_eq!(parse("node_id = 3", "f").unwrap()["node_id"], ("3".to_owned(), 1));
     }
 
     #[test]

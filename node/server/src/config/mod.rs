@@ -1,8 +1,9 @@
 //! The server's configuration: flags over environment over file over defaults, each value with its origin.
 //!
-//! [`settings`] declares the settings, [`value`] their types, [`file`] reads TOML. Nothing else in the program reads
+//! [`settings`] declares the settings, [`value`] their types, [`check`] their ranges, [`file`] reads TOML. Nothing else in the program reads
 //! environment variables or files for configuration.
 
+mod check;
 mod file;
 mod settings;
 mod value;
@@ -12,6 +13,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use check::JOURNAL_BYTES_MIN;
 pub use settings::{Config, Flags, SETTINGS, Setting};
 pub use value::{Advertise, LogFormat, PeerAdvertise};
 
@@ -20,8 +22,8 @@ pub use value::{Advertise, LogFormat, PeerAdvertise};
 pub enum Origin {
     /// Nobody said anything.
     Default,
-    /// A configuration file.
-    File(PathBuf),
+    /// A configuration file, and the line.
+    File(PathBuf, usize),
     /// An environment variable, by name.
     Environment(String),
     /// A flag, with its dashes.
@@ -32,7 +34,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
-            Self::File(path) => write!(f, "file {}", path.display()),
+            Self::File(path, line) => write!(f, "file {}:{line}", path.display()),
             Self::Environment(name) => write!(f, "environment {name}"),
             Self::Flag(name) => write!(f, "flag {name}"),
         }
@@ -72,20 +74,24 @@ pub enum ConfigError {
         why: String,
     },
     /// The file names a setting that does not exist.
-    #[error("{path}: unknown key {name:?}: did you mean {nearest:?}?")]
+    #[error("{path}:{line}: unknown key {name:?}: {}", advice(.nearest))]
     UnknownKey {
         /// File.
         path: String,
+        /// Line, from 1.
+        line: usize,
         /// The name found.
         name: String,
-        /// The valid name nearest to it.
-        nearest: &'static str,
+        /// The valid name nearest to it, if one is near.
+        nearest: Option<&'static str>,
     },
     /// The file gives a value of a type that no setting has.
-    #[error("{path}: {name} is of type {found}: write text in quotes or a whole number")]
+    #[error("{path}:{line}: {name} is of type {found}: write text in quotes or a whole number")]
     WrongType {
         /// File.
         path: String,
+        /// Line, from 1.
+        line: usize,
         /// Setting.
         name: String,
         /// TOML's name of the type found.
@@ -103,28 +109,37 @@ pub enum ConfigError {
     },
 }
 
+fn advice(nearest: &Option<&'static str>) -> String {
+    match nearest {
+        Some(name) => format!("did you mean {name:?}?"),
+        None => "`flotilla config print` shows all settings".to_owned(),
+    }
+}
+
 /// Puts the configuration together. `environment` looks a variable up; unset and empty are the same.
 ///
 /// # Errors
-/// A file that cannot be read or understood, or a value that does not parse; the message names both.
+/// A file that cannot be read or understood, a value that does not parse, or one out of its range; the message names both.
 pub fn load(
     flags: &Flags,
     environment: impl Fn(&str) -> Option<String>,
     path: Option<&Path>,
 ) -> Result<(Config, Vec<Entry>), ConfigError> {
     let from_file = path.map_or_else(|| Ok(BTreeMap::new()), file::read)?;
-    Config::resolve(|setting| {
+    let (config, entries) = Config::resolve(|setting| {
         if let Some(text) = flags.get(setting.name) {
             return (text.to_owned(), Origin::Flag(setting.flag()));
         }
         if let Some(text) = environment(&setting.variable()).filter(|text| !text.is_empty()) {
             return (text, Origin::Environment(setting.variable()));
         }
-        if let (Some(text), Some(path)) = (from_file.get(setting.name), path) {
-            return (text.clone(), Origin::File(path.to_owned()));
+        if let (Some((text, line)), Some(path)) = (from_file.get(setting.name), path) {
+            return (text.clone(), Origin::File(path.to_owned(), *line));
         }
         (setting.default.to_owned(), Origin::Default)
-    })
+    })?;
+    check::check(&config, &entries)?;
+    Ok((config, entries))
 }
 
 #[cfg(test)]
@@ -165,7 +180,7 @@ mod tests {
     fn flags_over_environment_over_file_over_default() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("flotilla.toml");
-        fs::write(&path, "data_dir = \"file\"\nnode_id = 2\njournal_bytes = \"8MiB\"\n").unwrap();
+        fs::write(&path, "data_dir = \"file\"\nnode_id = 2\njournal_bytes = \"128MiB\"\n").unwrap();
         let environment = |name: &str| match name {
             "FLOTILLA_DATA_DIR" => Some("environment".to_owned()),
             "FLOTILLA_NODE_ID" => Some("3".to_owned()),
@@ -175,11 +190,11 @@ mod tests {
         let (config, entries) = load(&flags(&["--data-dir", "flag"]), environment, Some(&path)).unwrap();
         assert_eq!(config.data_dir, PathBuf::from("flag"));
         assert_eq!(config.node_id, 3);
-        assert_eq!(config.journal_bytes.0, 8 << 20);
+        assert_eq!(config.journal_bytes.0, 128 << 20);
         assert_eq!(config.listen.port(), 7070);
         assert_eq!(origin(&entries, "data_dir"), Origin::Flag("--data-dir".to_owned()));
         assert_eq!(origin(&entries, "node_id"), Origin::Environment("FLOTILLA_NODE_ID".to_owned()));
-        assert_eq!(origin(&entries, "journal_bytes"), Origin::File(path));
+        assert_eq!(origin(&entries, "journal_bytes"), Origin::File(path, 3));
         assert_eq!(origin(&entries, "listen"), Origin::Default);
     }
 

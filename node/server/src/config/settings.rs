@@ -87,7 +87,7 @@ settings! {
     seeds: Seeds = "", "Addresses at which other nodes reach the first nodes of the cluster, the same list on each: HOST:PORT,HOST:PORT; empty: this node is a cluster of its own";
     rack: String = "", "Where this node stands; copies of a partition are spread over racks";
     node_id: u64 = "1", "Number of this node in its cluster; fixed once the data directory exists";
-    log_level: LogFilter = "info", "What is logged to stderr: error, warn, info, debug, trace, or target=level pairs";
+    log_level: LogFilter = "info", "What is logged to stderr: error, warn, info, debug, trace, off, or target=level pairs";
     log_format: LogFormat = "text", "How log lines look: text or json";
     journal_bytes: Size = "1GiB", "Largest size of the journal, a ring of recycled files that is grown as needed";
     segment_bytes: Size = "256MiB", "Size at which a partition's segment file is closed and the next begun; retention deletes whole segments";

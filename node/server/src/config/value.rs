@@ -4,8 +4,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tracing_subscriber::EnvFilter;
-
 use crate::units;
 
 /// A type that settings can have. All sources (flag, environment, file, default) speak text.
@@ -21,7 +19,7 @@ pub trait Value: Sized {
 }
 
 /// A size in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub u64);
 
 impl Size {
@@ -34,6 +32,9 @@ impl Size {
 /// Filter directives of tracing: `info`, or `info,flotilla_raft=debug`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogFilter(pub String);
+
+/// What is logged: nothing, or everything up to this detail.
+const LOG_LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,7 +119,7 @@ impl Value for Size {
     const HINT: &'static str = "SIZE";
 
     fn parse(text: &str) -> Result<Self, String> {
-        units::parse_size(text).map(Self)
+        units::parse_size(text).map(Self).map_err(|why| format!("{text:?} is {why}"))
     }
 
     fn show(&self) -> String {
@@ -130,7 +131,7 @@ impl Value for Duration {
     const HINT: &'static str = "DURATION";
 
     fn parse(text: &str) -> Result<Self, String> {
-        units::parse_duration(text)
+        units::parse_duration(text).map_err(|why| format!("{text:?} is {why}"))
     }
 
     fn show(&self) -> String {
@@ -142,9 +143,17 @@ impl Value for LogFilter {
     const HINT: &'static str = "FILTER";
 
     fn parse(text: &str) -> Result<Self, String> {
-        EnvFilter::try_new(text)
-            .map(|_| Self(text.to_owned()))
-            .map_err(|_| format!("{text:?} is not a log filter: write error, warn, info, debug, trace, or target=level pairs"))
+        // The filter itself would take any other word for the name of a module, and log nothing else.
+        let level = |word: &str| LOG_LEVELS.contains(&word);
+        let target = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "_:".contains(c));
+        let understood = |part: &str| match part.split_once('=') {
+            Some((name, word)) => target(name) && level(word),
+            None => level(part),
+        };
+        match text.split(',').find(|part| !understood(part)) {
+            None => Ok(Self(text.to_owned())),
+            Some(part) => Err(format!("{part:?} is not a log level: write {}, or target=level pairs", LOG_LEVELS.join(", "))),
+        }
     }
 
     fn show(&self) -> String {
@@ -248,5 +257,22 @@ impl Value for String {
 
     fn show(&self) -> String {
         self.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    use super::*;
+
+    #[test]
+    fn a_log_filter_has_levels_and_nothing_else() {
+        for text in ["error", "off", "info,flotilla_raft=debug", "flotilla_raft::journal=trace,warn"] {
+            assert_eq!(LogFilter::parse(text).unwrap().0, text);
+        }
+        for text in ["", "loud", "INFO,", "flotilla_raft", "flotilla_raft=loud", "=info", "info,,warn"] {
+            let error = LogFilter::parse(text).unwrap_err();
+            assert!(error.ends_with("write error, warn, info, debug, trace, off, or target=level pairs"), "{error}");
+        }
     }
 }

@@ -25,7 +25,7 @@ use crate::telemetry::metrics::Metrics;
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// An address cannot be listened on.
-    #[error("cannot listen on {address} (setting {setting}): {error}; stop what uses it, or choose another address")]
+    #[error("cannot listen on {address} (setting {setting}): {error}; {}", listen_advice(.error))]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -33,14 +33,6 @@ pub enum ServerError {
         setting: &'static str,
         /// What the system said.
         error: io::Error,
-    },
-    /// A setting does not go with the others.
-    #[error("setting {setting}: {why}")]
-    Setting {
-        /// Which one.
-        setting: &'static str,
-        /// What is wrong, and what would be right.
-        why: String,
     },
     /// The clock is where no date can be.
     #[error("the system's clock is before 1970: set it, then start the node again")]
@@ -59,6 +51,15 @@ pub enum ServerError {
         "storage failed: {0}; nothing was acknowledged since. See to the disk and start the node again, it recovers from there"
     )]
     Storage(String),
+}
+
+fn listen_advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "stop what uses it, or choose another port",
+        io::ErrorKind::AddrNotAvailable => "use an address of this machine, or 0.0.0.0 for all of them",
+        io::ErrorKind::PermissionDenied => "ports below 1024 need special rights: choose a higher one",
+        _ => "choose another address",
+    }
 }
 
 /// The ports of a node.
@@ -120,7 +121,7 @@ pub async fn run_in(
 ) -> Result<(), ServerError> {
     check_clock(SystemTime::now())?;
     let (grpc, http) = (listeners.grpc_address(), listeners.http_address);
-    let options = options::broker(config, grpc)?;
+    let options = options::broker(config, grpc);
     let metrics = Arc::new(Metrics::new());
     let (phase, watched) = watch::channel(Phase::Starting);
     let pages = Pages { phase: watched, metrics: metrics.clone() };

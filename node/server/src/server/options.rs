@@ -4,8 +4,7 @@ use std::net::SocketAddr;
 
 use flotilla_broker::{BrokerOptions, JournalOptions, ProduceLimits, SegmentOptions};
 
-use super::ServerError;
-use crate::config::{Advertise, Config, PeerAdvertise};
+use crate::config::{Advertise, Config, JOURNAL_BYTES_MIN, PeerAdvertise};
 
 /// One journal file holds the largest batch that a topic can accept (16 MiB) with room to spare.
 const JOURNAL_FILE_BYTES_MIN: u64 = 32 << 20;
@@ -14,21 +13,11 @@ const JOURNAL_FILE_BYTES_MAX: u64 = 256 << 20;
 const JOURNAL_FILES_MIN: u64 = 4;
 /// Files that the ring is cut into if it is large enough.
 const JOURNAL_FILES: u64 = 8;
-const SEGMENT_BYTES_MIN: u64 = 1 << 20;
-/// Room for the largest batch and what surrounds it in a request.
-const REQUEST_BYTES_MIN: u64 = 64 << 10;
+
+const _: () = assert!(JOURNAL_BYTES_MIN >= JOURNAL_FILE_BYTES_MIN * JOURNAL_FILES_MIN);
 
 /// Puts the broker's options together. `listening` is where the node can be reached if nothing else is advertised.
-///
-/// # Errors
-/// A setting that is too small to work with.
-pub fn broker(config: &Config, listening: SocketAddr) -> Result<BrokerOptions, ServerError> {
-    at_least("segment_bytes", config.segment_bytes.0, SEGMENT_BYTES_MIN)?;
-    at_least("request_bytes_max", config.request_bytes_max.0, REQUEST_BYTES_MIN)?;
-    at_least("journal_bytes", config.journal_bytes.0, JOURNAL_FILE_BYTES_MIN * JOURNAL_FILES_MIN)?;
-    at_least("proposal_bytes_max", config.proposal_bytes_max.0, config.request_bytes_max.0)?;
-    at_least("node_id", config.node_id, 1)?;
-    at_least("stream_in_flight_max", u64::from(config.stream_in_flight_max), 1)?;
+pub fn broker(config: &Config, listening: SocketAddr) -> BrokerOptions {
     let advertised_address = match &config.advertise {
         Advertise::Listen => listening.to_string(),
         Advertise::At(address) => address.clone(),
@@ -37,7 +26,7 @@ pub fn broker(config: &Config, listening: SocketAddr) -> Result<BrokerOptions, S
         PeerAdvertise::Advertise => advertised_address.clone(),
         PeerAdvertise::At(address) => address.clone(),
     };
-    Ok(BrokerOptions {
+    BrokerOptions {
         node_id: config.node_id,
         data_dir: config.data_dir.clone(),
         advertised_address,
@@ -53,7 +42,7 @@ pub fn broker(config: &Config, listening: SocketAddr) -> Result<BrokerOptions, S
             records_per_batch_max: config.records_per_batch_max,
         },
         retention_interval: config.retention_interval,
-    })
+    }
 }
 
 fn journal(config: &Config) -> JournalOptions {
@@ -71,21 +60,13 @@ fn journal(config: &Config) -> JournalOptions {
     }
 }
 
-fn at_least(setting: &'static str, value: u64, min: u64) -> Result<(), ServerError> {
-    if value >= min {
-        Ok(())
-    } else {
-        Err(ServerError::Setting { setting, why: format!("{value} is too small: use at least {min}") })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
     use super::*;
     use crate::config::{Flags, load};
 
-    fn options(journal_bytes: &str) -> Result<BrokerOptions, ServerError> {
+    fn options(journal_bytes: &str) -> BrokerOptions {
         let environment = |name: &str| (name == "FLOTILLA_JOURNAL_BYTES").then(|| journal_bytes.to_owned());
         let (config, _) = load(&Flags::default(), environment, None).unwrap();
         broker(&config, "127.0.0.1:1".parse().unwrap())
@@ -94,7 +75,7 @@ mod tests {
     #[test]
     fn the_journal_is_as_large_as_configured_and_can_hold_what_is_admitted_besides() {
         for (text, bytes) in [("128MiB", 128 << 20), ("1GiB", 1 << 30), ("10GiB", 10 << 30), ("1000MB", 1_000_000_000)] {
-            let options = options(text).unwrap();
+            let options = options(text);
             let journal = &options.journal;
             let ring = journal.file_bytes * u64::from(journal.files_max);
             assert!(ring <= bytes && ring > bytes / 10 * 8, "{text}: {ring}");
@@ -102,11 +83,10 @@ mod tests {
             let spare = u64::from(journal.files_hard_max - journal.files_max) * journal.file_bytes;
             assert!(spare > options.proposal_bytes_max as u64, "{text}: {spare}");
         }
-        assert!(options("1MiB").unwrap_err().to_string().starts_with("setting journal_bytes: 1048576 is too small"));
     }
 
     #[test]
     fn the_listening_address_is_advertised_unless_another_is_given() {
-        assert_eq!(options("1GiB").unwrap().advertised_address, "127.0.0.1:1");
+        assert_eq!(options("1GiB").advertised_address, "127.0.0.1:1");
     }
 }

@@ -12,6 +12,7 @@ use super::topic::{BenchTopic, TopicArgs};
 use crate::cli::exit::CliError;
 use crate::cli::global::Global;
 use crate::cli::output::print;
+use crate::units::parse_number;
 
 /// Arguments of `flotilla bench consume`.
 #[derive(Debug, clap::Args)]
@@ -19,12 +20,12 @@ pub struct ConsumeArgs {
     #[command(flatten)]
     write: WriteArgs,
     /// Consumers that share the partitions
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = parse_number::<u32>)]
     consumers: u32,
     #[command(flatten)]
     topic: TopicArgs,
     /// Process id of a server on this machine, to measure its CPU time, too
-    #[arg(long, value_name = "PID")]
+    #[arg(long, value_name = "PID", value_parser = parse_number::<u32>)]
     server_pid: Option<u32>,
 }
 

@@ -15,7 +15,7 @@ use super::topic::{BenchTopic, TopicArgs};
 use crate::cli::exit::CliError;
 use crate::cli::global::Global;
 use crate::cli::output::print;
-use crate::units::parse_size;
+use crate::units::{parse_number, parse_size};
 
 /// Deliveries that may wait to be measured.
 const WAITING_MAX: usize = 1 << 16;
@@ -24,18 +24,18 @@ const WAITING_MAX: usize = 1 << 16;
 #[derive(Debug, clap::Args)]
 pub struct LatencyArgs {
     /// Records a second
-    #[arg(long, default_value_t = 1000, value_name = "N")]
+    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = parse_number::<u64>)]
     rate: u64,
     /// Bytes of a record's value
     #[arg(long, default_value = "1024", value_parser = parse_size, value_name = "SIZE")]
     size: u64,
     /// How long to measure
-    #[arg(long, default_value_t = 10, value_name = "N")]
+    #[arg(long, default_value_t = 10, value_name = "N", value_parser = parse_number::<u64>)]
     seconds: u64,
     #[command(flatten)]
     topic: TopicArgs,
     /// Process id of a server on this machine, to measure its CPU time, too
-    #[arg(long, value_name = "PID")]
+    #[arg(long, value_name = "PID", value_parser = parse_number::<u32>)]
     server_pid: Option<u32>,
 }
 

@@ -15,7 +15,7 @@ use super::topic::{BenchTopic, TopicArgs};
 use crate::cli::exit::CliError;
 use crate::cli::global::Global;
 use crate::cli::output::print;
-use crate::units::{parse_duration, parse_size};
+use crate::units::{parse_duration, parse_number, parse_size};
 
 /// Latency samples of each producer that may wait for their acknowledgement.
 const SAMPLES_WAITING_MAX: usize = 1024;
@@ -30,7 +30,7 @@ const SAMPLES: u64 = 100_000;
 #[derive(Debug, Clone, clap::Args)]
 pub struct WriteArgs {
     /// Records to write
-    #[arg(long, default_value_t = 1_000_000, value_name = "N")]
+    #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = parse_number::<u64>)]
     pub records: u64,
     /// Bytes of a record's value
     #[arg(long, default_value = "100", value_parser = parse_size, value_name = "SIZE")]
@@ -39,7 +39,7 @@ pub struct WriteArgs {
     #[arg(long, default_value = "256KiB", value_parser = parse_size, value_name = "SIZE")]
     pub batch_bytes: u64,
     /// Producers writing at once
-    #[arg(long, default_value_t = 4, value_name = "N")]
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = parse_number::<u64>)]
     pub producers: u64,
     /// Compression: none, gzip, snappy, lz4 or zstd
     #[arg(long, default_value = "none", value_name = "CODEC")]
@@ -55,18 +55,18 @@ pub struct ProduceArgs {
     #[arg(long, value_enum, default_value_t, value_name = "MODE")]
     mode: Mode,
     /// Batches per partition on their way at once, for each producer [default: 5; with --mode stream 64]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_number::<usize>)]
     in_flight: Option<usize>,
     /// How long an unfilled batch waits
     #[arg(long, default_value = "5ms", value_parser = parse_duration, value_name = "DURATION")]
     linger: Duration,
     /// Connections that the producers share [default: as many as producers, at most 4]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_number::<u64>)]
     connections: Option<u64>,
     #[command(flatten)]
     topic: TopicArgs,
     /// Process id of a server on this machine, to measure its CPU time, too
-    #[arg(long, value_name = "PID")]
+    #[arg(long, value_name = "PID", value_parser = parse_number::<u32>)]
     server_pid: Option<u32>,
 }
 

@@ -4,6 +4,7 @@ use flotilla_client::{Client, api};
 use uuid::Uuid;
 
 use crate::cli::exit::CliError;
+use crate::units::parse_number;
 
 /// Which topic to use.
 #[derive(Debug, clap::Args)]
@@ -12,10 +13,10 @@ pub struct TopicArgs {
     #[arg(long, value_name = "NAME")]
     topic: Option<String>,
     /// Partitions of a new topic
-    #[arg(long, default_value_t = 6, value_name = "N")]
+    #[arg(long, default_value_t = 6, value_name = "N", value_parser = parse_number::<u32>)]
     pub partitions: u32,
     /// Copies of each partition of a new topic [default: the server's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_number::<u32>)]
     replication_factor: Option<u32>,
     /// Keep the benchmark's own topic
     #[arg(long)]

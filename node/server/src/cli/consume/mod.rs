@@ -10,7 +10,9 @@ use futures::FutureExt;
 
 use super::exit::CliError;
 use super::global::Global;
+use super::outage;
 use super::output::Output;
+use crate::units::parse_number;
 use format::Format;
 use position::parse_position;
 
@@ -19,11 +21,15 @@ const WRITE_BYTES: usize = 256 << 10;
 
 /// Arguments of `flotilla consume`.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "-o json prints one JSON object a line; a key or value that is not UTF-8 is shown as {\"base64\": \"…\"}. \
+                        -o wide is as text, and -o yaml does not go with records."
+)]
 pub struct ConsumeArgs {
     /// Name of the topic
     topic: String,
     /// Only this partition; may be repeated [default: all]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_number::<u32>)]
     partition: Vec<u32>,
     /// Where to begin: earliest, latest, an offset, timestamp:2026-11-21T08:00:00Z, or a time ago such as -1h30m
     /// [default: latest; with --until-end earliest]
@@ -36,7 +42,7 @@ pub struct ConsumeArgs {
     #[arg(long)]
     follow: bool,
     /// Stop after this many records
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_number::<u64>)]
     count: Option<u64>,
     /// How a record is printed: %t topic, %p partition, %o offset, %k key, %v value, %T timestamp, %h headers, %% percent;
     /// \n, \t, \0 and \\ as in C
@@ -60,7 +66,9 @@ pub async fn run(args: ConsumeArgs, global: &Global) -> Result<(), CliError> {
         Output::Yaml => return Err(CliError::Usage("records are printed as text or JSON: use -o json or --format".to_owned())),
     };
     let options = ConsumerOptions { until_end: args.until_end, ..ConsumerOptions::default() };
-    let consumer = global.client().await?.consumer(&args.topic, assignment, options).await?;
+    let client = global.client().await?;
+    let consumer = client.consumer(&args.topic, assignment, options).await?;
+    let _told = outage::tell(&client, |line| eprintln!("{line}"));
     let printer =
         Printer { format, left: args.count.unwrap_or(u64::MAX), out: BufWriter::with_capacity(WRITE_BYTES, io::stdout()) };
     tokio::select! {

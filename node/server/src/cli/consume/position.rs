@@ -13,12 +13,11 @@ use crate::units::parse_duration;
 /// What is wrong with the text, and what would be right.
 pub fn parse_position(text: &str) -> Result<Position, String> {
     let wrong = || {
-        format!(
-            "{text:?} is not a position: write earliest, latest, an offset such as 42, timestamp:2026-11-21T08:00:00Z or a time ago such as -1h"
-        )
+        "not a position: write earliest, latest, an offset such as 42, timestamp:2026-11-21T08:00:00Z or a time ago such as -1h"
+            .to_owned()
     };
     if let Some(ago) = text.strip_prefix('-') {
-        let ago = parse_duration(ago)?;
+        let ago = parse_duration(ago).map_err(|_| wrong())?;
         return Ok(Position::Timestamp(SystemTime::now().checked_sub(ago).unwrap_or(UNIX_EPOCH)));
     }
     if let Some(time) = text.strip_prefix("timestamp:") {

@@ -6,6 +6,7 @@ use super::view::{ConfigArgs, TopicView};
 use crate::cli::exit::CliError;
 use crate::cli::global::Global;
 use crate::cli::output::{print, table};
+use crate::units::parse_number;
 
 /// Arguments of `flotilla topic alter`.
 #[derive(Debug, clap::Args)]
@@ -13,7 +14,7 @@ pub struct AlterArgs {
     /// Name of the topic
     name: String,
     /// New total of partitions; keys map to other partitions afterwards
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_number::<u32>)]
     partitions: Option<u32>,
     #[command(flatten)]
     config: ConfigArgs,
@@ -28,10 +29,13 @@ pub async fn run(args: AlterArgs, global: &Global) -> Result<(), CliError> {
         let nothing = "nothing to change: give --partitions, a setting such as --retention, or --reset";
         return Err(CliError::Usage(nothing.to_owned()));
     }
+    let reset: Vec<String> = args.reset.iter().map(|name| name.trim().replace('-', "_")).collect();
+    if let Some(both) = args.config.names().into_iter().find(|name| reset.iter().any(|reset| reset == name)) {
+        return Err(CliError::Usage(format!("{both} is to be set and reset at once: give one of the two")));
+    }
     let client = global.client().await?;
     let mut topic = None;
     if configured {
-        let reset = args.reset.iter().map(|name| name.replace('-', "_")).collect();
         let request = api::AlterTopicRequest { name: args.name.clone(), config: Some(args.config.to_config()), reset };
         topic = client.alter_topic(request).await?.topic;
     }

@@ -6,6 +6,7 @@ use serde_json::json;
 use crate::cli::exit::CliError;
 use crate::cli::global::Global;
 use crate::cli::output::print;
+use crate::units::parse_number;
 
 /// Arguments of `flotilla topic delete-records`.
 #[derive(Debug, clap::Args)]
@@ -13,10 +14,10 @@ pub struct DeleteRecordsArgs {
     /// Name of the topic
     name: String,
     /// The partition
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_number::<u32>)]
     partition: u32,
     /// The first offset to keep
-    #[arg(long, value_name = "OFFSET")]
+    #[arg(long, value_name = "OFFSET", value_parser = parse_number::<u64>)]
     before_offset: u64,
 }
 

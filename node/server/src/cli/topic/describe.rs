@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::view::TopicView;
 use crate::cli::exit::CliError;
 use crate::cli::global::Global;
-use crate::cli::output::{print, table};
+use crate::cli::output::{count, print, table};
 use crate::cli::partition::view::{HEAD, PartitionView, WIDE_HEAD};
 use crate::units::format_size;
 
@@ -38,12 +38,13 @@ fn text(described: &Described, wide: bool) -> String {
         described.partitions.iter().map(|partition| partition.high_watermark.saturating_sub(partition.log_start_offset)).sum();
     let size_bytes: u64 = described.partitions.iter().map(|partition| partition.size_bytes).sum();
     let mut text = format!(
-        "topic {} ({})\ncreated {}, replication factor {}, {records} records, {}\n\
+        "topic {} ({})\ncreated {}, replication factor {}, {}, {}\n\
          retention {}, size limit {}, largest batch {}, {}\n\n",
         topic.name,
         topic.id,
         topic.created_at.as_deref().unwrap_or("at an unknown time"),
         topic.replication_factor,
+        count(records, "record"),
         BinaryBytes(size_bytes),
         topic.retention_text(),
         topic.retention_bytes_text(),

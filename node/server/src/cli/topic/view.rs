@@ -34,10 +34,18 @@ enum TimestampType {
 
 impl ConfigArgs {
     pub fn is_empty(&self) -> bool {
-        self.retention.is_none()
-            && self.retention_bytes.is_none()
-            && self.batch_bytes_max.is_none()
-            && self.timestamp_type.is_none()
+        self.names().is_empty()
+    }
+
+    /// The settings that are given, as the API calls them.
+    pub fn names(&self) -> Vec<&'static str> {
+        let given = [
+            ("retention", self.retention.is_some()),
+            ("retention_bytes", self.retention_bytes.is_some()),
+            ("batch_bytes_max", self.batch_bytes_max.is_some()),
+            ("timestamp_type", self.timestamp_type.is_some()),
+        ];
+        given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
     }
 
     pub fn to_config(&self) -> api::TopicConfig {

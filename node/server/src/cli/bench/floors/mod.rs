@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::cli::exit::CliError;
 use crate::cli::global::Global;
 use crate::cli::output::{print, table};
-use crate::units::format_size;
+use crate::units::{format_size, parse_number};
 
 /// Arguments of `flotilla bench floors`.
 #[derive(Debug, clap::Args)]
@@ -20,10 +20,10 @@ pub struct FloorsArgs {
     #[arg(long, value_name = "DIR", required_unless_present = "serve_echo")]
     dir: Option<PathBuf>,
     /// Writes of each size
-    #[arg(long, default_value_t = 200, value_name = "N")]
+    #[arg(long, default_value_t = 200, value_name = "N", value_parser = parse_number::<u32>)]
     writes: u32,
     /// Seconds for each gRPC measurement
-    #[arg(long, default_value_t = 3, value_name = "N")]
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = parse_number::<u64>)]
     seconds: u64,
     /// Be the other end of the gRPC measurement
     #[arg(long, hide = true)]
