@@ -79,6 +79,12 @@ pub enum DataDirError {
         /// The operating system's answer.
         source: io::Error,
     },
+    /// There is something else of that name.
+    #[error("{path} is a file, not a directory; choose another --data-dir")]
+    NotADirectory {
+        /// The file.
+        path: PathBuf,
+    },
     /// Another process uses it.
     #[error("{path} is in use by {holder}; stop that process, or give this one another --data-dir")]
     Locked {
@@ -144,6 +150,9 @@ impl DataDir {
     /// # Errors
     /// See [`DataDirError`]; nothing is changed then in a directory that existed.
     pub fn find(path: &Path) -> Result<Found, DataDirError> {
+        if path.exists() && !path.is_dir() {
+            return Err(DataDirError::NotADirectory { path: path.to_owned() });
+        }
         fs::create_dir_all(path).map_err(failed("creating the directory", path))?;
         check_ours(path)?;
         let lock = lock(path)?;
@@ -408,6 +417,15 @@ mod tests {
         let error = DataDir::open(dir.path(), must_exist).unwrap_err().to_string();
         assert!(error.contains("thesis.tex"), "{error}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_in_its_place_is_called_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notes");
+        fs::write(&path, "x").unwrap();
+        let error = DataDir::open(&path, must_exist).unwrap_err().to_string();
+        assert!(error.ends_with("notes is a file, not a directory; choose another --data-dir"), "{error}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -92,8 +93,9 @@ impl Cli {
         command.args(args).env_clear().env("FLOTILLA_ADDR", &self.addr);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let stderr = read_all(child.stderr.take().unwrap());
-        Running { child, stderr: Some(stderr) }
+        let said = Arc::new(Said::default());
+        let reader = listen(child.stderr.take().unwrap(), Arc::clone(&said));
+        Running { child, said, reader: Some(reader) }
     }
 }
 
@@ -102,10 +104,29 @@ impl Cli {
 pub struct Running {
     /// The process; its stdin and stdout are there until somebody takes them.
     pub child: Child,
-    stderr: Option<JoinHandle<Vec<u8>>>,
+    said: Arc<Said>,
+    reader: Option<JoinHandle<()>>,
+}
+
+/// What a command has said so far on stderr.
+#[derive(Debug, Default)]
+struct Said {
+    text: Mutex<String>,
+    more: Condvar,
 }
 
 impl Running {
+    /// Waits until it has said `words`.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn says(&self, words: &str) {
+        let text = self.said.text.lock().unwrap();
+        let silent = |text: &mut String| !text.contains(words);
+        let (text, waited) = self.said.more.wait_timeout_while(text, TIMEOUT, silent).unwrap();
+        assert!(!waited.timed_out(), "it did not say {words:?} within {TIMEOUT:?}, but: {text}");
+    }
+
     /// Sends it a signal.
     ///
     /// # Panics
@@ -122,8 +143,11 @@ impl Running {
         let stdout = self.child.stdout.take().map(read_all);
         let status = server::wait(&mut self.child, TIMEOUT).unwrap_or_else(|| panic!("it did not end within {TIMEOUT:?}"));
         let stdout = stdout.map(|reader| reader.join().unwrap()).unwrap_or_default();
-        let stderr = self.stderr.take().map(|reader| reader.join().unwrap()).unwrap_or_default();
-        Output { code: status.code(), stdout, stderr: String::from_utf8_lossy(&stderr).into_owned() }
+        if let Some(reader) = self.reader.take() {
+            reader.join().unwrap();
+        }
+        let stderr = self.said.text.lock().unwrap().clone();
+        Output { code: status.code(), stdout, stderr }
     }
 }
 
@@ -141,5 +165,15 @@ fn read_all(mut from: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
         // What came before a failure is what there is.
         let _ = from.read_to_end(&mut bytes);
         bytes
+    })
+}
+
+fn listen(mut from: impl Read + Send + 'static, said: Arc<Said>) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        let mut bytes = [0; 4096];
+        while let Ok(read @ 1..) = from.read(&mut bytes) {
+            said.text.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..read]));
+            said.more.notify_all();
+        }
     })
 }

@@ -39,7 +39,7 @@ fn sorted(bytes: &[u8]) -> Vec<Vec<u8>> {
 
 #[test]
 fn the_lines_of_the_tour() {
-    let (dir, _server, cli) = started();
+    let (dir, server, cli) = started();
     cli.run("topic create access --partitions 6").ok();
     let described = json(&cli.run("topic describe access -o json").ok());
     assert_eq!(described["partitions"].as_array().unwrap().len(), 6);
@@ -50,6 +50,8 @@ fn the_lines_of_the_tour() {
     let produced = cli.input("produce access", &input);
     assert!(produced.stderr.contains("1000 records acknowledged"), "{}", produced.stderr);
     assert_eq!(produced.code, Some(0));
+    let metrics = server.get("/metrics").unwrap();
+    assert!(metrics.contains("flotilla_produced_records_total 1000\n"), "{metrics}");
     let consumed = cli.run("consume access --from earliest --until-end");
     assert_eq!((consumed.code, sorted(&consumed.stdout)), (Some(0), sorted(&input)));
 
@@ -105,6 +107,7 @@ fn topics_from_creation_to_deletion() {
     let (_dir, _server, cli) = started();
     cli.run("topic create t --partitions 2 --retention 1h --retention-bytes 1GiB").ok();
     assert!(cli.run("topic create t --partitions 2").fails(4).contains("TOPIC_EXISTS"));
+    assert!(cli.run("topic create t --if-not-exists").fails(4).contains("it has 2, asked for: 1"));
     cli.run("topic create t --partitions 2 --if-not-exists").ok();
     cli.run("topic alter t --batch-bytes-max 1MiB").ok();
     let described = json(&cli.run("topic describe t -o json").ok());
@@ -153,10 +156,29 @@ fn lines_that_make_no_sense() {
         "partition move t 0 --replicas 1 --timeout 5s",
         "server --no-such-flag",
         "server --journal-bytes 1",
+        "server --log-level loud",
+        "server --listen 127.0.0.1:7 --http 127.0.0.1:7",
+        "config print --retention-interval 0",
+        "config print --records-per-batch-max 0",
+        "topic create t2 --partitions -1",
+        "topic alter t --retention 1h --reset retention",
+        "topic list --addr localhost",
+        "topic list --addr http://127.0.0.1:7070",
     ] {
         cli.run(line).fails(2);
     }
-    cli.input("produce t --partition 7", b"to nowhere\n").fails(2);
+    for args in [["topic", "list", "--addr", ""], ["produce", "t", "--key-separator", ""]] {
+        cli.args(&args, b"").fails(2);
+    }
+    for line in [
+        "produce t --partition 7",
+        "consume t --partition 7 --until-end",
+        "group commit g t --partition 7 --offset 0",
+        "topic delete-records t --partition 7 --before-offset 0",
+    ] {
+        let said = cli.run(line).fails(3);
+        assert_eq!(said, "error: topic \"t\" has no partition 7: its last one is 0 [UNKNOWN_PARTITION]\n", "{line}");
+    }
     let missing = cli.run("produce t --file /no/such/file").fails(1);
     assert!(missing.contains("/no/such/file"), "{missing}");
     assert!(cli.run("group commit g t --partition 0 --offset 5").fails(1).contains("OFFSET_OUT_OF_RANGE"));
@@ -285,6 +307,13 @@ fn somebody_listens_and_says_nothing() {
 }
 
 #[test]
+fn the_http_port_is_not_the_grpc_port() {
+    let (_dir, server, cli) = started();
+    let said = cli.run(&format!("topic list --addr {}", server.http_address())).fails(5);
+    assert!(said.contains(&format!("{} is not Flotilla's gRPC port", server.http_address())), "{said}");
+}
+
+#[test]
 fn a_second_server_on_the_same_directory_or_port() {
     let (dir, server, cli) = started();
     let (listen, http) = (ports::free().to_string(), ports::free().to_string());
@@ -293,6 +322,11 @@ fn a_second_server_on_the_same_directory_or_port() {
     assert!(locked.contains("is in use by process"), "{locked}");
     let other = dir.path().join("other").to_string_lossy().into_owned();
     let taken = cli.args(&["server", "--data-dir", &other, "--listen", &server.address(), "--http", &http], b"").fails(1);
-    assert!(taken.contains("cannot listen on"), "{taken}");
+    assert!(taken.contains("cannot listen on") && taken.contains("stop what uses it"), "{taken}");
+    let file = dir.path().join("file");
+    std::fs::write(&file, "x").unwrap();
+    let path = file.to_string_lossy();
+    let no_directory = cli.args(&["server", "--data-dir", &path, "--listen", &listen, "--http", &http], b"").fails(1);
+    assert!(no_directory.contains("is a file, not a directory"), "{no_directory}");
     cli.run("topic list").ok();
 }

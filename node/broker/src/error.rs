@@ -83,7 +83,7 @@ pub enum TopicMissing {
         topic: String,
     },
     /// No such partition.
-    #[error("topic {topic:?} has partitions 0 to {last}, not {partition}", last = partition_count - 1)]
+    #[error("topic {topic:?} has no partition {partition}: its last one is {last}", last = partition_count - 1)]
     UnknownPartition {
         /// Its topic.
         topic: String,
@@ -241,6 +241,18 @@ pub enum TopicError {
     /// A partition refused it.
     #[error(transparent)]
     PartitionRefused(#[from] PartitionRefusal),
+    /// The topic exists, and that would be welcome if it were as asked for.
+    #[error(
+        "topic {name:?} exists with another number of partitions (it has {partition_count}, asked for: {requested}): ask for as many, or choose another name"
+    )]
+    OtherPartitionCount {
+        /// Its name.
+        name: String,
+        /// Partitions that it has.
+        partition_count: usize,
+        /// Partitions asked for.
+        requested: u32,
+    },
     /// More replicas than nodes.
     #[error(
         "replication factor {replication_factor} needs as many nodes, the cluster has {node_count}: use a smaller one, or add nodes"

@@ -117,6 +117,9 @@ impl Broker {
                 let topic = self.topic(&request.name)?;
                 Ok(CreatedTopic { topic, created: false })
             }
+            Err(ControllerRefusal::TopicExists { name, partition_count, .. }) if request.if_not_exists => {
+                Err(TopicError::OtherPartitionCount { name, partition_count, requested: partitions })
+            }
             Err(refused) => Err(refused.into()),
         }
     }

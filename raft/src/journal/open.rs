@@ -74,11 +74,13 @@ impl Journal {
     /// If the options are out of range, the disk refuses, or has no space for one more file. Damage is not an error.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, options: JournalOptions) -> Result<(Self, Recovered), JournalError> {
         options.validate()?;
-        disk.create_dir_all(dir).map_err(JournalError::disk("create", dir))?;
-        disk.sync_dir(dir.parent().unwrap_or(Path::new(""))).map_err(JournalError::disk("create", dir))?;
-        let mut files = survey(&*disk, dir).map_err(JournalError::disk("read", dir))?;
-        let replay = Replay::run(&mut files).map_err(JournalError::disk("read", dir))?;
-        let journal = start(disk, dir, options, &files, &replay).map_err(JournalError::disk("write", dir))?;
+        let file_bytes = options.file_bytes;
+        let failed = |action| JournalError::disk(action, dir, file_bytes);
+        disk.create_dir_all(dir).map_err(failed("create"))?;
+        disk.sync_dir(dir.parent().unwrap_or(Path::new(""))).map_err(failed("create"))?;
+        let mut files = survey(&*disk, dir).map_err(failed("read"))?;
+        let replay = Replay::run(&mut files).map_err(failed("read"))?;
+        let journal = start(disk, dir, options, &files, &replay).map_err(failed("write"))?;
         journal.log_damage();
         let recovered = recovered(&journal, replay);
         Ok((journal, recovered))

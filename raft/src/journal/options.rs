@@ -63,10 +63,15 @@ pub enum JournalError {
     #[error("the journal's settings are wrong: {0}")]
     Options(String),
     /// The disk is full: opening needs one free file.
-    #[error("the disk is full, and the journal in {dir} needs one more file: free some space and start again")]
+    #[error(
+        "the disk is full, and the journal in {dir} needs one more file of {}: free as much, or lower journal_bytes, and start again",
+        mebibytes(.file_bytes)
+    )]
     DiskFull {
         /// The journal's directory.
         dir: PathBuf,
+        /// Size of the file.
+        file_bytes: u64,
     },
     /// The disk refused an operation.
     #[error("cannot {action} the journal in {dir}: {source}; check the disk and its permissions, then start again")]
@@ -81,13 +86,17 @@ pub enum JournalError {
 }
 
 impl JournalError {
-    pub(super) fn disk(action: &'static str, dir: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(super) fn disk(action: &'static str, dir: &Path, file_bytes: u64) -> impl FnOnce(io::Error) -> Self + use<> {
         let dir = dir.to_owned();
         move |source| match source.kind() {
-            io::ErrorKind::StorageFull => Self::DiskFull { dir },
+            io::ErrorKind::StorageFull => Self::DiskFull { dir, file_bytes },
             _ => Self::Disk { action, dir, source },
         }
     }
+}
+
+fn mebibytes(bytes: &u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
 }
 
 #[cfg(test)]
@@ -95,6 +104,14 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
     use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_how_much_is_needed() {
+        let full = JournalError::disk("write", Path::new("data/journal"), 128 << 20)(io::ErrorKind::StorageFull.into());
+        let expected = "the disk is full, and the journal in data/journal needs one more file of 128 MiB: free as much, or lower \
+                        journal_bytes, and start again";
+        assert_eq!(full.to_string(), expected);
+    }
 
     #[test]
     fn settings_out_of_range_are_refused() {

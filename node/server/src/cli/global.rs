@@ -35,7 +35,7 @@ pub fn parse_address(text: &str) -> Result<String, String> {
     const RIGHT: &str = "write host:port, such as 127.0.0.1:7070 or [::1]:7070";
     let text = text.trim();
     if text.is_empty() {
-        return Err(format!("no address: {RIGHT}"));
+        return Err(format!("no address, there or in FLOTILLA_ADDR: {RIGHT}"));
     }
     if let Some((scheme, _)) = text.split_once("://") {
         return Err(format!("an address without {scheme}:// is wanted: {RIGHT}"));

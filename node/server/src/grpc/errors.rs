@@ -118,6 +118,9 @@ impl From<TopicError> for Problem {
             TopicError::NotServing(not_serving) => not_serving.into(),
             TopicError::Refused(refused) => refused.into(),
             TopicError::PartitionRefused(refused) => refused.into(),
+            TopicError::OtherPartitionCount { name, partition_count, .. } => {
+                Self::new(Reason::TopicExists, words).with("topic", name).with("partition_count", partition_count)
+            }
             TopicError::TooFewNodes { .. } => Self::new(Reason::InvalidConfig, words).at("replication_factor"),
             TopicError::Unknown { .. } => Self::new(Reason::OutcomeUnknown, words),
         }

@@ -117,7 +117,9 @@ pub enum ControllerRefusal {
         partitions_max: usize,
     },
     /// Partitions are added, never removed.
-    #[error("topic {name:?} has {partition_count} of the {requested} partitions asked for: ask for a larger total")]
+    #[error(
+        "topic {name:?} cannot go from {partition_count} to {requested} partitions: they are only ever added, so ask for a larger total"
+    )]
     NotMorePartitions {
         /// The name.
         name: String,

@@ -1,5 +1,6 @@
 //! The input of `flotilla produce`: where it comes from, and how it becomes records.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufRead, Read};
 use std::path::Path;
@@ -47,21 +48,21 @@ pub struct Lines<'a> {
     key_separator: Option<&'a [u8]>,
     headers: Vec<(&'a str, Option<&'a [u8]>)>,
     partition: Option<u32>,
-    /// Lines that the producer took.
-    pub taken: u64,
+    /// Lines that the producer took, for whoever looks at it meanwhile.
+    taken: &'a Cell<u64>,
     /// Whether it refused the line behind them.
     pub refused: bool,
 }
 
 impl<'a> Lines<'a> {
     /// Nothing is read yet.
-    pub fn new(args: &'a ProduceArgs, producer: &'a Producer) -> Self {
+    pub fn new(args: &'a ProduceArgs, producer: &'a Producer, taken: &'a Cell<u64>) -> Self {
         Self {
             producer,
             key_separator: args.key_separator.as_deref().map(str::as_bytes),
             headers: args.headers.iter().map(|(name, value)| (name.as_str(), Some(value.as_bytes()))).collect(),
             partition: args.partition,
-            taken: 0,
+            taken,
             refused: false,
         }
     }
@@ -86,7 +87,7 @@ impl<'a> Lines<'a> {
                 }
             }
             progress.inc(chunk.len() as u64);
-            progress.set_message(format!("{} records", self.taken));
+            progress.set_message(format!("{} records", self.taken.get()));
         }
         if line.is_empty() { Ok(()) } else { self.send(&line, &name).await }
     }
@@ -98,12 +99,12 @@ impl<'a> Lines<'a> {
         };
         let record = Record { partition: self.partition, key, value: Some(value), headers: &self.headers, timestamp_ms: None };
         match self.producer.enqueue(record).await {
-            Ok(()) => self.taken += 1,
+            Ok(()) => self.taken.set(self.taken.get() + 1),
             // The line is not at fault.
             Err(error @ (Error::Stopped { .. } | Error::Closed)) => return Err(error.into()),
             Err(error) => {
                 self.refused = true;
-                return Err(CliError::Line { input: input.to_owned(), line: self.taken + 1, error });
+                return Err(CliError::Line { input: input.to_owned(), line: self.taken.get() + 1, error });
             }
         }
         Ok(())

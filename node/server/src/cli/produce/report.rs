@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 
 use crate::cli::output::count;
 
+/// A longer time without an acknowledgement is worth a line.
+const PAUSE_SHOWN_MIN: Duration = Duration::from_millis(100);
+
 /// What became of the lines.
 #[derive(Debug, Clone, Copy)]
 pub struct Report {
@@ -20,6 +23,8 @@ pub struct Report {
     pub in_order: bool,
     /// From the first line to the last answer.
     pub took: Duration,
+    /// The longest time in which lines waited and none was acknowledged.
+    pub pause: Duration,
 }
 
 impl Report {
@@ -41,7 +46,7 @@ impl Report {
     /// The line to go on with, where that can be said: the acknowledged lines are the first ones.
     fn resume_at_line(&self) -> Option<u64> {
         let first_ones = self.in_order || self.lost() == self.refused;
-        (first_ones && self.unknown() == 0).then_some(self.stats.acked_records + 1)
+        (first_ones && self.unknown() == 0 && self.stats.acked_records > 0).then_some(self.stats.acked_records + 1)
     }
 
     fn per_second(&self, amount: f64) -> f64 {
@@ -62,6 +67,9 @@ impl Report {
             self.per_second(acked as f64),
             self.per_second(megabytes),
         );
+        if self.pause >= PAUSE_SHOWN_MIN {
+            text += &format!("longest time without an acknowledgement: {} ms\n", self.pause.as_millis());
+        }
         if self.lost() > 0 {
             text += &format!("{} not written, {} with unknown outcome\n", count(self.failed(), "record"), self.unknown());
         }
@@ -79,7 +87,7 @@ impl Report {
             "unknown_records": self.unknown(), "resume_at_line": self.resume_at_line(), "bytes": stats.acked_payload_bytes,
             "sent_bytes": stats.acked_bytes, "batches": stats.acked_batches, "retried_batches": stats.retried_batches,
             "seconds": self.took.as_secs_f64(), "records_per_second": self.per_second(acked as f64),
-            "mb_per_second": self.per_second(self.megabytes()),
+            "mb_per_second": self.per_second(self.megabytes()), "longest_pause_ms": self.pause.as_secs_f64() * 1e3,
         })
     }
 }
@@ -91,7 +99,7 @@ mod tests {
     fn report(lines: u64, acked: u64, failed: u64, refused: u64, in_order: bool) -> Report {
         let mut stats = ProducerStats::default();
         (stats.acked_records, stats.failed_records, stats.acked_payload_bytes) = (acked, failed, acked * 1_000_000);
-        Report { lines, refused, stats, in_order, took: Duration::from_secs(2) }
+        Report { lines, refused, stats, in_order, took: Duration::from_secs(2), pause: Duration::from_millis(99) }
     }
 
     #[test]
@@ -113,6 +121,7 @@ mod tests {
         assert_eq!(report(17, 10, 7, 0, true).resume_at_line(), Some(11));
         assert_eq!(report(17, 10, 7, 0, false).resume_at_line(), None, "the ten may be any ten");
         assert_eq!(report(17, 10, 6, 0, true).resume_at_line(), None, "one may be written or not");
+        assert_eq!(report(17, 0, 17, 0, true).resume_at_line(), None, "it is where everything begins");
         assert!(report(17, 17, 0, 0, true).text(false).contains("line 18"));
         assert!(!report(17, 17, 0, 0, true).text(true).contains("line 18"));
     }
