@@ -17,6 +17,7 @@ mod limits;
 mod node;
 mod outcome;
 mod placement;
+pub mod plan;
 mod register_node;
 mod remove_node;
 mod restore;

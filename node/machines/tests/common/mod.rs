@@ -1,6 +1,8 @@
 //! What the tests of the machines share: rows in memory, and batches made of a header alone.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+pub mod cluster;
+
 use std::collections::BTreeMap;
 
 use bytes::{BufMut, Bytes, BytesMut};
