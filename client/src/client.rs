@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flotilla_proto::{DIRECT, v1};
 use flotilla_proto::v1::cluster_client::ClusterClient;
+use flotilla_proto::{DIRECT, v1};
 use tokio::sync::watch;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;

@@ -12,6 +12,7 @@ mod flusher;
 pub mod group;
 mod holders;
 pub mod journal;
+mod lease;
 mod log;
 pub mod machine;
 pub mod network;

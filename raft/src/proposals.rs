@@ -9,8 +9,10 @@ use openraft::type_config::alias::OneshotReceiverOf;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::group::{ProposeError, Raft};
+use crate::lease;
 use crate::log::type_config::{Command, TypeConfig};
 use crate::machine::Outcome;
+use crate::network::Urgency;
 use crate::types::{GroupId, Item, NodeId};
 
 /// Payload bytes after which an entry is full (a single larger proposal still goes, alone).
@@ -48,11 +50,11 @@ struct InFlight {
 
 impl Proposals {
     /// Starts the two tasks that serve the queue; they end when it is closed or the core is gone.
-    pub(crate) fn start(group: GroupId, raft: Raft, preamble: Option<Preamble>) -> Self {
+    pub(crate) fn start(group: GroupId, raft: Raft, preamble: Option<Preamble>, urgency: Urgency) -> Self {
         #[expect(clippy::disallowed_methods, reason = "bounded by the admission semaphore")]
         let (tx, rx) = mpsc::unbounded_channel();
         let (in_flight, answered) = mpsc::channel(ENTRIES_IN_FLIGHT as usize);
-        tokio::spawn(propose(group, raft, preamble, rx, in_flight));
+        tokio::spawn(propose(group, (raft, urgency), preamble, rx, in_flight));
         tokio::spawn(complete(group, answered));
         Self { queue: Mutex::new(Some(tx)) }
     }
@@ -72,7 +74,7 @@ impl Proposals {
 
 async fn propose(
     group: GroupId,
-    raft: Raft,
+    (raft, urgency): (Raft, Urgency),
     preamble: Option<Preamble>,
     mut queue: mpsc::UnboundedReceiver<Proposal>,
     in_flight: mpsc::Sender<InFlight>,
@@ -92,6 +94,7 @@ async fn propose(
         // A large entry goes while another is on its way; small ones wait for it together.
         let needed = if gathered.bytes >= LARGE_ENTRY_BYTES { 1 } else { ENTRIES_IN_FLIGHT };
         let Ok(slot) = slots.clone().acquire_many_owned(needed).await else { return };
+        lease::confirmed(&raft, &urgency).await;
         if held_back.is_none() {
             held_back = gathered.fill(&mut queue);
         }

@@ -1,22 +1,17 @@
 //! The end of a run: everything reads to the end, is compared, and judged.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
-use std::time::Duration;
 
-use flotilla_client::{Client, ClientOptions, Error};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
+use super::final_reads::READ_PATIENCE;
 use super::{PATIENCE, Run};
 use crate::checkers;
 use crate::fault::{Fault, Strike};
-use crate::history::{FinalRead, History, Micros};
+use crate::history::{History, Micros};
 use crate::report::{Pauses, Plan, Report, Struck, longest};
-use crate::workload::{Notes, topic};
+use crate::workload::Notes;
 
-const RETRY_INTERVAL: Duration = Duration::from_millis(200);
-/// For reading a whole topic.
-const READ_PATIENCE: Duration = Duration::from_secs(300);
 /// Of all writes, at least this part must have been acknowledged.
 const OK_SHARE_MIN: f64 = 0.5;
 
@@ -77,51 +72,6 @@ impl Run {
             kept: None,
         };
         (report, notes.history)
-    }
-
-    /// Where each partition ends, once all of them say so.
-    async fn ends(&mut self) -> Option<BTreeMap<u32, u64>> {
-        let addresses = self.cluster.addresses(0).1;
-        let ask = async || {
-            let client = Client::connect(&addresses, ClientOptions::default()).await?;
-            topic::ends(&client, &self.options.workload.topic).await
-        };
-        match again_until(PATIENCE, ask).await {
-            Ok(ends) => Some(ends),
-            Err(error) => {
-                self.void_because.push(format!("healed for {PATIENCE:?}, and the ends of the partitions are not known: {error}"));
-                None
-            }
-        }
-    }
-
-    /// Everything there is, through each node.
-    async fn final_reads(&mut self) -> Vec<FinalRead> {
-        let mut reads = Vec::new();
-        let nodes: Vec<(u64, String)> = self.cluster.nodes().iter().map(|node| (node.id(), node.address())).collect();
-        for (id, address) in nodes {
-            let read = async || {
-                let read = topic::read_all(&address, &self.options.workload.topic);
-                timeout(READ_PATIENCE, read).await.unwrap_or(Err(Error::Timeout(READ_PATIENCE)))
-            };
-            match again_until(PATIENCE, read).await {
-                Ok(partitions) => reads.push(FinalRead { source: format!("node {id}"), partitions }),
-                Err(error) => self.void_because.push(format!("the final read through node {id} failed: {error}")),
-            }
-        }
-        reads
-    }
-}
-
-/// Tries until it succeeds; the last error if it does not begin to within `patience`.
-async fn again_until<T>(patience: Duration, attempt: impl AsyncFn() -> Result<T, Error>) -> Result<T, Error> {
-    let deadline = Instant::now() + patience;
-    loop {
-        match attempt().await {
-            Err(error) if Instant::now() >= deadline => return Err(error),
-            Err(_) => tokio::time::sleep(RETRY_INTERVAL).await,
-            done => return done,
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! A run on real processes: cluster, workload, faults, healing, final reads, verdict.
 
+mod final_reads;
 mod finish;
 mod strikes;
 

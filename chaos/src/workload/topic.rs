@@ -47,8 +47,15 @@ pub async fn create(
 /// # Errors
 /// If no node answers.
 pub async fn leaders(client: &Client, name: &str) -> Result<Leaders, Error> {
-    let described = client.describe_topic(api::DescribeTopicRequest { name: name.to_owned() }).await?;
-    Ok(described.partitions.into_iter().map(|partition| (partition.partition, partition.leader)).collect())
+    Ok(describe(client, name).await?.into_iter().map(|partition| (partition.partition, partition.leader)).collect())
+}
+
+/// The partitions, with leaders, replicas and ends.
+///
+/// # Errors
+/// If no node answers.
+pub async fn describe(client: &Client, name: &str) -> Result<Vec<api::Partition>, Error> {
+    Ok(client.describe_topic(api::DescribeTopicRequest { name: name.to_owned() }).await?.partitions)
 }
 
 /// The end of each partition; everything acknowledged before the question lies before it.

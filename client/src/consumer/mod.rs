@@ -140,9 +140,7 @@ impl Consumer {
             return;
         }
         self.retry_at = None;
-        let unread = self.partitions.iter().filter(|(partition, progress)| {
-            !progress.is_done() && !self.links.reads(**partition)
-        });
+        let unread = self.partitions.iter().filter(|(partition, progress)| !progress.is_done() && !self.links.reads(**partition));
         let mut by_leader: BTreeMap<Option<Arc<str>>, Vec<v1::PartitionPosition>> = BTreeMap::new();
         for (&partition, progress) in unread {
             let leader = self.client.known_leader(&self.topic, partition);

@@ -255,12 +255,13 @@ pub enum TopicError {
     },
     /// More replicas than nodes.
     #[error(
-        "replication factor {replication_factor} needs as many nodes, the cluster has {node_count}: use a smaller one, or add nodes"
+        "replication factor {replication_factor} needs as many active nodes, the cluster has {node_count}: use a smaller one, add \
+         nodes, or take drained ones back"
     )]
     TooFewNodes {
         /// Asked for.
         replication_factor: u32,
-        /// Nodes there are.
+        /// Active nodes there are.
         node_count: usize,
     },
     /// It may or may not have happened.

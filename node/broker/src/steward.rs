@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use flotilla_machines::controller::{Image, NodeState};
+use flotilla_machines::controller::{Image, NodeState, plan};
 use flotilla_proto::internal::v1;
 use flotilla_proto::internal::v1::controller_command::Command;
 
@@ -13,6 +13,8 @@ use crate::enrol::CONTROLLER_VOTERS_MAX;
 
 /// How often the cluster is looked at when nothing changes.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Partitions that move at the same time.
+const MOVES_AT_ONCE: usize = 8;
 /// A learner of the controller's group this close behind becomes a voter.
 const CAUGHT_UP_ENTRIES: u64 = 100;
 
@@ -24,6 +26,7 @@ impl Broker {
             let current = image.borrow_and_update().clone();
             if self.inner.controller.is_leader() {
                 self.keep_controller_membership(&current).await;
+                self.plan_moves(&current).await;
                 self.forget_left_nodes(&current).await;
             }
             tokio::select! {
@@ -62,6 +65,24 @@ impl Broker {
         };
         if let Err(error) = done {
             tracing::debug!(%error, "the controller's membership did not change; it is tried again");
+        }
+    }
+
+    async fn plan_moves(&self, image: &Image) {
+        let online: BTreeSet<u64> = image.nodes().map(|(node_id, _)| node_id).filter(|node_id| self.online(*node_id)).collect();
+        // What moves to a node that leaves meanwhile would only have to move again.
+        for group_id in plan::futile_moves(image) {
+            tracing::info!(group_id, "giving up a move to a node that leaves");
+            if let Ok(Err(refused)) = self.control(Command::CancelMove(v1::CancelMove { group_id })).await {
+                tracing::warn!(group_id, %refused, "the move goes on");
+            }
+        }
+        for (group_id, target) in plan::moves(image, &online, MOVES_AT_ONCE) {
+            tracing::info!(group_id, ?target, "moving a partition");
+            let target = Some(v1::Replicas { nodes: target });
+            if let Ok(Err(refused)) = self.control(Command::StartMove(v1::StartMove { group_id, target })).await {
+                tracing::warn!(group_id, %refused, "the partition does not move");
+            }
         }
     }
 

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use flotilla_machines::controller::{ControllerAnswer, ControllerRefusal, Image, PARTITIONS_PER_TOPIC_MAX, Topic, TopicConfig};
+use flotilla_machines::controller::plan::{self, PlanError};
+use flotilla_machines::controller::{
+    ControllerAnswer, ControllerRefusal, Image, NodeState, PARTITIONS_PER_TOPIC_MAX, Topic, TopicConfig,
+};
 use flotilla_machines::partition::PartitionAnswer;
 use flotilla_proto::internal::v1;
 use flotilla_proto::internal::v1::controller_command::Command;
@@ -92,20 +95,23 @@ impl Broker {
     /// See [`TopicError`].
     pub async fn create_topic(&self, request: CreateTopic) -> Result<CreatedTopic, TopicError> {
         let image = self.image();
-        let node_count = image.nodes().len();
+        let staying = image.nodes().filter(|(_, node)| node.state != NodeState::Leaving).count();
         let replication_factor =
-            request.replication_factor.unwrap_or(REPLICATION_FACTOR_DEFAULT.min(u32::try_from(node_count).unwrap_or(u32::MAX)));
-        if replication_factor as usize > node_count {
-            return Err(TopicError::TooFewNodes { replication_factor, node_count });
-        }
+            request.replication_factor.unwrap_or(REPLICATION_FACTOR_DEFAULT.min(u32::try_from(staying).unwrap_or(u32::MAX)));
         let partitions = check_partitions(request.partitions.unwrap_or(1))?;
         let config = TopicConfig::default().with(&request.config.into()).map_err(ControllerRefusal::from)?;
+        // Known without a plan, which may not be possible at the moment.
+        if let Some(topic) = image.topic(&request.name).filter(|topic| topic.partitions.len() == partitions as usize)
+            && request.if_not_exists
+        {
+            return Ok(CreatedTopic { topic: Arc::clone(topic), created: false });
+        }
         let command = Command::CreateTopic(v1::CreateTopic {
             name: request.name.clone(),
             topic_id: Bytes::copy_from_slice(Uuid::new_v4().as_bytes()),
             replication_factor,
             config: Some(config.into()),
-            partitions: place(&image, replication_factor, partitions),
+            partitions: place(&image, replication_factor, partitions)?,
         });
         match self.control(command).await? {
             Ok(ControllerAnswer::TopicCreated(topic)) => {
@@ -167,7 +173,7 @@ impl Broker {
         let command = Command::AddPartitions(v1::AddPartitions {
             name: name.to_owned(),
             partition_count: partitions,
-            added: place(&self.image(), topic.replication_factor, new),
+            added: place(&self.image(), topic.replication_factor, new)?,
         });
         match self.control(command).await?? {
             ControllerAnswer::PartitionsAdded(topic) => {
@@ -216,16 +222,14 @@ fn check_partitions(partitions: u32) -> Result<u32, ControllerRefusal> {
     Ok(partitions)
 }
 
-/// Replicas for new partitions: the nodes in turn, starting where the cluster's partition count says, so that
-/// topics with few partitions do not all start at the same node.
-fn place(image: &Image, replication_factor: u32, partitions: u32) -> Vec<v1::Replicas> {
-    let nodes: Vec<u64> = image.nodes().map(|(id, _)| id).collect();
-    let start = image.partition_count();
-    let replicas = |partition: usize| {
-        let chosen = nodes.iter().cycle().skip((start + partition) % nodes.len().max(1)).take(replication_factor as usize);
-        v1::Replicas { nodes: if nodes.is_empty() { Vec::new() } else { chosen.copied().collect() } }
-    };
-    (0..partitions as usize).map(replicas).collect()
+/// Replicas for new partitions.
+fn place(image: &Image, replication_factor: u32, partitions: u32) -> Result<Vec<v1::Replicas>, TopicError> {
+    match plan::place(image, replication_factor, partitions as usize) {
+        Ok(placed) => Ok(placed.into_iter().map(|nodes| v1::Replicas { nodes }).collect()),
+        Err(PlanError::TooFewNodes { replication_factor, active }) => {
+            Err(TopicError::TooFewNodes { replication_factor, node_count: active })
+        }
+    }
 }
 
 fn unexpected(answer: &ControllerAnswer) -> TopicError {

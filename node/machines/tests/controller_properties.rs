@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use common::Store;
-use flotilla_machines::controller::{ControllerAnswer, ControllerMachine, Image, command_payload};
+use flotilla_machines::controller::{ControllerAnswer, ControllerMachine, Image, NodeState, command_payload};
 use flotilla_machines::item;
 use flotilla_proto::internal::v1;
 use flotilla_proto::internal::v1::controller_command::Command;
@@ -19,10 +19,43 @@ fn any_name() -> impl Strategy<Value = String> {
     proptest::sample::select(&["a", "b", "c", "d", "."][..]).prop_map(str::to_owned)
 }
 
+/// Mostly one or two replicas on nodes that may be known; sometimes nonsense.
+fn any_nodes() -> impl Strategy<Value = v1::Replicas> {
+    let two = proptest::sample::subsequence(vec![1_u64, 2, 3, 4], 2).prop_shuffle();
+    let nodes = prop_oneof![
+        6 => (1_u64..5).prop_map(|node| vec![node]),
+        6 => two,
+        1 => proptest::collection::vec(0_u64..6, 0..4),
+    ];
+    nodes.prop_map(|nodes| v1::Replicas { nodes })
+}
+
 fn any_replicas() -> impl Strategy<Value = Vec<v1::Replicas>> {
-    // Mostly one replica on a node that may be known; sometimes nonsense.
-    let nodes = prop_oneof![8 => (1_u64..4).prop_map(|node| vec![node]), 1 => proptest::collection::vec(0_u64..5, 0..4)];
-    proptest::collection::vec(nodes.prop_map(|nodes| v1::Replicas { nodes }), 0..5)
+    prop_oneof![
+        4 => (any_nodes(), 1_usize..5).prop_map(|(nodes, count)| vec![nodes; count]),
+        1 => proptest::collection::vec(any_nodes(), 0..5),
+    ]
+}
+
+/// Partitions that may be there, rarely one that is not.
+fn any_group() -> impl Strategy<Value = u64> {
+    prop_oneof![8 => 1_u64..8, 1 => 0_u64..30]
+}
+
+fn any_registration() -> impl Strategy<Value = Command> {
+    // Mostly each node at its own address with its own data, so that nodes become known.
+    let port = prop_oneof![6 => Just(None), 1 => (1_u64..6).prop_map(Some)];
+    let directory = prop_oneof![6 => Just(None), 1 => (0_u8..3).prop_map(Some)];
+    (0_u64..6, port, directory, 0_u8..2).prop_map(|(node_id, port, directory, rack)| {
+        let directory = directory.unwrap_or(node_id as u8);
+        Command::RegisterNode(v1::RegisterNode {
+            node_id,
+            address: format!("host:{}", port.unwrap_or(node_id)),
+            peer_address: port.map(|port| format!("peer:{port}")).unwrap_or_default(),
+            rack: format!("rack-{rack}"),
+            directory_id: if directory == 0 { vec![] } else { vec![directory; 16] }.into(),
+        })
+    })
 }
 
 fn any_config() -> impl Strategy<Value = Option<v1::TopicConfig>> {
@@ -37,12 +70,20 @@ fn any_config() -> impl Strategy<Value = Option<v1::TopicConfig>> {
 
 fn any_command() -> impl Strategy<Value = Command> {
     prop_oneof![
-        2 => (0_u64..4, 0_u16..3).prop_map(|(node_id, port)| {
-            Command::RegisterNode(v1::RegisterNode { node_id, address: format!("host:{port}"), ..Default::default() })
-        }),
+        6 => any_registration(),
         4 => (any_name(), any::<u8>(), any_config(), any_replicas()).prop_map(|(name, id, config, partitions)| {
             let topic_id = vec![id % 16; 16].into();
-            Command::CreateTopic(v1::CreateTopic { name, topic_id, replication_factor: 1, config, partitions })
+            let replication_factor = partitions.first().map_or(1, |first| first.nodes.len() as u32);
+            Command::CreateTopic(v1::CreateTopic { name, topic_id, replication_factor, config, partitions })
+        }),
+        2 => (0_u64..6, 0_i32..5).prop_map(|(node_id, state)| Command::SetNodeState(v1::SetNodeState { node_id, state })),
+        1 => (0_u64..6).prop_map(|node_id| Command::RemoveNode(v1::RemoveNode { node_id })),
+        6 => (any_group(), any_nodes()).prop_map(|(group_id, target)| {
+            Command::StartMove(v1::StartMove { group_id, target: Some(target) })
+        }),
+        2 => any_group().prop_map(|group_id| Command::CancelMove(v1::CancelMove { group_id })),
+        6 => (any_group(), any_nodes()).prop_map(|(group_id, nodes)| {
+            Command::FinishMove(v1::FinishMove { group_id, replicas: Some(nodes) })
         }),
         2 => (any_name(), any_config()).prop_map(|(name, config)| Command::AlterTopic(v1::AlterTopic { name, config })),
         3 => (any_name(), 0_u32..10, any_replicas()).prop_map(|(name, partition_count, added)| {
@@ -59,6 +100,28 @@ fn any_item() -> impl Strategy<Value = Item> {
         1 => (0_i64..1_000).prop_map(|now_ms| (item::CLOCK, item::clock_payload(now_ms))),
         1 => (any::<u8>(), proptest::collection::vec(any::<u8>(), 0..40)).prop_map(|(kind, bytes)| (kind, bytes.into())),
     ]
+}
+
+/// Each partition has as many replicas as its topic says, each on a node of its own that is known; and so does its target.
+/// No two nodes that stay have the same address, and no node that was removed is there.
+fn check_layout(image: &Image) -> Result<(), TestCaseError> {
+    for topic in image.topics() {
+        for partition in &topic.partitions {
+            for nodes in partition.target.iter().chain([&partition.replicas]) {
+                let distinct: BTreeSet<u64> = nodes.iter().copied().collect();
+                prop_assert_eq!(distinct.len(), topic.replication_factor as usize);
+                prop_assert_eq!(nodes.len(), distinct.len());
+                prop_assert!(distinct.iter().all(|node_id| image.node(*node_id).is_some()), "{:?}", partition);
+            }
+            prop_assert!(partition.target.as_ref() != Some(&partition.replicas));
+        }
+    }
+    let staying = || image.nodes().filter(|(_, node)| node.state != NodeState::Leaving);
+    let addresses: BTreeSet<&str> = staying().map(|(_, node)| &*node.address).collect();
+    let peer_addresses: BTreeSet<&str> = staying().map(|(_, node)| &*node.peer_address).collect();
+    prop_assert_eq!((addresses.len(), peer_addresses.len()), (staying().count(), staying().count()));
+    prop_assert!(image.nodes().all(|(node_id, _)| !image.removed(node_id)));
+    Ok(())
 }
 
 /// The index by group, names and ids agree with the topics.
@@ -119,6 +182,24 @@ proptest! {
                 prop_assert_eq!(&machine, &before);
             }
             check_image(&machine.image())?;
+            check_layout(&machine.image())?;
+        }
+    }
+
+    /// Who was removed never comes back, and there is always somebody left.
+    #[test]
+    fn removed_nodes_stay_removed(items in proptest::collection::vec(any_item(), 1..120)) {
+        let (mut machine, mut store) = (ControllerMachine::default(), Store::default());
+        let mut removed: BTreeSet<u64> = BTreeSet::new();
+        for (kind, payload) in &items {
+            let nodes_before = machine.image().nodes().len();
+            if let Ok(ControllerAnswer::NodeRemoved { node_id }) = machine.apply(*kind, payload, &mut store).outcome {
+                removed.insert(node_id);
+            }
+            let image = machine.image();
+            prop_assert!(removed.iter().all(|node_id| image.removed(*node_id)));
+            prop_assert_eq!(image.removed_count(), removed.len());
+            prop_assert!(nodes_before == 0 || image.nodes().len() > 0);
         }
     }
 

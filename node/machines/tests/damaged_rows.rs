@@ -1,7 +1,7 @@
 //! Rows that contradict themselves or each other: no machine starts from them, and the error names the row.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-use flotilla_machines::controller::{ControllerMachine, TopicConfig};
+use flotilla_machines::controller::{ControllerMachine, Node, NodeState, TopicConfig};
 use flotilla_machines::partition::PartitionMachine;
 use flotilla_machines::{RestoreError, table};
 use flotilla_proto::internal::v1;
@@ -99,8 +99,28 @@ fn controller_meta_rows() {
 
 #[test]
 fn nodes() {
+    let node = || v1::StoredNode { address: "host:1".to_owned(), ..Default::default() };
+    let restore = |node| ControllerMachine::restore([row(table::NODE, &7_u64.to_be_bytes(), node)]);
+    assert_eq!(damaged(ControllerMachine::restore([row(table::NODE, b"1", node())])).0, table::NODE);
+    assert_eq!(damaged(restore(v1::StoredNode { state: 4, ..node() })).0, table::NODE);
+    assert_eq!(damaged(restore(v1::StoredNode { directory_id: vec![1; 15].into(), ..node() })).0, table::NODE);
+
+    let image = restore(v1::StoredNode { removed: true, ..Default::default() }).unwrap().image();
+    assert!(image.removed(7) && image.node(7).is_none());
+}
+
+#[test]
+fn nodes_of_the_version_before_racks() {
     let node = v1::StoredNode { address: "host:1".to_owned(), ..Default::default() };
-    assert_eq!(damaged(ControllerMachine::restore([row(table::NODE, b"1", node)])).0, table::NODE);
+    let image = ControllerMachine::restore([row(table::NODE, &7_u64.to_be_bytes(), node)]).unwrap().image();
+    let expected = Node {
+        address: "host:1".to_owned(),
+        peer_address: "host:1".to_owned(),
+        rack: String::new(),
+        directory_id: None,
+        state: NodeState::Active,
+    };
+    assert_eq!(image.node(7), Some(&expected));
 }
 
 #[test]

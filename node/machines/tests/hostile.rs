@@ -46,7 +46,9 @@ fn controller_items() -> Vec<(u8, Bytes)> {
         command(ControllerCommand::RegisterNode(v1::RegisterNode {
             node_id: 1,
             address: "host:1".to_owned(),
-            ..Default::default()
+            peer_address: "host:2".to_owned(),
+            rack: "rack-1".to_owned(),
+            directory_id: vec![1; 16].into(),
         })),
         command(ControllerCommand::CreateTopic(v1::CreateTopic {
             name: name(),
@@ -58,6 +60,17 @@ fn controller_items() -> Vec<(u8, Bytes)> {
         command(ControllerCommand::AlterTopic(v1::AlterTopic { name: name(), config })),
         command(ControllerCommand::AddPartitions(v1::AddPartitions { name: name(), partition_count: 5, added: replicas(2) })),
         command(ControllerCommand::AllocateProducerIds(v1::AllocateProducerIds { count: 1_000 })),
+        command(ControllerCommand::RegisterNode(v1::RegisterNode {
+            node_id: 2,
+            address: "host:3".to_owned(),
+            ..Default::default()
+        })),
+        command(ControllerCommand::StartMove(v1::StartMove { group_id: 1, target: Some(v1::Replicas { nodes: vec![2] }) })),
+        command(ControllerCommand::FinishMove(v1::FinishMove { group_id: 1, replicas: Some(v1::Replicas { nodes: vec![2] }) })),
+        command(ControllerCommand::StartMove(v1::StartMove { group_id: 1, target: Some(v1::Replicas { nodes: vec![1] }) })),
+        command(ControllerCommand::CancelMove(v1::CancelMove { group_id: 1 })),
+        command(ControllerCommand::SetNodeState(v1::SetNodeState { node_id: 1, state: v1::NodeState::Draining.into() })),
+        command(ControllerCommand::RemoveNode(v1::RemoveNode { node_id: 2 })),
         command(ControllerCommand::DeleteTopic(v1::DeleteTopic { name: name() })),
     ]
 }
@@ -108,7 +121,7 @@ fn hostile_items_of_a_partition() {
 fn hostile_items_of_the_controller() {
     let items = controller_items();
     let (mut start, mut start_store) = (ControllerMachine::default(), Store::default());
-    for (kind, payload) in &items[..6] {
+    for (kind, payload) in &items[..8] {
         assert!(start.apply(*kind, payload, &mut start_store).outcome.is_ok());
     }
     let mut numbers = Numbers(2);
@@ -137,7 +150,7 @@ fn hostile_rows() {
     }
     let mut controller_store = Store::default();
     let mut controller = ControllerMachine::default();
-    for (kind, payload) in &controller_items()[..6] {
+    for (kind, payload) in &controller_items()[..8] {
         controller.apply(*kind, payload, &mut controller_store);
     }
     let mut numbers = Numbers(3);

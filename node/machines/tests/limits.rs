@@ -5,8 +5,8 @@ mod common;
 
 use common::{Stamp, Store, batch};
 use flotilla_machines::controller::{
-    self, ControllerMachine, ControllerOutcome, ControllerRefusal, NODES_MAX, PARTITIONS_MAX, PARTITIONS_PER_TOPIC_MAX,
-    TOPICS_MAX,
+    self, ControllerMachine, ControllerOutcome, ControllerRefusal, NODES_MAX, NODES_REMOVED_MAX, NodeRefusal, PARTITIONS_MAX,
+    PARTITIONS_PER_TOPIC_MAX, TOPICS_MAX,
 };
 use flotilla_machines::item;
 use flotilla_machines::partition::{
@@ -191,4 +191,20 @@ fn nodes_are_bounded() {
     let refused = Err(ControllerRefusal::LimitReached { what: "nodes", max: NODES_MAX });
     assert_eq!(controller.register(NODES_MAX as u64 + 1), refused);
     controller.register(1).unwrap();
+}
+
+#[test]
+fn removed_nodes_are_remembered_up_to_a_limit() {
+    let mut controller = Controller::default();
+    controller.register(1).unwrap();
+    let remove = |node_id| ControllerCommand::RemoveNode(v1::RemoveNode { node_id });
+    let last = NODES_REMOVED_MAX as u64 + 2;
+    for node_id in 2..last {
+        controller.register(node_id).unwrap();
+        controller.run(remove(node_id)).unwrap();
+    }
+    controller.register(last).unwrap();
+    assert_eq!(controller.run(remove(last)), Err(NodeRefusal::TooManyRemoved { node_id: last }.into()));
+    assert_eq!(controller.register(2), Err(NodeRefusal::Removed { node_id: 2 }.into()));
+    assert_eq!(ControllerMachine::restore(controller.store.rows()).unwrap(), controller.machine);
 }

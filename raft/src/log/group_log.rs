@@ -109,7 +109,17 @@ impl GroupLog {
         };
         let (writer, inner) = (Mutex::new(writer), Mutex::new(inner));
         let damage = OnceLock::new();
-        Ok(Self { group, lives, journal, writer, inner, damage, budget, flush_asked: AtomicBool::new(false), retired: AtomicBool::new(false) })
+        Ok(Self {
+            group,
+            lives,
+            journal,
+            writer,
+            inner,
+            damage,
+            budget,
+            flush_asked: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
+        })
     }
 
     pub(crate) fn group(&self) -> GroupId {

@@ -36,13 +36,9 @@ pub(super) struct Appends<S> {
     target: NodeId,
     urgency: Urgency,
     input: S,
-    state: State,
-}
-
-enum State {
-    Unlinked,
-    Open(Open),
-    Over,
+    /// The stream, once there is a link.
+    open: Option<Open>,
+    is_over: bool,
 }
 
 struct Open {
@@ -69,7 +65,7 @@ where
     S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
 {
     pub(super) fn new(group: GroupId, peers: Peers, target: NodeId, urgency: Urgency, input: S) -> Self {
-        Self { group, peers, target, urgency, input, state: State::Unlinked }
+        Self { group, peers, target, urgency, input, open: None, is_over: false }
     }
 
     /// The results, in the order of the appends. Polling it is what sends.
@@ -81,28 +77,28 @@ where
     }
 
     async fn next(&mut self) -> Option<Results> {
-        let result = match &mut self.state {
-            State::Over => return None,
-            State::Unlinked => match open(self.group, &self.peers, self.target).await {
+        if self.is_over {
+            return None;
+        }
+        let result = match self.open {
+            Some(_) => self.exchange().await,
+            None => match open(self.group, &self.peers, self.target).await {
                 Ok(open) => {
-                    self.state = State::Open(open);
+                    self.open = Some(open);
                     self.exchange().await
                 }
                 // The input is not touched: it would read entries that go nowhere.
                 Err(error) => Some(Err(unreachable(&error))),
             },
-            State::Open(_) => self.exchange().await,
         };
         // After an error the stream ends: its receiver takes nothing more of it.
-        if !matches!(result, Some(Ok(Ok(_)))) {
-            self.state = State::Over;
-        }
+        self.is_over = !matches!(result, Some(Ok(Ok(_))));
         result
     }
 
     /// Sends until there is a result.
     async fn exchange(&mut self) -> Option<Results> {
-        let State::Open(open) = &mut self.state else { return None };
+        let open = self.open.as_mut()?;
         loop {
             if open.input_ended && open.held.is_none() && open.on_the_way.is_empty() {
                 return None;

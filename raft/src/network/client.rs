@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use flotilla_proto::internal::v1::frame::Kind;
 use futures::Stream;
+use openraft::OptionalSend;
 use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::impls::EmptyNode;
@@ -16,7 +17,6 @@ use openraft::raft::{
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::type_config::alias::{SnapshotOf, VoteOf};
-use openraft::OptionalSend;
 
 use super::appends::Appends;
 use super::link::LinkError;

@@ -61,9 +61,8 @@ pub(super) async fn keep_dialing(peers: Peers, node: NodeId, address: String, st
 
 async fn open(peers: &Peers, node: NodeId) -> io::Result<(Arc<Link>, Streaming<LinkMessage>)> {
     let channel = peers.connection(node).await?;
-    let mut client = RaftPeerClient::new(channel)
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let mut client =
+        RaftPeerClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX);
     let outbox = Arc::new(Outbox::default());
     let outgoing = Outgoing::new(peers.hello(node), outbox.clone());
     let mut incoming = client.link(outgoing).await.map_err(status)?.into_inner();

@@ -71,11 +71,7 @@ struct Announced {
 
 impl Receiving {
     pub(super) fn new(options: TransferOptions) -> Self {
-        Self {
-            kept_for: options.kept_for,
-            slots: Arc::new(Semaphore::new(options.at_once.max(1))),
-            groups: Arc::default(),
-        }
+        Self { kept_for: options.kept_for, slots: Arc::new(Semaphore::new(options.at_once.max(1))), groups: Arc::default() }
     }
 
     /// Waits for its turn: whoever still receives this group's snapshot stops.

@@ -78,11 +78,7 @@ impl Sending {
     ///
     /// # Errors
     /// If it is not there yet. It is to be called again: with the same snapshot, if some of it got there.
-    pub(super) async fn send(
-        &mut self,
-        vote: RaftVote,
-        snapshot: SnapshotOf<TypeConfig, SnapshotData>,
-    ) -> io::Result<RaftVote> {
+    pub(super) async fn send(&mut self, vote: RaftVote, snapshot: SnapshotOf<TypeConfig, SnapshotData>) -> io::Result<RaftVote> {
         let SnapshotData::View(view) = snapshot.snapshot else { return Err(io::Error::other("there is nothing to send")) };
         let linked = tokio::time::timeout(LINK_PATIENCE, self.peers.linked(self.target)).await;
         let Ok(link) = linked else {

@@ -13,9 +13,7 @@ use openraft::raft::{
     VoteResponse,
 };
 
-use crate::log::convert::{
-    entry_from_raft, entry_to_raft, log_id_from_raft, log_id_to_raft, vote_from_raft, vote_to_raft,
-};
+use crate::log::convert::{entry_from_raft, entry_to_raft, log_id_from_raft, log_id_to_raft, vote_from_raft, vote_to_raft};
 use crate::log::type_config::{RaftLogId, TypeConfig};
 use crate::types::{Body, Entry, Item, LogId, NodeId, Vote};
 
@@ -132,9 +130,7 @@ fn entry_from_wire(entry: pb::Entry) -> io::Result<Entry> {
     };
     let body = match entry.body {
         None => Body::Blank,
-        Some(WireBody::Items(items)) => {
-            Body::Items(items.items.into_iter().map(item).collect::<io::Result<Arc<[Item]>>>()?)
-        }
+        Some(WireBody::Items(items)) => Body::Items(items.items.into_iter().map(item).collect::<io::Result<Arc<[Item]>>>()?),
         Some(WireBody::Membership(membership)) => Body::Membership(membership),
     };
     Ok(Entry { log_id, body })

@@ -132,12 +132,7 @@ impl Elections {
     }
 
     /// Whether this node is to campaign for the group, and whose lead is over then.
-    fn wants_leader(
-        &mut self,
-        group: GroupId,
-        standing: &Standing,
-        up: &BTreeMap<NodeId, LinkState>,
-    ) -> Option<Option<NodeId>> {
+    fn wants_leader(&mut self, group: GroupId, standing: &Standing, up: &BTreeMap<NodeId, LinkState>) -> Option<Option<NodeId>> {
         let me = self.peers.node_id();
         let voters = &standing.membership.voters;
         if standing.died.is_some() || !voters.contains(&me) || voters.len() < 2 {

@@ -128,7 +128,7 @@ impl Registry {
         }
         self.flusher.opened(&log);
         self.holders.opened(&log);
-        let proposals = Proposals::start(group, raft.clone(), preamble);
+        let proposals = Proposals::start(group, raft.clone(), preamble, urgency.clone());
         let (standing, standing_now) = watch::channel(Standing::default());
         let stopping = CancellationToken::new();
         let ends = (stopping.clone(), machine_gone.clone());

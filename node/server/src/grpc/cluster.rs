@@ -88,18 +88,22 @@ fn nodes(cluster: &ClusterDescription) -> Vec<v1::Node> {
     cluster.nodes.iter().map(node).collect()
 }
 
-/// A node as the wire says it.
-pub fn node(node: &NodeDescription) -> v1::Node {
-    let state = match node.state {
+/// A node's state as the wire says it.
+pub fn state(state: NodeState) -> v1::NodeState {
+    match state {
         NodeState::Active => v1::NodeState::Active,
         NodeState::Draining => v1::NodeState::Draining,
         NodeState::Leaving => v1::NodeState::Leaving,
-    };
+    }
+}
+
+/// A node as the wire says it.
+pub fn node(node: &NodeDescription) -> v1::Node {
     v1::Node {
         node_id: node.node_id,
         address: node.address.clone(),
         rack: node.rack.clone(),
-        state: state.into(),
+        state: state(node.state).into(),
         online: node.online,
         replicas: node.replicas,
         leaders: node.leaders,

@@ -11,6 +11,8 @@ mod gate;
 mod groups;
 #[cfg(test)]
 mod hostile;
+mod nodes;
+mod partitions;
 mod problem;
 mod produce_stream;
 mod producer;

@@ -8,6 +8,8 @@ use flotilla_proto::internal::v1::peer_server::PeerServer;
 use flotilla_proto::v1::cluster_server::ClusterServer;
 use flotilla_proto::v1::consumer_server::ConsumerServer;
 use flotilla_proto::v1::groups_server::GroupsServer;
+use flotilla_proto::v1::nodes_server::NodesServer;
+use flotilla_proto::v1::partitions_server::PartitionsServer;
 use flotilla_proto::v1::producer_server::ProducerServer;
 use flotilla_proto::v1::topics_server::TopicsServer;
 use tokio::net::TcpListener;
@@ -21,6 +23,8 @@ use super::cluster::ClusterService;
 use super::consumer::ConsumerService;
 use super::gate::Gate;
 use super::groups::GroupsService;
+use super::nodes::NodesService;
+use super::partitions::PartitionsService;
 use super::producer::ProducerService;
 use super::refusals::ClearRefusals;
 use super::topics::TopicsService;
@@ -72,6 +76,8 @@ pub async fn serve(
         .add_service(ConsumerServer::new(ConsumerService(shared.clone())).max_decoding_message_size(bytes_max))
         .add_service(GroupsServer::new(GroupsService(shared.clone())).max_decoding_message_size(bytes_max))
         .add_service(TopicsServer::new(TopicsService(shared.clone())).max_decoding_message_size(bytes_max))
+        .add_service(NodesServer::new(NodesService(shared.clone())).max_decoding_message_size(bytes_max))
+        .add_service(PartitionsServer::new(PartitionsService(shared.clone())).max_decoding_message_size(bytes_max))
         .add_service(ClusterServer::new(ClusterService(shared)).max_decoding_message_size(bytes_max))
         .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), shutdown)
         .await?;

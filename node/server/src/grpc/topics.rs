@@ -212,7 +212,8 @@ fn config(config: &TopicConfig) -> v1::TopicConfig {
     }
 }
 
-fn partition(of: PartitionDescription) -> v1::Partition {
+/// A partition as clients see it.
+pub fn partition(of: PartitionDescription) -> v1::Partition {
     v1::Partition {
         partition: of.partition,
         leader: of.leader,

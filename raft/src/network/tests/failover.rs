@@ -191,7 +191,8 @@ async fn a_group_whose_core_died_starts_again_and_the_others_go_on() {
         let mut standing = cluster.group(victim, GROUP).watch();
         let died = standing.wait_for(|standing| standing.died.is_some());
         tokio::time::timeout(PATIENCE, died).await.expect("the death is noticed").unwrap();
-        assert!(cluster.registry(victim).take_changed().contains(&GROUP));
+        let told = || cluster.registry(victim).take_changed().contains(&GROUP).then_some(());
+        eventually(PATIENCE, "the registry tells of it, too", told).await;
 
         let leads_other = cluster.leader(other, &NODES).await;
         propose(&cluster.group(leads_other, other), KEEP, payload(count / 40 - 1)).await;

@@ -100,21 +100,20 @@ async fn a_peer_that_sends_nonsense_loses_its_link_and_the_groups_go_on() {
     let to = 1;
     let hello = pb::Hello { boot: 99, ..cluster.registry(3).peers().hello(to) };
     let hello = pb::Hello { node_id: 2, ..hello };
-    let mut endless = append(Some((1, 4)), vec![]);
-    endless.stream_id = 5;
-    let nonsense: Vec<Vec<pb::Frame>> = vec![
-        vec![pb::Frame::default()],
-        vec![frame(Kind::Append(append(Some((1, 4)), vec![entry(1, 9)])))],
-        vec![frame(Kind::Append(pb::Append { stream_id: 0, ..append(None, vec![entry(0, 0)]) }))],
-        vec![frame(Kind::Vote(pb::VoteRequest { vote: vote(1, true), last: None, leadership_transfer: true }))],
-        vec![frame(Kind::TransferLeader(pb::TransferLeader { from_leader: vote(1, true), to_node_id: 1, last: None }))],
-        (0..10_000).map(|_| frame(Kind::Append(endless.clone()))).collect(),
+    let frames = |kinds: Vec<Kind>| Message::Frames(pb::Frames { frames: kinds.into_iter().map(frame).collect() });
+    let nonsense = [
+        Message::Hello(hello.clone()),
+        Message::Frames(pb::Frames { frames: vec![pb::Frame::default()] }),
+        frames(vec![Kind::Append(append(Some((1, 4)), vec![entry(1, 9)]))]),
+        frames(vec![Kind::Append(pb::Append { stream_id: 0, ..append(None, vec![entry(0, 0)]) })]),
+        frames(vec![Kind::Vote(pb::VoteRequest { vote: vote(1, true), last: None, leadership_transfer: true })]),
+        frames(vec![Kind::TransferLeader(pb::TransferLeader { from_leader: vote(1, true), to_node_id: 1, last: None })]),
     ];
-    for frames in nonsense {
+    for nonsense in nonsense {
         let channel = crate::network::endpoint(&format!("127.0.0.1:{}", cluster.port(to))).unwrap().connect().await.unwrap();
         let mut client = RaftPeerClient::new(channel);
-        let said = format!("{:?}", frames.first());
-        let messages = [Message::Hello(hello.clone()), Message::Frames(pb::Frames { frames })];
+        let said = format!("{nonsense:?}");
+        let messages = [Message::Hello(hello.clone()), nonsense];
         let messages = stream::iter(messages.map(|message| pb::LinkMessage { message: Some(message) }));
         let messages = futures::StreamExt::chain(messages, stream::pending());
         let mut answers = client.link(messages).await.unwrap().into_inner();

@@ -90,7 +90,8 @@ impl<'a> Plan<'a> {
         self.resting.retain(|partition| !moved.contains(&partition.group_id));
     }
 
-    /// Whether there can be anything to do for nodes that stay. Most of the time there is not.
+    /// Whether there can be anything to do for nodes that stay. Most of the time there is not; about racks only the partitions
+    /// know.
     fn is_uneven(&self) -> bool {
         let differ = |count: fn(&Standing) -> usize| {
             let most = self.nodes.taking_part().map(count).max().unwrap_or_default();

@@ -7,6 +7,7 @@ use super::Of;
 use crate::cli::exit::CliError;
 use crate::cli::global::Global;
 use crate::cli::output::print;
+use crate::units::parse_number;
 
 /// Arguments of `flotilla partition transfer-leader`.
 #[derive(Debug, clap::Args)]
@@ -14,7 +15,7 @@ pub struct TransferLeaderArgs {
     #[command(flatten)]
     of: Of,
     /// Id of the node that shall lead [default: the partition's first replica]
-    #[arg(long, value_name = "NODE")]
+    #[arg(long, value_name = "NODE", value_parser = parse_number::<u64>)]
     to: Option<u64>,
 }
 
