@@ -22,7 +22,7 @@ pub enum CliError {
         /// From 1.
         line: u64,
         /// What is wrong with it.
-        error: Error,
+        error: Box<Error>,
     },
     /// The command line asks for something that makes no sense.
     #[error("{0}")]
@@ -52,14 +52,16 @@ impl CliError {
     /// The code that the process ends with.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
+        let of = |error: &Error| match error.code() {
+            Code::InvalidArgument => 2,
+            Code::NotFound => 3,
+            Code::AlreadyExists | Code::FailedPrecondition | Code::Aborted => 4,
+            Code::Unavailable | Code::DeadlineExceeded => 5,
+            _ => 1,
+        };
         match self {
-            Self::Client(error) | Self::Lost(error) | Self::Line { error, .. } => match error.code() {
-                Code::InvalidArgument => 2,
-                Code::NotFound => 3,
-                Code::AlreadyExists | Code::FailedPrecondition | Code::Aborted => 4,
-                Code::Unavailable | Code::DeadlineExceeded => 5,
-                _ => 1,
-            },
+            Self::Client(error) | Self::Lost(error) => of(error),
+            Self::Line { error, .. } => of(error),
             Self::Usage(_) => 2,
             Self::Failed(_) | Self::Io { .. } => 1,
             Self::Interrupted => 130,

@@ -104,7 +104,7 @@ impl<'a> Lines<'a> {
             Err(error @ (Error::Stopped { .. } | Error::Closed)) => return Err(error.into()),
             Err(error) => {
                 self.refused = true;
-                return Err(CliError::Line { input: input.to_owned(), line: self.taken.get() + 1, error });
+                return Err(CliError::Line { input: input.to_owned(), line: self.taken.get() + 1, error: Box::new(error) });
             }
         }
         Ok(())
