@@ -94,6 +94,7 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
     use super::*;
 
     fn report(lines: u64, acked: u64, failed: u64, refused: u64, in_order: bool) -> Report {
