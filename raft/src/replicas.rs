@@ -107,6 +107,14 @@ impl Group {
         self.raft().data_metrics().borrow_watched().local_committed.map(|committed| committed.index)
     }
 
+    /// Whether everything that this node knows to be committed is applied here.
+    #[must_use]
+    pub fn is_applied(&self) -> bool {
+        let metrics = self.raft().data_metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.last_applied >= metrics.local_committed
+    }
+
     /// Has `node` receive the log without a vote. Returns when that is committed; see [`Group::progress`] for how far
     /// the node is.
     ///

@@ -106,6 +106,7 @@ impl Broker {
     /// If the cluster refuses the node.
     pub async fn wait_ready(&self) -> Result<(), OpenError> {
         self.enrol().await.map_err(OpenError::Controller)?;
+        self.metadata_is_current().await;
         self.reconcile(&self.image()).await;
         let tasks = &self.inner.tasks;
         tasks.spawn(self.clone().follow_metadata());
@@ -121,6 +122,24 @@ impl Broker {
             tracing::warn!("some partitions have no leader yet");
         }
         Ok(())
+    }
+
+    /// Returns when everything that was decided about the cluster before this node started is applied here.
+    async fn metadata_is_current(&self) {
+        const RETRY: Duration = Duration::from_millis(50);
+        let controller = &self.inner.controller;
+        loop {
+            let current = if controller.is_leader() {
+                controller.read_barrier().await.is_ok()
+            } else {
+                // What the leader has committed comes with its next word; what it said before must be applied.
+                controller.leader().is_some_and(|leader| self.online(leader)) && controller.is_applied()
+            };
+            if current || self.inner.stop.is_cancelled() {
+                return;
+            }
+            tokio::time::sleep(RETRY).await;
+        }
     }
 
     /// What other nodes' Raft groups ask of this node's.

@@ -141,7 +141,7 @@ impl Controller {
     fn register(&mut self, node_id: u64) -> ControllerOutcome {
         self.run(ControllerCommand::RegisterNode(v1::RegisterNode {
             node_id,
-            address: format!("host:{node_id}"),
+            address: format!("host{node_id}:1"),
             ..Default::default()
         }))
     }

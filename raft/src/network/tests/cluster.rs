@@ -89,7 +89,13 @@ impl Cluster {
         };
         let registry = runtime.spawn_blocking(open).await.unwrap();
         let serve = async move {
-            let incoming = TcpIncoming::bind(address).unwrap().with_nodelay(Some(true));
+            // What the node's last life listened on may be closed a moment later.
+            let incoming = loop {
+                match TcpIncoming::bind(address) {
+                    Ok(incoming) => break incoming.with_nodelay(Some(true)),
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            };
             peers.set(addresses);
             tokio::spawn(Server::builder().add_service(peers.service()).serve_with_incoming(incoming));
         };

@@ -151,21 +151,21 @@ async fn a_consume_stream_reads_where_the_leaders_are_and_follows_them() {
     let opening = v1::ConsumeOpen { partitions: vec![partition(0), partition(1)], ..from(None) };
     let (asks, mut pushes) = open(&fleet.gateway, opening).await;
     asks.send(credit(60, u64::MAX)).await.unwrap();
-    assert!(records(&mut pushes, 60).await.into_iter().eq((0..60).map(|offset| (0, offset))), "exact under credits");
+    assert_eq!(records(&mut pushes, 60).await, (0..60).map(|offset| (0, offset)).collect::<Vec<_>>(), "exact under credits");
     asks.send(credit(u64::MAX, u64::MAX)).await.unwrap();
-    assert!(records(&mut pushes, 40).await.into_iter().eq((60..100).map(|offset| (0, offset))));
+    assert_eq!(records(&mut pushes, 40).await, (60..100).map(|offset| (0, offset)).collect::<Vec<_>>());
     // It moves to a third node when the connection breaks, and then here.
     fleet.lead(0, 3);
     fleet.links[0].cut();
     fleet.third.fill(50).await;
-    assert!(records(&mut pushes, 50).await.into_iter().eq((100..150).map(|offset| (0, offset))));
+    assert_eq!(records(&mut pushes, 50).await, (100..150).map(|offset| (0, offset)).collect::<Vec<_>>());
     let other = v1::ProduceRequest { partition: Some(1), ..produce(&["one"]) };
     fleet.gateway.producer().produce(other).await.unwrap();
     assert_eq!(records(&mut pushes, 1).await, [(1, 0)]);
     fleet.lead(0, 1);
     fleet.gateway.fill(60).await;
     fleet.links[1].cut();
-    assert!(records(&mut pushes, 10).await.into_iter().eq((150..160).map(|offset| (0, offset))));
+    assert_eq!(records(&mut pushes, 10).await, (150..160).map(|offset| (0, offset)).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -177,7 +177,7 @@ async fn a_partition_read_here_goes_on_at_its_new_leader() {
     assert_eq!(records(&mut pushes, 10).await.len(), 10);
     fleet.third.fill(20).await;
     fleet.lead(0, 3);
-    assert!(records(&mut pushes, 10).await.into_iter().eq((10..20).map(|offset| (0, offset))));
+    assert_eq!(records(&mut pushes, 10).await, (10..20).map(|offset| (0, offset)).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -191,7 +191,7 @@ async fn latest_is_where_it_was_when_the_stream_opened() {
     fleet.links[0].cut();
     fleet.second.fill(5).await;
     asks.send(credit(u64::MAX, u64::MAX)).await.unwrap();
-    assert!(records(&mut pushes, 5).await.into_iter().eq((5..10).map(|offset| (0, offset))));
+    assert_eq!(records(&mut pushes, 5).await, (5..10).map(|offset| (0, offset)).collect::<Vec<_>>());
 }
 
 #[tokio::test]
