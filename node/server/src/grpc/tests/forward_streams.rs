@@ -142,11 +142,11 @@ async fn records(pushes: &mut Streaming<v1::ConsumeResponse>, count: usize) -> V
 #[tokio::test]
 async fn a_consume_stream_reads_where_the_leaders_are_and_follows_them() {
     let fleet = Fleet::start().await;
-    fleet.lead(0, 2);
     // The replicas are alike.
     for node in [&fleet.gateway, &fleet.second, &fleet.third] {
         node.fill(100).await;
     }
+    fleet.lead(0, 2);
     let partition = |partition| v1::PartitionPosition { partition, position: offset(0), stop_offset: None };
     let opening = v1::ConsumeOpen { partitions: vec![partition(0), partition(1)], ..from(None) };
     let (asks, mut pushes) = open(&fleet.gateway, opening).await;

@@ -108,10 +108,7 @@ impl Node {
     pub async fn fill(&self, records: u64) {
         let values: Vec<_> = (0..records).map(|n| n.to_string()).collect();
         for part in values.chunks(1_000) {
-            let mut request = tonic::Request::new(produce(part));
-            // For this node alone, whoever leads.
-            request.metadata_mut().insert(flotilla_proto::DIRECT, tonic::metadata::MetadataValue::from_static("1"));
-            self.producer().produce(request).await.unwrap();
+            self.producer().produce(produce(part)).await.unwrap();
         }
     }
 }
