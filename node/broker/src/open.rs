@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use flotilla_machines::controller::{Image, Partition};
+use flotilla_machines::controller::Image;
 use flotilla_proto::internal::v1::raft_peer_server::RaftPeerServer;
 use flotilla_raft::data_dir::DataDir;
 use flotilla_raft::disk::Disk;
@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::broker::{Broker, Inner};
+use crate::broker::{Broker, Hosted, Inner};
 use crate::error::OpenError;
 use crate::founding::Member;
 use crate::hosts::{ControllerHost, clock_preamble};
@@ -114,10 +114,11 @@ impl Broker {
         tasks.spawn(self.clone().steward());
         tasks.spawn(self.clone().keep_retention());
         tasks.spawn(self.clone().scrub());
-        let image = self.image();
-        let here = |partition: &&Partition| partition.replicas.contains(&self.node_id());
-        let partitions = image.topics().flat_map(|topic| &topic.partitions).filter(here);
-        let groups: Vec<GroupId> = partitions.map(|partition| GroupId(partition.group_id)).collect();
+        // What stays down is not waited for.
+        let hosted = self.inner.hosted.load();
+        let running = hosted.iter().filter(|(_, hosted)| matches!(hosted, Hosted::Running(_)));
+        let groups: Vec<GroupId> = running.map(|(group_id, _)| GroupId(*group_id)).collect();
+        drop(hosted);
         if !self.wait_led(&groups, LEADERS_PATIENCE).await {
             tracing::warn!("some partitions have no leader yet");
         }
