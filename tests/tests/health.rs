@@ -35,7 +35,7 @@ fn a_node_that_is_not_ready_is_not_healthy_and_says_why() {
         stream.write_all(b"HTTP/1.0 503 Service Unavailable\r\n\r\nstopping: the node finishes what is in flight\n").unwrap();
         String::from_utf8(request).unwrap()
     });
-    let said = Cli::new("").run(&format!("health --http {address}")).fails(1);
+    let said = Cli::new("127.0.0.1:1").run(&format!("health --http {address}")).fails(1);
     assert_eq!(said, "error: not ready: stopping: the node finishes what is in flight\n");
     assert!(node.join().unwrap().starts_with("GET /readyz HTTP/1.0\r\n"));
 }
