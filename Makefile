@@ -11,10 +11,13 @@ FLOTILLA := $(CARGO_TARGET_DIR)/release/flotilla
 help: ## Show these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: build ## Build, start a node, produce and consume a real file, compare, show the rates, stop
+demo: build ## Build, start three nodes, produce a real file, kill the leader half way, consume, compare, stop
 	@deploy/demo.sh "$(FLOTILLA)"
 
-test: build ## Build and run every test
+# One build with what the tests need serves binary and tests: without --all-targets Cargo unifies other features, and
+# would compile the workspace twice.
+test: setup ## Build and run every test
+	cargo build --release --workspace --all-targets
 	cargo test --release --workspace
 
 run: build ## Build and leave a node running (data in ./flotilla-data, or FLOTILLA_DATA_DIR)
@@ -29,8 +32,9 @@ fix: setup ## Format and apply what the lints suggest; writes
 	cargo fmt --all
 	cargo clippy --release --workspace --all-targets --fix --allow-dirty --allow-staged
 
-bench: build ## Start a node and measure it (see docs/benchmarks.md)
+bench: build ## Start a node and measure it, then a cluster (see docs/benchmarks.md)
 	@deploy/bench.sh "$(FLOTILLA)"
+	@deploy/bench-cluster.sh "$(FLOTILLA)"
 
 build: setup ## Build the release binary
 	cargo build --release --workspace

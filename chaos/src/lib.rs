@@ -2,8 +2,9 @@
 //! that every promise held.
 //!
 //! `flotilla-chaos run` drives real processes: [`cluster`] starts and ends nodes, [`fault`] decides who is hit and how,
-//! [`workload`] writes and reads meanwhile, [`run`] puts them together and [`report`] says what came of it. What is
-//! independent of how nodes are run: the [`history`] and its [`checkers`], one file each.
+//! [`workload`] writes and reads meanwhile, [`run`] puts them together and [`report`] says what came of it.
+//! `flotilla-chaos sim` runs whole nodes in a simulation ([`sim`]) that a seed repeats exactly. What is independent of how
+//! nodes are run: the [`history`] and its [`checkers`], one file each.
 
 pub mod checkers;
 pub mod cluster;
@@ -12,4 +13,5 @@ pub mod history;
 pub mod random;
 pub mod report;
 pub mod run;
+pub mod sim;
 pub mod workload;

@@ -172,8 +172,10 @@ impl Error {
     #[must_use]
     pub fn is_retriable(&self) -> bool {
         match self {
-            Self::Server { code, reason, .. } => {
+            Self::Server { code, reason, retry_after, .. } => {
                 matches!(code, Code::Unavailable | Code::DeadlineExceeded)
+                    // Nothing is wrong with the request, and the server says when it may have room.
+                    || *code == Code::ResourceExhausted && retry_after.is_some()
                     || matches!(reason.as_str(), reason::OUTCOME_UNKNOWN | reason::CORRUPT_BATCH)
             }
             Self::Unreachable { .. } | Self::ConnectionLost { .. } | Self::Timeout(_) => true,

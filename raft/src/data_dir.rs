@@ -103,8 +103,8 @@ pub enum DataDirError {
     },
     /// META is not what was written.
     #[error(
-        "{file} is damaged: {reason}; restore this one file from a backup, or set the whole data directory aside and let \
-         the node copy from its peers. Nothing was changed"
+        "{file} is damaged: {reason}; restore this one file from a backup, or, if the node has peers, remove it from the cluster \
+         (flotilla node remove) and start a new one with an empty directory and another --node-id. Nothing was changed"
     )]
     Damaged {
         /// The file.

@@ -46,6 +46,45 @@ impl JournalCounters {
     }
 }
 
+/// Counts what snapshot transfers carry.
+#[derive(Debug, Default)]
+pub(crate) struct TransferCounters {
+    pub(crate) sent: AtomicU64,
+    pub(crate) sent_bytes: AtomicU64,
+    pub(crate) received: AtomicU64,
+    pub(crate) received_bytes: AtomicU64,
+    pub(crate) interrupted: AtomicU64,
+}
+
+impl TransferCounters {
+    /// What was counted so far.
+    pub(crate) fn read(&self) -> TransferFigures {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        TransferFigures {
+            sent: read(&self.sent),
+            sent_bytes: read(&self.sent_bytes),
+            received: read(&self.received),
+            received_bytes: read(&self.received_bytes),
+            interrupted: read(&self.interrupted),
+        }
+    }
+}
+
+/// Snapshots that went from node to node since the start, for metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TransferFigures {
+    /// Sent from here and installed there.
+    pub sent: u64,
+    /// Bytes of chunks that were sent, also of transfers that were cut.
+    pub sent_bytes: u64,
+    /// Received and installed here.
+    pub received: u64,
+    /// Bytes of chunks that were received, also of transfers that were cut.
+    pub received_bytes: u64,
+    /// Transfers from here that were cut; they go on where they were.
+    pub interrupted: u64,
+}
+
 /// What the journal has written since it was opened, for metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct JournalFigures {

@@ -1,16 +1,17 @@
 //! The background flusher: one thread of a node that moves applied entries from memory into segments, syncs them
 //! where the journal needs room, unlinks what is dead, and flushes the state.
 //!
-//! A stepped machine ([`Flusher::step`]) with a thread around it, so that a simulation can drive it instead.
+//! A machine that carries out one request after the other ([`Flusher::carry_out`]); a thread or a task drives it.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::failure::Failure;
 use crate::log::group_log::GroupLog;
@@ -50,18 +51,26 @@ enum Request {
 /// Asks the flusher. Cheap to clone; never blocks.
 #[derive(Clone)]
 pub(crate) struct FlusherHandle {
-    requests: Sender<Request>,
+    requests: Requests,
     /// Payload bytes applied since the state was flushed.
     applied_bytes: Arc<AtomicU64>,
     /// Whether all groups are to be written already.
     write_all_asked: Arc<AtomicBool>,
 }
 
+/// Where requests are put.
+#[derive(Clone)]
+struct Requests {
+    queue: Sender<Request>,
+    /// Wakes a flusher that is a task.
+    notify: Arc<Notify>,
+}
+
 /// Does the flusher's work, one request at a time. Owns nothing but its queue.
 pub(crate) struct Flusher {
     requests: Receiver<Request>,
     /// For what it asks of itself later.
-    own: Sender<Request>,
+    own: Requests,
     applied_bytes: Arc<AtomicU64>,
     write_all_asked: Arc<AtomicBool>,
     groups: Vec<Weak<GroupLog>>,
@@ -78,27 +87,36 @@ pub(crate) struct FlusherThread {
 
 impl Flusher {
     pub(crate) fn new(state: Arc<dyn State>, failure: Failure) -> (Self, FlusherHandle) {
-        let (tx, rx) = channel();
+        let (queue, rx) = channel();
+        let own = Requests { queue, notify: Arc::default() };
         let applied_bytes = Arc::new(AtomicU64::new(0));
         let write_all_asked = Arc::new(AtomicBool::new(false));
         let handle = FlusherHandle {
-            requests: tx.clone(),
+            requests: own.clone(),
             applied_bytes: applied_bytes.clone(),
             write_all_asked: write_all_asked.clone(),
         };
         let flushed_at = Instant::now();
         let groups = Vec::new();
-        (Self { requests: rx, own: tx, applied_bytes, write_all_asked, groups, flushed_at, state, failure }, handle)
+        (Self { requests: rx, own, applied_bytes, write_all_asked, groups, flushed_at, state, failure }, handle)
+    }
+
+    /// How long to wait for a request before the state is flushed.
+    fn patience(&self) -> Duration {
+        STATE_FLUSH_INTERVAL.saturating_sub(self.flushed_at.elapsed())
     }
 
     /// Takes one request, waiting for it, and carries it out. `false`: asked to stop.
-    pub(crate) fn step(&mut self) -> bool {
-        let patience = STATE_FLUSH_INTERVAL.saturating_sub(self.flushed_at.elapsed());
-        let request = match self.requests.recv_timeout(patience) {
-            Ok(request) => request,
-            Err(RecvTimeoutError::Timeout) => Request::FlushState(None),
-            Err(RecvTimeoutError::Disconnected) => return false,
-        };
+    fn step(&mut self) -> bool {
+        match self.requests.recv_timeout(self.patience()) {
+            Ok(request) => self.carry_out(request),
+            Err(RecvTimeoutError::Timeout) => self.carry_out(Request::FlushState(None)),
+            Err(RecvTimeoutError::Disconnected) => false,
+        }
+    }
+
+    /// Carries out one request. `false`: asked to stop.
+    fn carry_out(&mut self, request: Request) -> bool {
         match request {
             Request::Stop => return false,
             Request::Write(log) => self.note(&log, log.flush(false).map(|_| ())),
@@ -146,7 +164,7 @@ impl Flusher {
         if let Some(synced) = log.flush(true)? {
             let (requests, announced) = (self.own.clone(), log.clone());
             log.announce_synced(synced, move || {
-                let _ = requests.send(Request::Announced(announced, synced.index));
+                requests.send(Request::Announced(announced, synced.index));
             });
         }
         Ok(())
@@ -170,6 +188,26 @@ impl Flusher {
         }
     }
 
+    /// Carries out what is asked, each request after the time that `device` takes, until asked to stop.
+    pub(crate) async fn drive(mut self, device: Arc<dyn Fn() -> Duration + Send + Sync>) {
+        loop {
+            let request = match self.requests.try_recv() {
+                Ok(request) => {
+                    sleep(device()).await;
+                    request
+                }
+                Err(TryRecvError::Disconnected) => return,
+                Err(TryRecvError::Empty) => match timeout(self.patience(), self.own.notify.notified()).await {
+                    Ok(()) => continue,
+                    Err(_) => Request::FlushState(None),
+                },
+            };
+            if !self.carry_out(request) {
+                return;
+            }
+        }
+    }
+
     /// Runs on a thread of its own until asked to stop.
     pub(crate) fn spawn(mut self, handle: FlusherHandle) -> io::Result<FlusherThread> {
         let thread = thread::Builder::new().name("flusher".into()).spawn(move || while self.step() {})?;
@@ -177,33 +215,46 @@ impl Flusher {
     }
 }
 
+impl Requests {
+    /// Nobody waits for what is asked of a flusher that has stopped.
+    fn send(&self, request: Request) {
+        let _ = self.queue.send(request);
+        self.notify.notify_one();
+    }
+}
+
 impl FlusherHandle {
     pub(crate) fn write(&self, log: &Arc<GroupLog>) {
-        let _ = self.requests.send(Request::Write(log.clone()));
+        self.requests.send(Request::Write(log.clone()));
+    }
+
+    /// Ends it behind what was asked for before.
+    pub(crate) fn stop(&self) {
+        self.requests.send(Request::Stop);
     }
 
     /// Makes room in memory.
     pub(crate) fn write_all(&self) {
         if !self.write_all_asked.swap(true, Ordering::Relaxed) {
-            let _ = self.requests.send(Request::WriteAll);
+            self.requests.send(Request::WriteAll);
         }
     }
 
     pub(crate) fn opened(&self, log: &Arc<GroupLog>) {
-        let _ = self.requests.send(Request::Opened(Arc::downgrade(log)));
+        self.requests.send(Request::Opened(Arc::downgrade(log)));
     }
 
     /// Counts applied payload; flushes the state when it is time.
     pub(crate) fn applied(&self, bytes: u64) {
         let before = self.applied_bytes.fetch_add(bytes.max(1), Ordering::Relaxed);
         if before < STATE_FLUSH_LOG_BYTES && before + bytes >= STATE_FLUSH_LOG_BYTES {
-            let _ = self.requests.send(Request::FlushState(None));
+            self.requests.send(Request::FlushState(None));
         }
     }
 
     /// Makes room in the journal, which wants to forget the entries up to `upto`.
     pub(crate) fn recycle(&self, log: &Arc<GroupLog>, upto: u64) {
-        let _ = self.requests.send(Request::Recycle(log.clone(), upto));
+        self.requests.send(Request::Recycle(log.clone(), upto));
     }
 
     pub(crate) async fn sync_and_wait(&self, log: &Arc<GroupLog>) -> io::Result<()> {
@@ -229,14 +280,14 @@ impl FlusherHandle {
 
     async fn ask(&self, request: impl FnOnce(oneshot::Sender<io::Result<()>>) -> Request) -> io::Result<()> {
         let (tx, rx) = oneshot::channel();
-        let _ = self.requests.send(request(tx));
+        self.requests.send(request(tx));
         rx.await.map_err(|_| io::Error::other("the flusher stopped"))?
     }
 }
 
 impl Drop for FlusherThread {
     fn drop(&mut self) {
-        let _ = self.handle.requests.send(Request::Stop);
+        self.handle.stop();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

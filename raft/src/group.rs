@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::driver::Driver;
 use crate::flusher::FlusherHandle;
 use crate::log::convert::log_id_from_raft;
 use crate::log::group_log::GroupLog;
@@ -182,11 +183,11 @@ impl Group {
         }
         let log = self.inner.parts.log.clone();
         let read = move || {
-            let items = log.reader().read(offset, bytes_max)?;
+            let items = log.noting_damage(log.reader().read(offset, bytes_max))?;
             // What left the memory between the two looks is in a segment by now.
             if items.is_empty() { Ok(log.read_tail(offset, bytes_max).unwrap_or_default()) } else { Ok(items) }
         };
-        let read: Result<Vec<StoredItem>, SegmentError> = blocking(read).await?;
+        let read: Result<Vec<StoredItem>, SegmentError> = self.driver().run(read).await.map_err(ReadError::Stopped)?;
         Ok(read?)
     }
 
@@ -198,12 +199,12 @@ impl Group {
     pub async fn find_timestamp(&self, timestamp_ms: i64, from: u64) -> Result<Option<StoredItem>, ReadError> {
         let log = self.inner.parts.log.clone();
         let find = move || -> Result<Option<StoredItem>, SegmentError> {
-            match log.reader().offset_for_timestamp(timestamp_ms, from)? {
-                Some(kept) => Ok(log.reader().read(kept.base_offset, 1)?.into_iter().next()),
+            match log.noting_damage(log.reader().offset_for_timestamp(timestamp_ms, from))? {
+                Some(kept) => Ok(log.noting_damage(log.reader().read(kept.base_offset, 1))?.into_iter().next()),
                 None => Ok(log.find_timestamp_in_tail(timestamp_ms, from)),
             }
         };
-        Ok(blocking(find).await??)
+        Ok(self.driver().run(find).await.map_err(ReadError::Stopped)??)
     }
 
     /// The term that this node is in.
@@ -309,6 +310,10 @@ impl Group {
         Ok(raft.metrics().borrow_watched().purged.as_ref().map(log_id_from_raft))
     }
 
+    fn driver(&self) -> &Driver {
+        self.inner.parts.log.lives().driver()
+    }
+
     pub(crate) fn raft(&self) -> &Raft {
         &self.inner.parts.raft
     }
@@ -368,8 +373,4 @@ impl fmt::Debug for Group {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "group {}", self.inner.id)
     }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ReadError> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other).map_err(ReadError::Stopped)
 }

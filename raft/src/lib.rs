@@ -6,11 +6,13 @@
 
 pub mod data_dir;
 pub mod disk;
+pub mod driver;
 pub mod failure;
 pub mod figures;
 mod flusher;
 pub mod group;
 mod holders;
+pub mod inspect;
 pub mod journal;
 mod lease;
 mod log;

@@ -9,9 +9,10 @@ use openraft::impls::EmptyNode;
 use tokio::sync::watch;
 
 use crate::group::Group;
+use crate::log::convert::vote_from_raft;
 use crate::log::type_config::TypeConfig;
 use crate::standing::{Membership, Standing, leader_now};
-use crate::types::{GroupId, NodeId};
+use crate::types::{GroupId, NodeId, Vote};
 
 /// Why the replicas of a group were not changed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -71,6 +72,24 @@ impl Group {
     #[must_use]
     pub fn membership(&self) -> Membership {
         Membership::of(&self.raft().server_metrics().borrow_watched().membership_config)
+    }
+
+    /// Whether the other voters can decide by themselves to go on without this replica.
+    #[must_use]
+    pub fn can_be_spared(&self) -> bool {
+        self.membership().can_spare(&BTreeSet::from([*self.raft().node_id()]))
+    }
+
+    /// The voters that are not `online`, if without them there is no majority. Allocates only then.
+    #[must_use]
+    pub fn missing_for_quorum(&self, online: impl Fn(NodeId) -> bool) -> Option<Vec<NodeId>> {
+        let standing = self.standing();
+        let standing = standing.borrow();
+        let voters = &standing.membership.voters;
+        let reached = voters.iter().filter(|voter| online(**voter)).count();
+        // Of a joint membership both halves are needed; that is found out by asking.
+        let enough = reached > voters.len() / 2 || standing.membership.joint || voters.is_empty();
+        (!enough).then(|| voters.iter().copied().filter(|voter| !online(*voter)).collect())
     }
 
     /// Who leads the group, as far as this node knows.
@@ -154,6 +173,19 @@ impl Group {
     pub async fn transfer_leader(&self, node: NodeId) -> Result<(), ChangeError> {
         let asked = self.raft().trigger().transfer_leader(node).await;
         asked.map_err(|error| ChangeError::Unknown { group: self.id(), reason: error.to_string() })
+    }
+
+    /// The vote with which this node leads the group, if it does, and if it is committed that `node` is no replica of it, in
+    /// no role.
+    pub async fn leads_without(&self, node: NodeId) -> Option<Vote> {
+        self.read_barrier().await.ok()?;
+        let metrics = self.raft().server_metrics();
+        let metrics = metrics.borrow_watched();
+        let Membership { voters, learners, joint } = Membership::of(&metrics.membership_config);
+        let settled = metrics.membership_config.log_id() == metrics.committed_membership_config.log_id() && !joint;
+        let vote = vote_from_raft(&metrics.vote);
+        let leads = vote.committed && vote.voted_for == Some(metrics.id);
+        (leads && settled && !voters.contains(&node) && !learners.contains(&node)).then_some(vote)
     }
 
     fn change_error(&self, error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> ChangeError {

@@ -22,19 +22,19 @@ impl Group {
         bytes_per_second: u64,
         stop: CancellationToken,
     ) -> Result<u64, ReadError> {
-        let reader = self.log().reader().clone();
+        let log = self.log().clone();
         let verify = move || {
             let started = Instant::now();
             let mut read = 0;
-            reader.verify(first_index, |bytes| {
+            let verified = log.reader().verify(first_index, |bytes| {
                 read += bytes;
                 let due = Duration::from_secs_f64(read as f64 / bytes_per_second.max(1) as f64);
                 thread::sleep(due.saturating_sub(started.elapsed()));
                 if stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            })
+            });
+            log.noting_damage(verified)
         };
-        let verified = tokio::task::spawn_blocking(verify).await;
-        match verified.map_err(|error| ReadError::Stopped(std::io::Error::other(error)))? {
+        match self.log().lives().driver().run(verify).await.map_err(ReadError::Stopped)? {
             Err(SegmentError::NoSuchSegment { .. }) => Ok(0),
             verified => Ok(verified?),
         }

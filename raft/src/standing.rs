@@ -2,6 +2,7 @@
 //! task per group, so that nobody has to poll a thousand groups.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use openraft::async_runtime::WatchReceiver as _;
@@ -28,6 +29,8 @@ pub struct Standing {
     pub membership: Membership,
     /// Why its core ended by itself. [`Registry::restart`](crate::registry::Registry::restart) starts it again.
     pub died: Option<String>,
+    /// Damage that was met in its data while it ran; [`Registry::condemn`](crate::registry::Registry::condemn).
+    pub damage: Option<String>,
 }
 
 /// The replicas of a group.
@@ -46,9 +49,18 @@ pub struct Membership {
 pub(crate) struct Changes {
     groups: Mutex<BTreeSet<GroupId>>,
     count: watch::Sender<u64>,
+    /// Times that this node began to lead a group.
+    elections_won: AtomicU64,
 }
 
 impl Membership {
+    /// Whether those voters who are none of `nodes` are a majority of all: then they can decide by themselves to go on
+    /// without the others.
+    #[must_use]
+    pub fn can_spare(&self, nodes: &BTreeSet<NodeId>) -> bool {
+        self.voters.difference(nodes).count() > self.voters.len() / 2
+    }
+
     pub(crate) fn of(stored: &RaftMembership) -> Self {
         let membership = stored.membership();
         Self {
@@ -61,7 +73,7 @@ impl Membership {
 
 impl Changes {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { groups: Mutex::default(), count: watch::Sender::new(0) })
+        Arc::new(Self { groups: Mutex::default(), count: watch::Sender::new(0), elections_won: AtomicU64::new(0) })
     }
 
     pub(crate) fn note(&self, group: GroupId) {
@@ -75,6 +87,10 @@ impl Changes {
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
         self.count.subscribe()
+    }
+
+    pub(crate) fn elections_won(&self) -> u64 {
+        self.elections_won.load(Ordering::Relaxed)
     }
 }
 
@@ -93,11 +109,12 @@ pub(crate) struct Watched {
     group: GroupId,
     server: WatchReceiverOf<TypeConfig, ServerMetrics>,
     all: WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>,
+    damage: watch::Receiver<Option<String>>,
 }
 
 impl Watched {
-    pub(crate) fn new(group: GroupId, raft: &Raft) -> Self {
-        Self { group, server: raft.server_metrics(), all: raft.metrics() }
+    pub(crate) fn new(group: GroupId, raft: &Raft, damage: watch::Receiver<Option<String>>) -> Self {
+        Self { group, server: raft.server_metrics(), all: raft.metrics(), damage }
     }
 
     /// Keeps `standing` up to date until the group is stopped or its core has died. `machine_gone` is cancelled when
@@ -108,8 +125,13 @@ impl Watched {
         changes: Arc<Changes>,
         (stopping, machine_gone): (CancellationToken, CancellationToken),
     ) {
+        let me = self.server.borrow_watched().id;
         loop {
             let now = self.now();
+            let led = |standing: &Standing| (standing.leader == Some(me)).then_some(standing.term);
+            if led(&now).is_some() && led(&now) != led(&standing.borrow()) {
+                changes.elections_won.fetch_add(1, Ordering::Relaxed);
+            }
             let changed = standing.send_if_modified(|before| {
                 let differs = *before != now;
                 *before = now;
@@ -123,6 +145,7 @@ impl Watched {
                 () = stopping.cancelled() => return,
                 () = machine_gone.cancelled() => break,
                 alive = self.server.changed() => if alive.is_err() { break },
+                Ok(()) = self.damage.changed() => {}
             }
         }
         // A core that is stopped ends a moment later than it is told to.
@@ -134,13 +157,20 @@ impl Watched {
             Ok(()) => "a task of it panicked".to_owned(),
         };
         tracing::error!(group = %self.group, reason, "the group's core died; it is to be started again from the disk");
-        standing.send_modify(|standing| (standing.leader, standing.died) = (None, Some(reason)));
+        let damage = self.damage.borrow().clone();
+        standing.send_modify(|standing| (standing.leader, standing.died, standing.damage) = (None, Some(reason), damage));
         changes.note(self.group);
     }
 
     fn now(&self) -> Standing {
         let metrics = self.server.borrow_watched();
         let membership = Membership::of(&metrics.membership_config);
-        Standing { leader: leader(&metrics), term: metrics.vote.leader_id.term, membership, died: None }
+        Standing {
+            leader: leader(&metrics),
+            term: metrics.vote.leader_id.term,
+            membership,
+            died: None,
+            damage: self.damage.borrow().clone(),
+        }
     }
 }

@@ -164,6 +164,35 @@ fn every_damaged_region_is_healed_or_named() {
     assert!(outcomes[&Outcome::Named] > 100 && outcomes[&Outcome::All] > 10, "{outcomes:?}");
 }
 
+/// Damage that does not tell whose data it took is given names, and then dealt with group by group.
+#[test]
+fn damage_without_names_is_dealt_with_group_by_group() {
+    let files = journal_files(&stopped());
+    let disk = stopped();
+    disk.open(&files[1], false).unwrap().set_len(4096).unwrap();
+    let (mut journal, recovered) = open(&disk);
+    assert!(recovered.damage.iter().all(|damage| damage.groups == Suspect::All) && !recovered.damage.is_empty());
+    let groups: Vec<GroupId> = (0..GROUPS).map(GroupId).collect();
+    write(&mut journal, vec![Record::Suspects { groups: groups.clone() }]);
+    for dealt_with in 0..=groups.len() {
+        journal.close().unwrap();
+        let (next, recovered) = open(&disk);
+        journal = next;
+        for group in &groups {
+            let suspect = recovered.damage.iter().any(|damage| damage.groups.includes(*group));
+            assert_eq!(suspect, group.0 >= dealt_with as u64, "group {group} after {dealt_with}");
+            assert_eq!(recovered.groups[group].damaged, suspect);
+        }
+        assert!(!recovered.damage.iter().any(|damage| damage.groups.includes(GroupId(99))), "a group that came later");
+        if let Some(group) = groups.get(dealt_with).copied() {
+            let incarnation = Incarnation(100 + group.0);
+            write(&mut journal, vec![Record::Switch { group, incarnation, snapshot: None, membership: Bytes::new() }]);
+        } else {
+            assert!(recovered.damage.is_empty());
+        }
+    }
+}
+
 #[test]
 fn cut_and_missing_files_are_noticed() {
     let expected = expected();

@@ -6,11 +6,14 @@
 
 pub mod batch;
 pub mod cli;
+pub mod cluster;
+pub mod compose;
 pub mod files;
 pub mod history;
 pub mod lines;
 pub mod mounts;
 pub mod ports;
+pub mod proxy;
 pub mod random;
 pub mod read;
 pub mod refusal;

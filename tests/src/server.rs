@@ -69,6 +69,11 @@ impl Server {
         }
     }
 
+    /// Gives it more arguments, for its next start.
+    pub fn add_args(&mut self, args: &[&str]) {
+        self.args.extend(args.iter().map(|&arg| arg.to_owned()));
+    }
+
     /// A server on `data_dir`, ready.
     ///
     /// # Panics
@@ -98,23 +103,39 @@ impl Server {
     /// # Panics
     /// If it runs already, or neither is ready nor ends.
     pub fn try_start(&mut self) -> Result<Duration, NotStarted> {
-        assert!(self.child.is_none(), "it runs already");
         let started = Instant::now();
-        self.spawn();
+        self.launch();
+        self.ready().map(|()| started.elapsed())
+    }
+
+    /// Waits until it is ready or ends.
+    ///
+    /// # Errors
+    /// If it ended.
+    ///
+    /// # Panics
+    /// If it does not run, or neither is ready nor ends.
+    pub fn ready(&mut self) -> Result<(), NotStarted> {
+        let started = Instant::now();
         loop {
             if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().unwrap()) {
                 self.reaped();
                 return Err(NotStarted { status, log: self.log() });
             }
             if self.get("/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200")) {
-                return Ok(started.elapsed());
+                return Ok(());
             }
             assert!(started.elapsed() < READY_TIMEOUT, "not ready within {READY_TIMEOUT:?}");
             std::thread::sleep(POLL_INTERVAL);
         }
     }
 
-    fn spawn(&mut self) {
+    /// Starts it and does not wait.
+    ///
+    /// # Panics
+    /// If it runs already, or cannot be started.
+    pub fn launch(&mut self) {
+        assert!(self.child.is_none(), "it runs already");
         let mut command = Command::new(binary());
         command.arg("server").arg("--data-dir").arg(&self.data_dir).args(&self.args);
         command.args(["--listen", &self.listen.to_string(), "--http", &self.http.to_string()]);
@@ -224,6 +245,15 @@ impl Server {
     #[must_use]
     pub fn resident_bytes_peak(&self) -> u64 {
         self.status_field("VmHWM:")
+    }
+
+    /// How many files and connections it has open.
+    ///
+    /// # Panics
+    /// If it does not run.
+    #[must_use]
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid().as_raw_nonzero())).unwrap().count()
     }
 
     fn status_field(&self, name: &str) -> u64 {

@@ -162,4 +162,4 @@ fn a_port_that_is_taken_is_named() {
 }
 
 /// Nodes of the larger cluster.
-const NODES: u16 = 1;
+const NODES: u16 = 3;

@@ -21,7 +21,7 @@ const RESIDENT_BYTES_MAX: u64 = 1 << 30;
 /// The goal is 5 s; only a hang shall fail a test on a busy machine.
 const RESTART_MAX: Duration = Duration::from_secs(30);
 /// Streams that are opened and never read.
-const IDLE_CONSUMERS: usize = 8;
+const IDLE_CONSUMERS: usize = 500;
 
 async fn produce(client: &Client, records: u64) {
     let producer = client.producer(TOPIC, ProducerOptions::default()).await.unwrap();
@@ -54,7 +54,8 @@ async fn consume(client: &Client, records: u64) {
 async fn idle_consumers(server: &Server) -> Vec<tonic::Streaming<v1::ConsumeResponse>> {
     let mut streams = Vec::new();
     for _ in 0..IDLE_CONSUMERS {
-        // Each on a connection of its own, whose windows of 64 KiB are soon full.
+        // Each on a connection of its own, whose windows of 64 KiB are soon full. Together they could hold far more than the
+        // server is allowed to.
         let channel = Channel::from_shared(format!("http://{}", server.address())).unwrap().connect().await.unwrap();
         let earliest = Some(v1::Position { at: Some(v1::position::At::Earliest(v1::Earliest {})) });
         let partition = |partition| v1::PartitionPosition { partition, position: earliest, stop_offset: None };

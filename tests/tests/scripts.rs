@@ -34,3 +34,18 @@ fn ctrl_c_leaves_nothing_of_the_demo() {
         assert!(left.is_empty(), "step {steps} left {left:?}");
     }
 }
+
+/// The whole of it: a leader is killed half way, and nothing is lost.
+#[test]
+fn the_demo_shows_what_it_promises() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/demo.sh");
+    let dir = tempfile::tempdir().unwrap();
+    let shown = Command::new(script).arg(server::binary()).env("TMPDIR", dir.path()).stdin(Stdio::null()).output().unwrap();
+    let (text, errors) = (String::from_utf8_lossy(&shown.stdout), String::from_utf8_lossy(&shown.stderr));
+    assert!(shown.status.success(), "{text}{errors}");
+    assert!(errors.contains("was killed (kill -9)"), "{errors}");
+    for said in ["lines are acknowledged", "Longest time without an acknowledgement:", "Byte for byte the same", "Done."] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "it leaves nothing");
+}

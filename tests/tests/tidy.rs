@@ -19,7 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("flotilla-broker", &["flotilla-proto", "flotilla-records", "flotilla-raft", "flotilla-machines"]),
     ("flotilla-client", &["flotilla-proto", "flotilla-records"]),
     ("flotilla", &["flotilla-proto", "flotilla-records", "flotilla-broker", "flotilla-client"]),
-    ("flotilla-chaos", &["flotilla-proto", "flotilla-records", "flotilla-client"]),
+    ("flotilla-chaos", &["flotilla-proto", "flotilla-records", "flotilla-client", "flotilla-raft", "flotilla-broker"]),
     ("flotilla-tests", &["flotilla-proto", "flotilla-records", "flotilla-client"]),
 ];
 

@@ -2,6 +2,7 @@
 //! 2 usage, 3 the run is void, 4 it did not come about.
 
 mod run;
+mod sim;
 
 use std::process::ExitCode;
 
@@ -21,6 +22,8 @@ struct Line {
 enum Command {
     /// Start a cluster of real processes, write, read, do harm, check
     Run(run::RunArgs),
+    /// Simulate a cluster in one process: the same seed makes the same run
+    Sim(sim::SimArgs),
 }
 
 /// Why a command did not come to a verdict.
@@ -30,15 +33,23 @@ enum CliError {
     Usage(String),
     #[error(transparent)]
     Run(#[from] flotilla_chaos::run::RunError),
+    #[error("the simulation itself failed: {0}")]
+    Simulation(String),
     #[error("{0}")]
     Io(String),
 }
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
-    let Line { command: Command::Run(args) } = Line::parse();
-    let runtime = tokio::runtime::Runtime::new().map_err(|error| CliError::Io(format!("cannot start threads: {error}")));
-    match runtime.and_then(|runtime| runtime.block_on(run::run(args))) {
+    let ended = match Line::parse().command {
+        Command::Run(args) => {
+            let runtime = tokio::runtime::Runtime::new();
+            let runtime = runtime.map_err(|error| CliError::Io(format!("cannot start threads: {error}")));
+            runtime.and_then(|runtime| runtime.block_on(run::run(args)))
+        }
+        Command::Sim(args) => sim::run(args),
+    };
+    match ended {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("error: {error}");

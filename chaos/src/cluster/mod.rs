@@ -2,8 +2,10 @@
 
 mod node;
 mod ports;
+mod replace;
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -60,6 +62,8 @@ pub enum ClusterError {
 /// Nodes that know each other. Dropping it kills them.
 #[derive(Debug)]
 pub struct Cluster {
+    options: ClusterOptions,
+    ports: Ports,
     nodes: Vec<Node>,
 }
 
@@ -69,25 +73,33 @@ impl Cluster {
     /// # Errors
     /// If one cannot be started.
     pub fn start(options: &ClusterOptions) -> Result<Self, ClusterError> {
-        let mut ports = Ports::new();
+        let mut cluster = Self { options: options.clone(), ports: Ports::new(), nodes: Vec::new() };
         let mut addresses = Vec::new();
         for id in 1..=options.nodes {
-            let pair = ports.next().zip(ports.next()).ok_or(ClusterError::NoPort)?;
-            addresses.push((id, pair.0, pair.1));
+            addresses.push((id, cluster.draw_ports()?));
         }
-        let seeds: Vec<String> = addresses.iter().map(|(_, listen, _)| listen.to_string()).collect();
-        let mut args = options.server_args.clone();
-        if options.nodes > 1 {
-            args.extend(["--seeds".to_owned(), seeds.join(",")]);
-        }
-        let mut cluster = Self { nodes: Vec::new() };
-        for (id, listen, http) in addresses {
-            let (binary, dir, args) = (options.binary.clone(), options.dir.clone(), args.clone());
-            let mut node = Node::new(NodeOptions { id, binary, dir, listen, http, args });
-            node.start().map_err(|error| ClusterError::Start { id, binary: options.binary.clone(), error })?;
-            cluster.nodes.push(node);
+        let seeds: Vec<String> = addresses.iter().map(|(_, (listen, _))| listen.to_string()).collect();
+        for (id, ports) in addresses {
+            cluster.start_node(id, ports, &seeds)?;
         }
         Ok(cluster)
+    }
+
+    /// Where a node listens, for gRPC and for HTTP.
+    fn draw_ports(&mut self) -> Result<(SocketAddr, SocketAddr), ClusterError> {
+        self.ports.next().zip(self.ports.next()).ok_or(ClusterError::NoPort)
+    }
+
+    fn start_node(&mut self, id: u64, (listen, http): (SocketAddr, SocketAddr), seeds: &[String]) -> Result<(), ClusterError> {
+        let ClusterOptions { binary, dir, server_args, .. } = self.options.clone();
+        let mut args = server_args;
+        if seeds.len() > 1 {
+            args.extend(["--seeds".to_owned(), seeds.join(",")]);
+        }
+        let mut node = Node::new(NodeOptions { id, binary: binary.clone(), dir, listen, http, args });
+        node.start().map_err(|error| ClusterError::Start { id, binary, error })?;
+        self.nodes.push(node);
+        Ok(())
     }
 
     /// The nodes, by id.

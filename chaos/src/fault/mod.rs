@@ -23,6 +23,10 @@ pub enum Fault {
     Stop,
     /// kill -9 all nodes at once, start them again
     AllKill,
+    /// SIGTERM the next node (a rolling restart), start it again
+    Restart,
+    /// Add a new node, then have the oldest one leave for good
+    Replace,
 }
 
 /// A fault that happened.
@@ -44,15 +48,20 @@ impl Fault {
     /// Does it to `nodes`.
     ///
     /// # Errors
-    /// If one of them does not run: then it did not happen as planned.
+    /// If one of them does not run, or not everything went as planned.
     pub async fn inject(self, cluster: &mut Cluster, nodes: &[u64]) -> io::Result<()> {
         for id in nodes {
             match self {
                 Self::Kill | Self::KillLeaderOfMost | Self::AllKill => node(cluster, *id)?.kill()?,
                 Self::Stop => node(cluster, *id)?.pause()?,
+                Self::Restart => match node(cluster, *id)?.stop().await {
+                    Some(unclean) => return Err(io::Error::other(unclean)),
+                    None => continue,
+                },
+                Self::Replace => cluster.replace(*id).await?,
             }
         }
-        if self != Self::Stop {
+        if matches!(self, Self::Kill | Self::KillLeaderOfMost | Self::AllKill) {
             // Only now, so that several end at the same moment.
             for id in nodes {
                 node(cluster, *id)?.reap().await?;
@@ -68,8 +77,10 @@ impl Fault {
     pub fn heal(self, cluster: &mut Cluster, nodes: &[u64]) -> io::Result<()> {
         for id in nodes {
             match self {
-                Self::Kill | Self::KillLeaderOfMost | Self::AllKill => node(cluster, *id)?.start()?,
+                Self::Kill | Self::KillLeaderOfMost | Self::AllKill | Self::Restart => node(cluster, *id)?.start()?,
                 Self::Stop => node(cluster, *id)?.resume()?,
+                // It has left for good.
+                Self::Replace => {}
             }
         }
         Ok(())

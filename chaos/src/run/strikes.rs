@@ -29,7 +29,7 @@ impl Run {
             let due = micros(self.options.every).saturating_mul(number as u64);
             tokio::time::sleep_until(self.clock.instant(self.began_at + due)).await;
             self.incidents.extend(self.cluster.crashed());
-            match self.one(fault).await {
+            match self.one(fault, number - 1).await {
                 Ok(strike) => {
                     say(describe(&strike, number, planned));
                     strikes.push(strike);
@@ -49,13 +49,13 @@ impl Run {
         strikes
     }
 
-    async fn one(&mut self, fault: Fault) -> Result<Strike, String> {
+    async fn one(&mut self, fault: Fault, turn: usize) -> Result<Strike, String> {
         let leaders = match fault {
             Fault::KillLeaderOfMost => self.leaders().await.map_err(|error| format!("{fault:?} hit nobody: {error}"))?,
-            Fault::Kill | Fault::Stop | Fault::AllKill => Leaders::new(),
+            _ => Leaders::new(),
         };
         let all: Vec<u64> = self.cluster.nodes().iter().map(crate::cluster::Node::id).collect();
-        let nodes = choose(fault, &all, &leaders, &mut self.random);
+        let nodes = choose(fault, turn, &all, &leaders, &mut self.random);
         if nodes.is_empty() {
             return Err(format!("{fault:?} hit nobody: no partition has a leader"));
         }

@@ -80,6 +80,11 @@ impl Assignment {
         }
         let mut resolved = BTreeMap::new();
         for (position, partitions) in by_position(&self.partitions) {
+            // Nobody has to confirm where the log begins: what is committed can be read also while there is no majority.
+            if position == Position::Earliest && !until_end {
+                resolved.extend(partitions.into_iter().map(|partition| (partition, Progress::earliest())));
+                continue;
+            }
             let asked = partitions.len();
             let request = v1::ListOffsetsRequest { topic: topic.to_owned(), partitions, position: Some(position.to_wire()) };
             let offsets = client.list_offsets(request).await?.offsets;
@@ -140,6 +145,11 @@ impl Progress {
             high_watermark: end,
             from_earliest: position == Position::Earliest,
         })
+    }
+
+    /// From the beginning, wherever that is.
+    fn earliest() -> Self {
+        Self { position: 0, taken: 0, stop: None, high_watermark: 0, from_earliest: true }
     }
 
     pub fn is_done(&self) -> bool {

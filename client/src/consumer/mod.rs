@@ -289,8 +289,11 @@ impl Consumer {
                 && progress.from_earliest
                 && progress.position < listed.log_start_offset
             {
-                tracing::warn!(topic = %self.topic, partition = listed.partition, from = progress.position,
-                    to = listed.log_start_offset, "records were deleted before they were read");
+                // One that has read nothing yet begins where the log does.
+                if progress.position > 0 {
+                    tracing::warn!(topic = %self.topic, partition = listed.partition, from = progress.position,
+                        to = listed.log_start_offset, "records were deleted before they were read");
+                }
                 progress.position = listed.log_start_offset;
                 moved = true;
             }

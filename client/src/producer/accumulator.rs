@@ -21,14 +21,21 @@ const SPARE_BUILDERS_MAX: usize = 64;
 /// Keyless records move on to the next partition after this many bytes (Kafka's uniform sticky partitioner, KIP-794),
 /// or when the batch leaves: so that short runs spread evenly, too, however large a batch may grow.
 const STICKY_BYTES: u64 = 16 << 10;
+/// Where there are more partitions than this, they stay longer in proportion: a short run cannot be spread evenly over
+/// hundreds of partitions, and a long one is cheaper in fewer and larger batches.
+const STICKY_PARTITIONS: u64 = 64;
+/// How many times longer at most.
+const STICKY_LONGER_MAX: u64 = 8;
 
 /// The open batches of one producer, shared by its users and its sender.
 #[derive(Debug)]
 pub(super) struct Accumulator {
     pub options: ProducerOptions,
     slots: Vec<Mutex<Slot>>,
-    /// Where keyless records go at the moment (see [`STICKY_BYTES`]).
+    /// Where keyless records go at the moment.
     sticky: AtomicU32,
+    /// Bytes of keyless records after which they go to the next partition (see [`STICKY_BYTES`]).
+    sticky_bytes: u64,
     /// Bytes of keyless records so far.
     keyless_bytes: AtomicU64,
     /// Bytes left of the buffer memory.
@@ -87,6 +94,7 @@ impl Accumulator {
         Self {
             slots: (0..partitions).map(|_| Mutex::default()).collect(),
             sticky: AtomicU32::new((random_fraction() * f64::from(partitions)) as u32 % partitions.max(1)),
+            sticky_bytes: sticky_bytes(partitions),
             keyless_bytes: AtomicU64::new(0),
             memory: Semaphore::new(options.buffer_bytes),
             touched: Mutex::default(),
@@ -194,7 +202,7 @@ impl Accumulator {
         }
         if record.partition.is_none() && record.key.is_none() {
             let before = self.keyless_bytes.fetch_add(u64::from(bytes), Ordering::Relaxed);
-            if before / STICKY_BYTES != (before + u64::from(bytes)) / STICKY_BYTES {
+            if before / self.sticky_bytes != (before + u64::from(bytes)) / self.sticky_bytes {
                 self.move_sticky(partition);
             }
         }
@@ -309,6 +317,10 @@ impl Accumulator {
             spare.push(builder);
         }
     }
+}
+
+fn sticky_bytes(partitions: u32) -> u64 {
+    STICKY_BYTES * (u64::from(partitions) / STICKY_PARTITIONS).clamp(1, STICKY_LONGER_MAX)
 }
 
 #[cfg(test)]

@@ -4,11 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flotilla_broker::{
-    Broker, BrokerOptions, Codec, CreateTopic, Home, JournalOptions, Payload, Produce, ProduceLimits, RealDisk, SegmentOptions,
+    Broker, BrokerOptions, Codec, CreateTopic, Home, JournalOptions, Payload, Produce, ProduceLimits, SegmentOptions,
+    Surroundings,
 };
 use flotilla_records::BatchBuilder;
 use futures::StreamExt;
@@ -37,11 +37,11 @@ async fn main() {
         produce: ProduceLimits { decompressed_bytes_max: 16 << 20, records_per_batch_max: 1_000_000 },
         retention_interval: Duration::from_secs(60),
     };
-    let member = match Home::find(&options).expect("the data directory") {
+    let member = match Home::find(&options, &Surroundings::real()).expect("the data directory") {
         Home::Member(member) => member,
         Home::Newcomer(newcomer) => newcomer.join(&CancellationToken::new()).await.expect("a cluster of its own"),
     };
-    let broker = Broker::open(options, member, Arc::new(RealDisk)).await.expect("the broker opens");
+    let broker = Broker::open(options, member, Surroundings::real()).await.expect("the broker opens");
     broker.wait_ready().await.expect("the broker serves");
     let topic =
         CreateTopic { name: "bench".into(), partitions: Some(partitions as u32), if_not_exists: true, ..CreateTopic::default() };

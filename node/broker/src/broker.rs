@@ -1,6 +1,7 @@
 //! The broker's handle: what it holds together, and the look-ups that every operation shares.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +11,6 @@ use flotilla_machines::item;
 use flotilla_proto::internal::v1::controller_command::Command;
 use flotilla_raft::data_dir::ClusterId;
 use flotilla_raft::failure::Failure;
-use flotilla_raft::figures::JournalFigures;
 use flotilla_raft::group::Group;
 use flotilla_raft::network::Peers;
 use flotilla_raft::registry::Registry;
@@ -22,10 +22,12 @@ use tokio_util::task::TaskTracker;
 use crate::error::{Failed, FetchError, NotServing, TopicMissing, unknown_partition};
 use crate::leaders::Leaders;
 use crate::open::BrokerOptions;
-use crate::partition::Partition;
+use crate::partition::{Partition, missing_for_quorum};
 use crate::peer_calls::PeerCalls;
 use crate::produce::{ProduceLimits, Sticky};
 use crate::producer_ids::ProducerIds;
+use crate::release::Releases;
+use crate::surroundings::Surroundings;
 
 /// How long an administrative request waits for new partitions to be ready.
 pub(crate) const HOSTING_PATIENCE: Duration = Duration::from_secs(30);
@@ -41,6 +43,7 @@ pub(crate) struct Inner {
     pub(crate) cluster_id: ClusterId,
     /// UUID of the data directory.
     pub(crate) directory_id: [u8; 16],
+    pub(crate) surroundings: Surroundings,
     pub(crate) registry: Arc<Registry>,
     /// Links to the other nodes, for all groups.
     pub(crate) peers: Peers,
@@ -49,14 +52,24 @@ pub(crate) struct Inner {
     /// Peer addresses that seeds told, while the metadata does not.
     pub(crate) found: Mutex<BTreeMap<u64, String>>,
     pub(crate) leaders: Leaders,
-    pub(crate) controller: Group,
+    pub(crate) releases: Releases,
+    /// The controller's group: another handle once it was started again.
+    pub(crate) controller: ArcSwap<Group>,
     pub(crate) image: watch::Receiver<Arc<Image>>,
+    /// Where whoever applies the metadata publishes it.
+    pub(crate) publish_image: watch::Sender<Arc<Image>>,
     /// By Raft group: what this node hosts, or why it cannot.
     pub(crate) hosted: ArcSwap<BTreeMap<u64, Hosted>>,
     /// Version of the image up to which `hosted` is complete.
     pub(crate) reconciled: watch::Sender<u64>,
+    /// Held by whoever starts or stops groups.
+    pub(crate) hosting: tokio::sync::Mutex<()>,
+    /// How often a group whose core had died was started again.
+    pub(crate) group_restarts: AtomicU64,
     pub(crate) producer_ids: ProducerIds,
     pub(crate) sticky: Sticky,
+    /// This node is about to end, and gives its leads away.
+    pub(crate) handing_over: CancellationToken,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }
@@ -67,21 +80,6 @@ pub(crate) enum Hosted {
     Running(Arc<Partition>),
     /// Its data is damaged, or it could not be started; in words.
     Down(String),
-}
-
-/// Figures of a running broker, for metrics.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct BrokerStats {
-    /// Topics of the cluster.
-    pub topics: usize,
-    /// Partitions that this node hosts.
-    pub partitions: usize,
-    /// Partitions that this node should host, but cannot.
-    pub partitions_down: usize,
-    /// What the journal has written since the start.
-    pub journal: JournalFigures,
-    /// Payload bytes in memory that are not yet in segments.
-    pub tail_bytes: u64,
 }
 
 impl Broker {
@@ -127,24 +125,26 @@ impl Broker {
         self.inner.cluster_id.to_string()
     }
 
-    /// Figures for metrics.
-    #[must_use]
-    pub fn stats(&self) -> BrokerStats {
-        let hosted = self.inner.hosted.load();
-        let down = hosted.values().filter(|hosted| matches!(hosted, Hosted::Down(_))).count();
-        BrokerStats {
-            topics: self.image().topics().len(),
-            partitions: hosted.len() - down,
-            partitions_down: down,
-            journal: self.inner.registry.journal_figures(),
-            tail_bytes: self.inner.registry.tail_bytes(),
-        }
-    }
-
     /// The node that leads the controller's group, as far as is known here.
     #[must_use]
     pub fn controller_leader(&self) -> Option<u64> {
-        self.inner.controller.leader()
+        self.controller().leader()
+    }
+
+    /// The controller's group on this node.
+    pub(crate) fn controller(&self) -> Arc<Group> {
+        self.inner.controller.load_full()
+    }
+
+    /// The Raft groups that run here, the controller's first, for those who compare replicas.
+    #[must_use]
+    pub fn groups(&self) -> Vec<Group> {
+        let hosted = self.inner.hosted.load();
+        let running = hosted.values().filter_map(|hosted| match hosted {
+            Hosted::Running(partition) => Some(partition.group.clone()),
+            Hosted::Down(_) => None,
+        });
+        std::iter::once((*self.controller()).clone()).chain(running).collect()
     }
 
     pub(crate) fn sticky(&self) -> &Sticky {
@@ -161,14 +161,22 @@ impl Broker {
         let what = || format!("partition {number} of topic {:?}", topic.name);
         match self.inner.hosted.load().get(&layout.group_id) {
             Some(Hosted::Running(partition)) => Ok(partition.clone()),
-            Some(Hosted::Down(reason)) => Err(NotServing::Damaged { what: what(), reason: reason.clone() }.into()),
+            Some(Hosted::Down(reason)) => Err(match self.led_elsewhere(layout.group_id) {
+                Some(leader) => NotServing::NotLeader { what: what(), leader: Some(leader) },
+                None => NotServing::Damaged { what: what(), reason: reason.clone() },
+            }
+            .into()),
             None => Err(NotServing::NotReady { what: what() }.into()),
         }
     }
 
     /// Proposes a command to the controller and waits for its outcome.
     pub(crate) async fn control(&self, command: Command) -> Result<ControllerOutcome, Failed> {
-        propose(&self.inner.controller, command, self.failure()).await
+        let controller = self.controller();
+        if let Some(offline) = missing_for_quorum(&controller, &self.inner.peers) {
+            return Err(Failed::NotServing(NotServing::NoQuorum { what: "the controller".to_owned(), offline }));
+        }
+        propose(&controller, command, self.failure()).await
     }
 
     /// Waits until each partition of `topic` has a leader and can be written.

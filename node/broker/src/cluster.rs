@@ -69,7 +69,7 @@ impl Broker {
     pub fn describe_cluster(&self) -> ClusterDescription {
         let image = self.image();
         let health = self.partition_health(&image);
-        let voters = self.inner.controller.membership().voters;
+        let voters = self.controller().membership().voters;
         let node = |(node_id, node): (u64, &flotilla_machines::controller::Node)| {
             let (replicas, leaders) = health.by_node.get(&node_id).copied().unwrap_or_default();
             NodeDescription {

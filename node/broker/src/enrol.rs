@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
+use flotilla_machines::controller::Image;
 use flotilla_proto::internal::v1;
+use flotilla_proto::internal::v1::controller_command::Command;
 
 use crate::broker::Broker;
 use crate::founding::{ASK_INTERVAL, ask_all, registration};
@@ -18,7 +20,9 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Broker {
     /// What this node says about itself and its cluster.
-    pub(crate) fn introduction(&self) -> v1::IntroduceResponse {
+    pub(crate) async fn introduction(&self) -> v1::IntroduceResponse {
+        let controller = self.controller();
+        let leads = controller.is_leader() && controller.read_barrier().await.is_ok();
         let image = self.image();
         let node = |(node_id, node): (u64, &flotilla_machines::controller::Node)| v1::KnownNode {
             node_id,
@@ -31,25 +35,39 @@ impl Broker {
             peer_address: self.inner.options.peer_address.clone(),
             nodes: image.nodes().map(node).collect(),
             seeds: self.inner.options.seeds.clone(),
+            metadata_version: leads.then(|| image.version()),
         }
     }
 
     /// Keeps the links in step with the metadata: who there is, and where.
-    pub(crate) async fn follow_nodes(self, known: BTreeMap<u64, String>) {
+    pub(crate) async fn follow_nodes(self) {
         let mut image = self.inner.image.clone();
         loop {
             let current = image.borrow_and_update().clone();
-            let mut nodes = if current.nodes().len() > 1 { BTreeMap::new() } else { known.clone() };
-            nodes.extend(current.nodes().map(|(node_id, node)| (node_id, node.peer_address.clone())));
-            nodes.extend(self.inner.found.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone());
-            nodes.remove(&self.node_id());
+            let nodes = self.known_nodes(&current);
+            let members = self.controller().membership();
+            let mut others = members.voters.union(&members.learners).filter(|node_id| **node_id != self.node_id());
+            // One that stopped before it was registered: without it there may be no majority, and it cannot register.
+            let lacks_any = others.any(|node_id| !nodes.contains_key(node_id) && !current.removed(*node_id));
             self.inner.peers.set(nodes);
+            if lacks_any {
+                self.look_for_seeds().await;
+            }
             tokio::select! {
                 () = self.inner.stop.cancelled() => return,
                 changed = image.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(LOOK_INTERVAL) => {}
             }
         }
+    }
+
+    /// Who there is, and where: as the metadata says, and, of those that it does not know yet, as they said themselves.
+    fn known_nodes(&self, image: &Image) -> BTreeMap<u64, String> {
+        let mut nodes = self.inner.found.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        nodes.retain(|node_id, _| !image.removed(*node_id));
+        nodes.extend(image.nodes().map(|(node_id, node)| (node_id, node.peer_address.clone())));
+        nodes.remove(&self.node_id());
+        nodes
     }
 
     /// Returns when the metadata knows this node as it is.
@@ -64,7 +82,7 @@ impl Broker {
             }
             let begun = self.begin_controller().await;
             let registration = registration(&self.inner.options, self.inner.directory_id);
-            match self.control_anywhere(registration).await {
+            match self.register(registration).await {
                 Proposed::Refused(reason) => return Err(reason),
                 Proposed::Done(_) => {}
                 Proposed::NotLeader(_) | Proposed::Unknown(_) if begun => tracing::debug!("the controller has no leader yet"),
@@ -77,6 +95,20 @@ impl Broker {
         }
     }
 
+    /// Registers here, at the controller's leader, or through any other node: those that lead may not know where this node is,
+    /// and then there is no link over which it would hear who does.
+    async fn register(&self, registration: Command) -> Proposed {
+        let mut answer = self.control_anywhere(registration.clone()).await;
+        let others = self.known_nodes(&self.image());
+        for address in others.values() {
+            if !matches!(answer, Proposed::NotLeader(_)) {
+                break;
+            }
+            answer = self.inner.calls.control(address, registration.clone(), false).await;
+        }
+        answer
+    }
+
     fn is_enrolled(&self) -> bool {
         let (image, options) = (self.image(), &self.inner.options);
         image.node(self.node_id()).is_some_and(|node| {
@@ -87,7 +119,7 @@ impl Broker {
     /// Finds the other seeds; if this node is the first of them and the cluster is new, forms it. `true`: the controller's
     /// group has begun here.
     async fn begin_controller(&self) -> bool {
-        let controller = &self.inner.controller;
+        let controller = self.controller();
         let options = &self.inner.options;
         if controller.is_initialized().await {
             if self.image().nodes().len() <= 1 {
@@ -130,9 +162,8 @@ impl Broker {
                 nodes.extend(answer.nodes.iter().map(|node| (node.node_id, node.peer_address.clone())));
             }
         }
-        nodes.remove(&self.node_id());
-        self.inner.peers.set(nodes.clone());
-        *self.inner.found.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = nodes;
+        self.inner.found.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(nodes);
+        self.inner.peers.set(self.known_nodes(&self.image()));
         all.then_some(found)
     }
 

@@ -26,6 +26,9 @@ pub enum OpenError {
     /// Journal, segments or state.
     #[error(transparent)]
     Storage(#[from] flotilla_raft::registry::OpenError),
+    /// Reading or writing failed while the node started, or the state was found to be damaged: trying again may help.
+    #[error("storage failed: {0}")]
+    StorageFailed(String),
     /// The controller's group.
     #[error("the controller did not start: {0}")]
     Controller(String),
@@ -54,6 +57,14 @@ pub enum NotServing {
         /// Partition or controller, in words.
         what: String,
     },
+    /// Most of its replicas cannot be reached: until they are back, nothing can be written, nor its end be confirmed.
+    #[error("{what} has no majority: most of its replicas are out of reach ({}); start these nodes again", names(.offline))]
+    NoQuorum {
+        /// Partition or controller, in words.
+        what: String,
+        /// The nodes that are missing.
+        offline: Vec<u64>,
+    },
     /// Stored data is damaged; nothing of it is served.
     #[error("{what} is down: {reason}")]
     Damaged {
@@ -71,6 +82,11 @@ pub enum NotServing {
     /// The node is closing.
     #[error("this node is shutting down: send the request to another one, or retry")]
     ShuttingDown,
+}
+
+fn names(nodes: &[u64]) -> String {
+    let names: Vec<String> = nodes.iter().map(|node| format!("node {node}")).collect();
+    names.join(", ")
 }
 
 /// The topic or partition asked for is not there.

@@ -106,6 +106,7 @@ impl Broker {
     ) -> Result<PartitionReader, FetchError> {
         let topic = self.topic(topic)?;
         let partition = self.partition(&topic, partition)?;
+        partition.caught_up().await;
         let start = resolve(&partition, position, self.decompressed_bytes_max()).await?;
         let stop = match stop {
             Stop::Never => None,
@@ -204,7 +205,11 @@ pub(crate) fn read_error(partition: &Partition, error: flotilla_raft::group::Rea
         Err(reason) => {
             let what = partition.describe();
             tracing::error!(partition = what, reason, "reading found damage: what is damaged is not served");
-            FetchError::NotServing(NotServing::Damaged { what, reason })
+            FetchError::NotServing(match partition.group.can_be_spared() {
+                // Another replica takes over, and has it.
+                true => NotServing::NotReady { what },
+                false => NotServing::Damaged { what, reason },
+            })
         }
     }
 }

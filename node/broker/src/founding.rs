@@ -20,9 +20,9 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::error::OpenError;
-use crate::hosts::now_ms;
 use crate::open::BrokerOptions;
 use crate::peer_calls::{PeerCalls, Proposed};
+use crate::surroundings::Surroundings;
 
 /// How often seeds are asked.
 pub(crate) const ASK_INTERVAL: Duration = Duration::from_millis(200);
@@ -55,6 +55,7 @@ pub(crate) struct Shared {
     pub(crate) node_id: u64,
     pub(crate) directory_id: [u8; 16],
     pub(crate) options: BrokerOptions,
+    surroundings: Surroundings,
     /// The cluster that a founder told it to be of; the first word counts.
     pub(crate) told: watch::Sender<Option<Told>>,
     claimed: watch::Sender<bool>,
@@ -71,7 +72,7 @@ impl Home {
     ///
     /// # Errors
     /// See [`OpenError`].
-    pub fn find(options: &BrokerOptions) -> Result<Self, OpenError> {
+    pub fn find(options: &BrokerOptions, surroundings: &Surroundings) -> Result<Self, OpenError> {
         match DataDir::find(&options.data_dir)? {
             Found::Ours(data_dir) => {
                 let found = data_dir.identity().node_id;
@@ -83,6 +84,7 @@ impl Home {
                     node_id: options.node_id,
                     directory_id: *Uuid::new_v4().as_bytes(),
                     options: options.clone(),
+                    surroundings: surroundings.clone(),
                     told: watch::Sender::new(None),
                     claimed: watch::Sender::new(false),
                 };
@@ -116,10 +118,11 @@ impl Newcomer {
             told = self.find_cluster() => told?,
             () = stop.cancelled() => return Err(OpenError::Stopped),
         };
-        let Shared { node_id, directory_id, claimed, .. } = &*self.shared;
-        let identity = Identity { cluster_id, node_id: *node_id, directory_id: *directory_id, created_at_ms: now_ms() };
+        let Shared { node_id, directory_id, claimed, surroundings, .. } = &*self.shared;
+        let created_at_ms = surroundings.clock.now_ms();
+        let identity = Identity { cluster_id, node_id: *node_id, directory_id: *directory_id, created_at_ms };
         let directory = self.directory;
-        let data_dir = tokio::task::spawn_blocking(move || directory.claim(identity)).await.map_err(std::io::Error::other)??;
+        let data_dir = surroundings.driver.run(move || directory.claim(identity)).await??;
         claimed.send_replace(true);
         tracing::info!(cluster = %cluster_id, node_id, "member of a cluster");
         Ok(Member { data_dir, known: nodes })
@@ -130,7 +133,7 @@ impl Newcomer {
         if seeds.is_empty() {
             return Ok(Told { cluster_id: new_cluster(), nodes: BTreeMap::new() });
         }
-        let calls = PeerCalls::default();
+        let calls = PeerCalls::new(self.shared.surroundings.dialer.clone());
         let mut told = self.shared.told.subscribe();
         let mut said = String::new();
         loop {
@@ -293,7 +296,8 @@ mod tests {
             produce: ProduceLimits { decompressed_bytes_max: 1, records_per_batch_max: 1 },
             retention_interval: Duration::from_secs(1),
         };
-        Shared { node_id: 1, directory_id: [1; 16], options, told: watch::Sender::new(None), claimed: watch::Sender::new(false) }
+        let (told, claimed) = (watch::Sender::new(None), watch::Sender::new(false));
+        Shared { node_id: 1, directory_id: [1; 16], options, surroundings: Surroundings::real(), told, claimed }
     }
 
     fn answer(node_id: u64, cluster: Option<u8>) -> (String, Option<v1::IntroduceResponse>) {
@@ -304,6 +308,7 @@ mod tests {
             peer_address: format!("n{node_id}:1"),
             nodes: Vec::new(),
             seeds: Vec::new(),
+            metadata_version: None,
         };
         (format!("n{node_id}:1"), Some(answer))
     }

@@ -1,7 +1,6 @@
 //! Where machines meet Raft: adapters that let a Raft group drive a machine, and share what it has applied.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use flotilla_machines::controller::{ControllerMachine, Image};
 use flotilla_machines::item;
@@ -13,20 +12,15 @@ use flotilla_raft::types::{Decision, GroupId, Item, Kept, LogId};
 use tokio::sync::watch;
 
 use crate::partition::Ends;
-
-/// Milliseconds since the Unix epoch, as this node's clock says.
-pub(crate) fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
+use crate::surroundings::Clock;
 
 /// The leader's clock goes before the other items of an entry, unless it went before recently: machine time is for
 /// retention and expiry, not for stop watches.
-pub(crate) fn clock_preamble() -> Preamble {
+pub(crate) fn clock_preamble(clock: Clock) -> Preamble {
     const RESOLUTION_MS: i64 = 100;
     let last = Mutex::new(i64::MIN);
     Arc::new(move || {
-        let now = now_ms();
+        let now = clock.now_ms();
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
         if now < last.saturating_add(RESOLUTION_MS) {
             return None;
@@ -83,6 +77,8 @@ impl Machine for PartitionHost {
     }
 
     fn apply(&mut self, _log_id: LogId, items: &[Item], rows: &mut dyn Rows) -> Vec<Applied> {
+        #[cfg(test)]
+        crate::revive::tests::die_if_asked(items);
         let mut machine = self.machine.lock();
         let mut rows = RowsAdapter(rows);
         items.iter().map(|item| applied(machine.apply(item.kind, &item.payload, &mut rows))).collect()
@@ -108,9 +104,10 @@ pub(crate) struct ControllerHost {
 }
 
 impl ControllerHost {
-    pub(crate) fn new() -> (Self, watch::Receiver<Arc<Image>>) {
-        let (image, watched) = watch::channel(Arc::default());
-        (Self { machine: Shared::new(), image }, watched)
+    /// Publishes what it applies at `image`; what is older than what is there already is not shown: a replica that was
+    /// started again may have to apply it once more.
+    pub(crate) fn new(image: watch::Sender<Arc<Image>>) -> Self {
+        Self { machine: Shared::new(), image }
     }
 }
 
@@ -123,6 +120,8 @@ impl Machine for ControllerHost {
     }
 
     fn apply(&mut self, _log_id: LogId, items: &[Item], rows: &mut dyn Rows) -> Vec<Applied> {
+        #[cfg(test)]
+        crate::revive::tests::die_if_asked(items);
         let mut machine = self.machine.lock();
         let mut rows = RowsAdapter(rows);
         items.iter().map(|item| applied(machine.apply(item.kind, &item.payload, &mut rows))).collect()
@@ -131,7 +130,7 @@ impl Machine for ControllerHost {
     fn published(&mut self) {
         let image = self.machine.lock().image();
         self.image.send_if_modified(|current| {
-            let newer = image.version() != current.version();
+            let newer = image.version() > current.version();
             if newer {
                 *current = image;
             }

@@ -16,6 +16,8 @@ use crate::broker::{Broker, Hosted};
 
 /// How often what changes without anybody saying so (who is in sync) is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// Changes that come together are told together: a look at a thousand groups is not for free.
+const GATHER: Duration = Duration::from_millis(5);
 /// Groups in one message.
 const GROUPS_PER_MESSAGE: usize = 10_000;
 /// A replica that lags by no more than this many entries is in sync.
@@ -32,12 +34,14 @@ struct Led {
 /// See the module.
 pub(crate) struct Leaders {
     known: Mutex<BTreeMap<u64, Led>>,
+    /// Nodes that said that they are about to end.
+    stopping: Mutex<BTreeSet<u64>>,
     version: watch::Sender<u64>,
 }
 
 impl Default for Leaders {
     fn default() -> Self {
-        Self { known: Mutex::default(), version: watch::Sender::new(0) }
+        Self { known: Mutex::default(), stopping: Mutex::default(), version: watch::Sender::new(0) }
     }
 }
 
@@ -48,6 +52,14 @@ impl Leaders {
 
     /// Takes in what a node said that it leads.
     fn learn(&self, node_id: u64, said: v1::Leading) {
+        // A node's next life says that it is not.
+        let mut stopping = self.stopping.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.stopping {
+            stopping.insert(node_id)
+        } else {
+            stopping.remove(&node_id)
+        };
+        drop(stopping);
         let mut known = self.lock();
         if said.all {
             let named: BTreeSet<u64> = said.groups.iter().map(|group| group.group_id).collect();
@@ -115,6 +127,11 @@ impl Broker {
         node_id == self.node_id() || self.inner.peers.is_up(node_id)
     }
 
+    /// Whether a node said that it is about to end.
+    pub(crate) fn is_stopping(&self, node_id: u64) -> bool {
+        self.inner.leaders.stopping.lock().unwrap_or_else(PoisonError::into_inner).contains(&node_id)
+    }
+
     /// host:port at which other nodes reach a node.
     #[must_use]
     pub fn peer_address(&self, node_id: u64) -> Option<String> {
@@ -141,6 +158,7 @@ impl Broker {
         let near = |node_id: &u64| {
             progress.get(node_id).is_some_and(|matched| matched.saturating_add(IN_SYNC_ENTRIES_MAX) >= committed)
                 && self.online(*node_id)
+                && !self.inner.releases.is_asked(group_id, *node_id)
         };
         let voters = group.membership().voters;
         voters.into_iter().filter(|node_id| *node_id == self.node_id() || near(node_id)).collect()
@@ -173,9 +191,15 @@ impl Broker {
         let mut greeted = BTreeMap::new();
         let mut changes = self.inner.registry.leader_changes();
         let mut look = tokio::time::interval(LOOK_INTERVAL);
+        let mut announced = false;
         loop {
             tokio::select! {
                 () = self.inner.stop.cancelled() => return,
+                () = self.inner.handing_over.cancelled(), if !announced => {
+                    announced = true;
+                    let up = self.inner.peers.links().borrow().clone();
+                    up.keys().for_each(|node_id| self.cast_all(*node_id, &told));
+                }
                 cast = heard.recv() => {
                     let Some((node_id, bytes)) = cast else { return };
                     match v1::Leading::decode(bytes) {
@@ -196,7 +220,12 @@ impl Broker {
                     greeted = up;
                     self.inner.leaders.version.send_modify(|version| *version += 1);
                 }
-                changed = changes.changed() => if changed.is_err() { return },
+                changed = changes.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    tokio::time::sleep(GATHER).await;
+                }
                 _ = look.tick() => {}
             }
             self.tell_changes(&mut told);
@@ -218,7 +247,8 @@ impl Broker {
             return;
         }
         for some in groups.chunks(GROUPS_PER_MESSAGE) {
-            let message = v1::Leading { all: false, groups: some.to_vec() }.encode_to_vec();
+            let stopping = self.inner.handing_over.is_cancelled();
+            let message = v1::Leading { all: false, groups: some.to_vec(), stopping }.encode_to_vec();
             let message = bytes::Bytes::from(message);
             for node_id in self.inner.peers.links().borrow().keys() {
                 self.inner.peers.cast(*node_id, message.clone());
@@ -235,13 +265,14 @@ impl Broker {
             in_sync: in_sync.clone(),
         };
         let groups: Vec<v1::LedGroup> = told.iter().map(group).collect();
+        let stopping = self.inner.handing_over.is_cancelled();
         let mut all = true;
         for some in groups.chunks(GROUPS_PER_MESSAGE) {
-            self.inner.peers.cast(node_id, v1::Leading { all, groups: some.to_vec() }.encode_to_vec().into());
+            self.inner.peers.cast(node_id, v1::Leading { all, groups: some.to_vec(), stopping }.encode_to_vec().into());
             all = false;
         }
         if groups.is_empty() {
-            self.inner.peers.cast(node_id, v1::Leading { all, groups }.encode_to_vec().into());
+            self.inner.peers.cast(node_id, v1::Leading { all, groups, stopping }.encode_to_vec().into());
         }
     }
 
@@ -273,8 +304,14 @@ impl Broker {
     pub(crate) async fn wait_led(&self, groups: &[GroupId], patience: Duration) -> bool {
         let mut changed = self.inner.leaders.watch();
         let mut hosted = self.inner.registry.leader_changes();
+        let mut open = groups.to_vec();
         let led = async {
-            while !groups.iter().all(|group| self.leader_of(group.0).is_some()) {
+            loop {
+                // Who was led once is not looked at again: there may be a thousand, and each changes by itself.
+                open.retain(|group| self.leader_of(group.0).is_none());
+                if open.is_empty() {
+                    return;
+                }
                 tokio::select! {
                     told = changed.changed() => if told.is_err() { return },
                     own = hosted.changed() => if own.is_err() { return },

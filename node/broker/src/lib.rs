@@ -12,6 +12,8 @@ mod error;
 mod fetch;
 mod founding;
 mod groups;
+mod hand_over;
+mod heal;
 mod hosts;
 mod leaders;
 mod moves;
@@ -23,12 +25,16 @@ mod produce;
 mod producer_ids;
 mod reader;
 mod reconcile;
+mod release;
 mod retention;
+mod revive;
 mod scrub;
+mod stats;
 mod steward;
+mod surroundings;
 mod topics;
 
-pub use broker::{Broker, BrokerStats};
+pub use broker::Broker;
 pub use cluster::{ClusterDescription, NodeDescription, PartitionHealth};
 pub use error::{
     CommitError, CommittedError, FetchError, InitProducerError, NotServing, OpenError, ProduceError, TopicError, TopicMissing,
@@ -37,9 +43,8 @@ pub use fetch::{Fetched, FetchedBatch, FetchedRecord, PartitionOffset, Position,
 pub use flotilla_machines::controller::ControllerRefusal;
 pub use flotilla_machines::controller::{Image, NodeState, Topic, TopicConfig};
 pub use flotilla_machines::partition::PartitionRefusal;
-pub use flotilla_raft::disk::real::RealDisk;
 pub use flotilla_raft::failure::Failure;
-pub use flotilla_raft::figures::{Distribution, JournalFigures};
+pub use flotilla_raft::figures::{Distribution, JournalFigures, TransferFigures};
 pub use flotilla_raft::journal::JournalOptions;
 pub use flotilla_raft::segments::SegmentOptions;
 pub use flotilla_records::{Codec, Header, ProducerStamp, TimestampType};
@@ -50,6 +55,8 @@ pub use partition::Ends;
 pub use peer_service::PeerService;
 pub use produce::{Part, Payload, Prepared, Produce, ProduceLimits, ProducedRecord, Submitted};
 pub use reader::PartitionReader;
+pub use stats::{BrokerStats, PartitionStats};
+pub use surroundings::{Clock, OpenState, Surroundings};
 pub use topics::{ConfigChange, CreateTopic, CreatedTopic, PartitionDescription, TopicDescription};
 
 /// A record as a client sends it: plain, not yet part of a batch.

@@ -3,17 +3,19 @@
 //!
 //! The goal is `target` while the partition moves, and `replicas` otherwise. Each pass looks at where the membership is
 //! and takes the next step: learners first, then, when they have caught up, voters, then the word to the controller. So
-//! whoever leads next goes on where the last one stopped, and a move that was cancelled is undone by the same steps.
+//! whoever leads next goes on where the last one stopped, and a move that was cancelled is undone by the same steps. A replica
+//! whose node asks to be let go, because its data is damaged (`release.rs`), is left out of the goal for as long as it asks.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use flotilla_machines::controller::{Image, NodeState};
 use flotilla_proto::internal::v1;
 use flotilla_proto::internal::v1::controller_command::Command;
 use flotilla_raft::group::Group;
 use futures::StreamExt;
+use tokio::time::Instant;
 
 use crate::broker::{Broker, Hosted};
 use crate::partition::Partition;
@@ -21,6 +23,8 @@ use crate::peer_calls::Proposed;
 
 /// How often moves that are under way are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// Leads that change together are looked at together.
+const GATHER: Duration = Duration::from_millis(50);
 /// Partitions of one node that copy data to new replicas at the same time.
 const COPIES_AT_ONCE: usize = 4;
 /// Groups looked after at the same time.
@@ -48,7 +52,12 @@ impl Broker {
             tokio::select! {
                 () = self.inner.stop.cancelled() => return,
                 changed = image.changed() => if changed.is_err() { return },
-                changed = leaders.changed() => if changed.is_err() { return },
+                changed = leaders.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    tokio::time::sleep(GATHER).await;
+                }
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -59,7 +68,8 @@ impl Broker {
         let mut copies = 0;
         let mut steps = Vec::new();
         for (partition, goal, moving) in self.led(image) {
-            let Some(step) = next_step(&partition.group, &goal, moving) else { continue };
+            let in_sync = self.in_sync(partition.group.id().0);
+            let Some(step) = next_step(&partition.group, (self.node_id(), &in_sync), &goal, moving) else { continue };
             if matches!(step, Step::AddLearner(_) | Step::AwaitLearners) {
                 copies += 1;
                 if copies > COPIES_AT_ONCE {
@@ -86,8 +96,10 @@ impl Broker {
             }
             let (topic, number) = image.partition_of_group(*group_id)?;
             let layout = topic.partitions.get(number as usize)?;
-            let goal = layout.target.as_ref().unwrap_or(&layout.replicas).clone();
-            Some((partition.clone(), goal, layout.target.is_some()))
+            let mut goal = layout.target.as_ref().unwrap_or(&layout.replicas).clone();
+            let without = self.inner.releases.of(*group_id, &partition.group.membership());
+            goal.retain(|node_id| !without.contains(node_id));
+            Some((partition.clone(), goal, layout.target.is_some() && without.is_empty()))
         });
         led.collect()
     }
@@ -97,7 +109,8 @@ impl Broker {
         let done = match step {
             Step::AddLearner(node_id) => group.add_learner(node_id).await,
             Step::AwaitLearners => Ok(()),
-            Step::ChangeVoters => group.change_voters(goal.iter().copied().collect()).await,
+            Step::ChangeVoters(voters) => group.change_voters(voters).await,
+            Step::HandOver(node_id) => group.transfer_leader(node_id).await,
             Step::RemoveLearner(node_id) => group.remove_learner(node_id).await,
             Step::Finish => {
                 let replicas = Some(v1::Replicas { nodes: goal.clone() });
@@ -121,8 +134,9 @@ impl Broker {
 
     /// Hands over leads that other replicas should have. `true`: some were.
     async fn transfer_pass(&self, image: &Image, settled: &Settled) -> bool {
-        let active = |node_id: u64| image.node(node_id).is_some_and(|node| node.state == NodeState::Active);
-        let leave = !active(self.node_id());
+        let active =
+            |node_id: u64| image.node(node_id).is_some_and(|node| node.state == NodeState::Active) && !self.is_stopping(node_id);
+        let leave = !active(self.node_id()) || self.inner.handing_over.is_cancelled();
         let mut transfers = Vec::new();
         for (partition, goal, moving) in self.led(image) {
             let group_id = partition.group.id().0;
@@ -156,18 +170,27 @@ enum Step {
     AddLearner(u64),
     /// They copy.
     AwaitLearners,
-    ChangeVoters,
+    ChangeVoters(BTreeSet<u64>),
+    /// Let another replica lead.
+    HandOver(u64),
     RemoveLearner(u64),
     /// Tell the controller.
     Finish,
 }
 
-fn next_step(group: &Group, goal: &[u64], moving: bool) -> Option<Step> {
+/// `me` leads the group; `in_sync` are the voters that have everything and can be reached.
+fn next_step(group: &Group, (me, in_sync): (u64, &[u64]), goal: &[u64], moving: bool) -> Option<Step> {
     let membership = group.membership();
-    if membership.joint {
-        return Some(Step::ChangeVoters);
-    }
     let goal_set: BTreeSet<u64> = goal.iter().copied().collect();
+    // A leader that is to go hands over first: once it is no voter any more, it leads nobody, and the others would find that
+    // out only by their timers.
+    let goes = !goal_set.contains(&me);
+    if goes && let Some(successor) = goal.iter().find(|node_id| in_sync.contains(node_id)) {
+        return Some(Step::HandOver(*successor));
+    }
+    if membership.joint {
+        return Some(Step::ChangeVoters(goal_set));
+    }
     let (voters, learners) = (membership.voters, membership.learners);
     if let Some(missing) = goal.iter().find(|node_id| !voters.contains(node_id) && !learners.contains(node_id)) {
         return Some(Step::AddLearner(*missing));
@@ -177,7 +200,10 @@ fn next_step(group: &Group, goal: &[u64], moving: bool) -> Option<Step> {
         let last = group.last_index().unwrap_or(0);
         let caught_up = |node_id: &u64| progress.get(node_id).is_some_and(|at| at.saturating_add(CAUGHT_UP_ENTRIES) >= last);
         let ready = goal.iter().filter(|node_id| !voters.contains(node_id)).all(caught_up);
-        return Some(if ready { Step::ChangeVoters } else { Step::AwaitLearners });
+        let next: BTreeSet<u64> = goal_set.iter().copied().chain(goes.then_some(me)).collect();
+        // Whoever is to lead instead cannot be reached at the moment.
+        let waits = !ready || next == voters;
+        return Some(if waits { Step::AwaitLearners } else { Step::ChangeVoters(next) });
     }
     if let Some(stray) = learners.difference(&goal_set).next() {
         return Some(Step::RemoveLearner(*stray));

@@ -1,21 +1,22 @@
 //! Opening and closing a broker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use flotilla_machines::controller::Image;
+use flotilla_proto::internal::v1;
 use flotilla_proto::internal::v1::raft_peer_server::RaftPeerServer;
 use flotilla_raft::data_dir::DataDir;
-use flotilla_raft::disk::Disk;
 use flotilla_raft::group::Group;
 use flotilla_raft::journal::JournalOptions;
-use flotilla_raft::network::{PeerService, Peers, TcpDialer};
-use flotilla_raft::registry::{Begin, Registry, RegistryOptions, TransferOptions};
+use flotilla_raft::network::{PeerService, Peers};
+use flotilla_raft::registry::{Begin, Registry, RegistryOptions, StartError, TransferOptions};
 use flotilla_raft::segments::SegmentOptions;
-use flotilla_raft::state::{RocksOptions, RocksState};
 use flotilla_raft::types::GroupId;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -24,11 +25,14 @@ use tokio_util::task::TaskTracker;
 use crate::broker::{Broker, Hosted, Inner};
 use crate::error::OpenError;
 use crate::founding::Member;
+use crate::heal::Asking;
 use crate::hosts::{ControllerHost, clock_preamble};
 use crate::leaders::Leaders;
 use crate::peer_calls::PeerCalls;
 use crate::produce::{ProduceLimits, Sticky};
 use crate::producer_ids::ProducerIds;
+use crate::release::Releases;
+use crate::surroundings::{Clock, Surroundings};
 
 /// How long a node that starts waits for its partitions to have leaders before it says that it is ready.
 const LEADERS_PATIENCE: Duration = Duration::from_secs(10);
@@ -68,34 +72,48 @@ impl Broker {
     ///
     /// # Errors
     /// See [`OpenError`]. Damaged partitions do not fail it: they stay down, and say so.
-    pub async fn open(options: BrokerOptions, member: Member, disk: Arc<dyn Disk>) -> Result<Self, OpenError> {
+    pub async fn open(options: BrokerOptions, member: Member, surroundings: Surroundings) -> Result<Self, OpenError> {
         let Member { data_dir, known } = member;
         let identity = data_dir.identity();
-        let peers = Peers::new(options.node_id, identity.cluster_id, Arc::new(TcpDialer));
-        let opening = (options.clone(), peers.clone());
-        let opened = tokio::task::spawn_blocking(move || open_storage(opening, data_dir, disk)).await;
-        let registry = Arc::new(opened.map_err(std::io::Error::other)??);
-        let (controller, image) = start_controller(&registry).await?;
+        let peers = Peers::new(options.node_id, identity.cluster_id, surroundings.dialer.clone());
+        let opening = (options.clone(), peers.clone(), surroundings.clone());
+        let opened = surroundings.driver.run(move || open_storage(opening, data_dir)).await;
+        let registry = Arc::new(opened??);
+        let (publish_image, image) = watch::channel(Arc::default());
+        let asking = Asking {
+            node_id: options.node_id,
+            directory_id: identity.directory_id,
+            calls: PeerCalls::new(surroundings.dialer.clone()),
+        };
+        let others = Self::first_addresses(&options.seeds, &known, &options.peer_address);
+        let clock = surroundings.clock.clone();
+        let controller = start_controller(&registry, &publish_image, clock, (&asking, &others)).await?;
         let inner = Inner {
             options,
             cluster_id: identity.cluster_id,
             directory_id: identity.directory_id,
+            calls: PeerCalls::new(surroundings.dialer.clone()),
+            surroundings,
             registry,
             peers,
-            calls: PeerCalls::default(),
-            found: Mutex::default(),
+            found: Mutex::new(known),
             leaders: Leaders::default(),
-            controller,
+            releases: Releases::default(),
+            controller: ArcSwap::from_pointee(controller),
             image,
+            publish_image,
             hosted: ArcSwap::from_pointee(BTreeMap::new()),
             reconciled: watch::Sender::new(0),
+            hosting: tokio::sync::Mutex::default(),
+            group_restarts: AtomicU64::new(0),
             producer_ids: ProducerIds::default(),
             sticky: Sticky::default(),
+            handing_over: CancellationToken::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
         let broker = Self { inner: Arc::new(inner) };
-        broker.inner.tasks.spawn(broker.clone().follow_nodes(known));
+        broker.inner.tasks.spawn(broker.clone().follow_nodes());
         broker.inner.tasks.spawn(broker.clone().exchange_leaders());
         Ok(broker)
     }
@@ -110,6 +128,8 @@ impl Broker {
         self.reconcile(&self.image()).await;
         let tasks = &self.inner.tasks;
         tasks.spawn(self.clone().follow_metadata());
+        tasks.spawn(self.clone().revive_groups());
+        tasks.spawn(self.clone().heal_replicas());
         tasks.spawn(self.clone().keep_memberships());
         tasks.spawn(self.clone().steward());
         tasks.spawn(self.clone().keep_retention());
@@ -128,13 +148,12 @@ impl Broker {
     /// Returns when everything that was decided about the cluster before this node started is applied here.
     async fn metadata_is_current(&self) {
         const RETRY: Duration = Duration::from_millis(50);
-        let controller = &self.inner.controller;
         loop {
+            let controller = self.controller();
             let current = if controller.is_leader() {
                 controller.read_barrier().await.is_ok()
             } else {
-                // What the leader has committed comes with its next word; what it said before must be applied.
-                controller.leader().is_some_and(|leader| self.online(leader)) && controller.is_applied()
+                self.knows_what_is_decided(controller.leader()).await
             };
             if current || self.inner.stop.is_cancelled() {
                 return;
@@ -143,10 +162,26 @@ impl Broker {
         }
     }
 
+    /// Whether everything is applied here that the controller's leader says is decided.
+    async fn knows_what_is_decided(&self, leader: Option<u64>) -> bool {
+        let address = leader.and_then(|leader| self.peer_address(leader).or_else(|| self.inner.found_address(leader)));
+        let Some(address) = address else { return false };
+        let introduction =
+            v1::IntroduceRequest { node_id: self.node_id(), directory_id: Bytes::copy_from_slice(&self.inner.directory_id) };
+        let answer = self.inner.calls.introduce(&address, introduction).await;
+        answer.and_then(|answer| answer.metadata_version).is_some_and(|version| self.image().version() >= version)
+    }
+
     /// What other nodes' Raft groups ask of this node's.
     #[must_use]
     pub fn raft_service(&self) -> RaftPeerServer<PeerService> {
         self.inner.peers.service()
+    }
+
+    /// Lets go of everything at once, as if the process had died: the storage has failed. Other nodes notice at once.
+    pub async fn abandon(&self) {
+        self.inner.stop.cancel();
+        self.inner.peers.close().await;
     }
 
     /// Stops everything and leaves the data directory clean. What was submitted and not answered becomes unknown.
@@ -159,7 +194,10 @@ impl Broker {
     }
 }
 
-fn open_storage((options, peers): (BrokerOptions, Peers), data_dir: DataDir, disk: Arc<dyn Disk>) -> Result<Registry, OpenError> {
+fn open_storage(
+    (options, peers, surroundings): (BrokerOptions, Peers, Surroundings),
+    data_dir: DataDir,
+) -> Result<Registry, OpenError> {
     let registry = RegistryOptions {
         node_id: options.node_id,
         peers,
@@ -168,14 +206,32 @@ fn open_storage((options, peers): (BrokerOptions, Peers), data_dir: DataDir, dis
         proposal_bytes_max: options.proposal_bytes_max,
         tail_bytes_max: options.tail_bytes_max,
         transfers: TransferOptions::default(),
+        driver: surroundings.driver,
     };
-    let state = RocksState::open(&data_dir.state_dir(), &RocksOptions::default());
-    let state = Arc::new(state.map_err(flotilla_raft::registry::OpenError::from)?);
-    Ok(Registry::open(registry, data_dir, disk, state)?)
+    let state = (surroundings.state)(&data_dir.state_dir()).map_err(flotilla_raft::registry::OpenError::from)?;
+    Ok(Registry::open(registry, data_dir, surroundings.disk, state)?)
 }
 
-async fn start_controller(registry: &Registry) -> Result<(Group, watch::Receiver<Arc<Image>>), OpenError> {
-    let (host, image) = ControllerHost::new();
-    let started = registry.start(GroupId(0), Box::new(host), Some(clock_preamble()), Begin::Wait).await;
-    Ok((started.map_err(|error| OpenError::Controller(error.to_string()))?, image))
+/// Starts the controller's group; if its data here is damaged, as a replica that copies from the others, once these go on
+/// without it.
+async fn start_controller(
+    registry: &Registry,
+    publish: &watch::Sender<Arc<Image>>,
+    clock: Clock,
+    (asking, others): (&Asking, &BTreeSet<String>),
+) -> Result<Group, OpenError> {
+    loop {
+        let (host, preamble) = (ControllerHost::new(publish.clone()), clock_preamble(clock.clone()));
+        match registry.start(GroupId(0), Box::new(host), Some(preamble), Begin::Wait).await {
+            Ok(group) => return Ok(group),
+            Err(StartError::Damaged { reason, .. }) if !others.is_empty() && registry.failure().get().is_none() => {
+                tracing::error!(reason, "the controller's data on this node is damaged: asking the others to go on without it");
+                asking.renew_controller(registry, others).await?;
+            }
+            Err(error) => {
+                let failed = registry.failure().get().map(OpenError::StorageFailed);
+                return Err(failed.unwrap_or_else(|| OpenError::Controller(error.to_string())));
+            }
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! One partition that this node hosts.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,12 +9,16 @@ use flotilla_machines::item;
 use flotilla_machines::partition::{PartitionMachine, PartitionOutcome, command_payload};
 use flotilla_proto::internal::v1::partition_command::Command;
 use flotilla_raft::failure::Failure;
-use flotilla_raft::group::{Group, Ticket};
+use flotilla_raft::group::{Group, ProposeError, Ticket};
+use flotilla_raft::network::Peers;
 use flotilla_raft::types::Item;
 use tokio::sync::watch;
 
 use crate::error::{Failed, FetchError, NotServing, not_leader};
 use crate::hosts::Shared;
+
+/// How long a new leader may take to learn what is committed before it serves what it knows of.
+const CATCH_UP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The ends of a partition's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,6 +37,9 @@ pub(crate) struct Partition {
     pub(crate) machine: Shared<PartitionMachine>,
     ends: watch::Receiver<Ends>,
     failure: Failure,
+    peers: Peers,
+    /// The term in which this replica, leading, is known to have applied what earlier leaders acknowledged; 0: in none.
+    caught_up_term: AtomicU64,
 }
 
 /// A proposed item whose place in the log's order is fixed.
@@ -46,9 +54,9 @@ impl Partition {
         group: Group,
         machine: Shared<PartitionMachine>,
         ends: watch::Receiver<Ends>,
-        failure: Failure,
+        (failure, peers): (Failure, Peers),
     ) -> Self {
-        Self { topic, number, group, machine, ends, failure }
+        Self { topic, number, group, machine, ends, failure, peers, caught_up_term: AtomicU64::new(0) }
     }
 
     /// In words, for messages.
@@ -80,21 +88,51 @@ impl Partition {
         if let Some(reason) = self.failure.get() {
             return Err(Failed::NotServing(NotServing::StorageFailed { reason }));
         }
+        self.require_quorum().map_err(Failed::NotServing)?;
         let admitted = self.group.admit(item.payload.len()).await.map_err(|error| self.failed(error))?;
         Ok(PartitionTicket { partition: self.clone(), ticket: admitted.submit(item) })
     }
 
-    fn failed(&self, error: flotilla_raft::group::ProposeError) -> Failed {
-        Failed::of(error, || self.describe(), self.failure.get())
+    /// Refuses what could only wait: without a majority nothing is committed or confirmed.
+    fn require_quorum(&self) -> Result<(), NotServing> {
+        match missing_for_quorum(&self.group, &self.peers) {
+            None => Ok(()),
+            Some(offline) => Err(NotServing::NoQuorum { what: self.describe(), offline }),
+        }
+    }
+
+    fn failed(&self, error: ProposeError) -> Failed {
+        match error {
+            ProposeError::Stopped { .. } if self.group.watch().borrow().died.is_some() && self.failure.get().is_none() => {
+                Failed::NotServing(NotServing::NotReady { what: self.describe() })
+            }
+            error => Failed::of(error, || self.describe(), self.failure.get()),
+        }
     }
 
     /// Returns once everything acknowledged before this call can be read here.
     pub(crate) async fn barrier(&self) -> Result<(), NotServing> {
+        self.require_quorum()?;
         let barrier = self.group.read_barrier().await;
         barrier.map_err(|error| match not_leader(error, || self.describe()) {
             Ok(not_serving) => not_serving,
             Err(reason) => NotServing::Damaged { what: self.describe(), reason },
         })
+    }
+
+    /// Returns once this replica, if it leads, has applied all that earlier leaders acknowledged: a leader that was just
+    /// elected may know of an older high watermark than the one that a client saw at its predecessor. Costs a round to the
+    /// other replicas once a term. A replica that follows, or a leader that reaches no majority, reads what it has: that is
+    /// committed, though there may be more.
+    pub(crate) async fn caught_up(&self) {
+        // Before the barrier: one that was passed in this term says nothing of a later one.
+        let term = self.group.term();
+        if !self.group.is_leader() || self.caught_up_term.load(Ordering::Acquire) == term {
+            return;
+        }
+        if let Ok(Ok(())) = tokio::time::timeout(CATCH_UP_PATIENCE, self.barrier()).await {
+            self.caught_up_term.fetch_max(term, Ordering::AcqRel);
+        }
     }
 
     /// Returns when the log goes on behind `offset`, or after `patience`.
@@ -113,6 +151,11 @@ impl Partition {
         while ends.changed().await.is_ok() {}
         NotServing::ShuttingDown.into()
     }
+}
+
+/// The replicas that are out of reach, if without them there is no majority.
+pub(crate) fn missing_for_quorum(group: &Group, peers: &Peers) -> Option<Vec<u64>> {
+    group.missing_for_quorum(|node_id| node_id == peers.node_id() || peers.is_up(node_id))
 }
 
 impl PartitionTicket {

@@ -72,8 +72,9 @@ impl Peer for PeerService {
                 peer_address: shared.options.peer_address.clone(),
                 nodes: Vec::new(),
                 seeds: shared.options.seeds.clone(),
+                metadata_version: None,
             },
-            Stage::Member(broker) => broker.introduction(),
+            Stage::Member(broker) => broker.introduction().await,
         };
         Ok(Response::new(answer))
     }
@@ -113,5 +114,12 @@ impl Peer for PeerService {
             Stage::Member(broker) => broker.describe_led(&request.into_inner().group_ids),
         };
         Ok(Response::new(v1::DescribePartitionsResponse { partitions }))
+    }
+
+    async fn release(&self, request: Request<v1::ReleaseRequest>) -> Result<Response<v1::ReleaseResponse>, Status> {
+        match &self.0 {
+            Stage::Newcomer(_) => Ok(Response::new(v1::ReleaseResponse::default())),
+            Stage::Member(broker) => broker.release(request.into_inner()).await.map(Response::new),
+        }
     }
 }

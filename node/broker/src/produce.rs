@@ -11,7 +11,6 @@ use flotilla_records::{BatchBuilder, Codec, Limits, ProducerStamp, TimestampType
 use crate::NewRecord;
 use crate::broker::Broker;
 use crate::error::{ProduceError, TopicMissing, unknown_partition};
-use crate::hosts::now_ms;
 use crate::partition::PartitionTicket;
 
 /// What a produce request carries.
@@ -136,7 +135,7 @@ impl Broker {
         let (batch, append_time_ms) = match part.topic.config.timestamp_type {
             TimestampType::CreateTime => (part.batch.clone(), None),
             TimestampType::LogAppendTime => {
-                let now = now_ms();
+                let now = self.inner.surroundings.clock.now_ms();
                 (flotilla_records::with_append_time(&part.batch, now)?, Some(now))
             }
         };
@@ -169,7 +168,7 @@ impl Broker {
 
     fn plan(&self, topic: &Topic, partition: Option<u32>, records: &Records) -> Result<Plan, ProduceError> {
         let partition_count = topic.partitions.len() as u32;
-        let now = now_ms();
+        let now = self.inner.surroundings.clock.now_ms();
         let mut keyless = None;
         let mut plan = Plan::default();
         for record in &records.records {

@@ -5,13 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_machines::controller::{Image, Partition as Layout};
+use flotilla_machines::partition::PartitionMachine;
+use flotilla_raft::group::Group;
 use flotilla_raft::registry::{Begin, StartError};
 use flotilla_raft::types::GroupId;
 use futures::StreamExt;
+use tokio::sync::watch;
 
 use crate::broker::{Broker, Hosted};
-use crate::hosts::{PartitionHost, clock_preamble};
-use crate::partition::Partition;
+use crate::hosts::{PartitionHost, Shared, clock_preamble};
+use crate::partition::{Ends, Partition};
 
 /// Groups that start at the same time.
 const STARTS_AT_ONCE: usize = 64;
@@ -47,6 +50,7 @@ impl Broker {
         if image.nodes().len() == 0 {
             return;
         }
+        let _hosting = self.inner.hosting.lock().await;
         let wanted = self.wanted(image);
         let mut hosted: BTreeMap<u64, Hosted> = (**self.inner.hosted.load()).clone();
         let gone: Vec<u64> = hosted.keys().copied().filter(|group| !wanted.contains_key(group)).collect();
@@ -91,7 +95,8 @@ impl Broker {
         // The preferred leader of a new partition begins it; the others hear from it.
         let first = layout.target.is_none() && layout.replicas.first() == Some(&self.node_id());
         let begin = if first { Begin::Initialize(layout.replicas.clone()) } else { Begin::Wait };
-        let started = self.inner.registry.start(group_id, Box::new(host), Some(clock_preamble()), begin).await;
+        let preamble = clock_preamble(self.inner.surroundings.clock.clone());
+        let started = self.inner.registry.start(group_id, Box::new(host), Some(preamble), begin).await;
         let group = match started {
             Ok(group) => group,
             Err(error) => return down(&topic, number, &error),
@@ -99,13 +104,21 @@ impl Broker {
         if !first {
             self.begin_if_nobody_does(group.clone(), layout);
         }
-        let failure = self.failure().clone();
-        Hosted::Running(Arc::new(Partition::new((topic, number), group, machine, ends, failure)))
+        self.running((topic, number), group, (machine, ends))
+    }
+
+    pub(crate) fn running(
+        &self,
+        name: (Arc<str>, u32),
+        group: Group,
+        (machine, ends): (Shared<PartitionMachine>, watch::Receiver<Ends>),
+    ) -> Hosted {
+        Hosted::Running(Arc::new(Partition::new(name, group, machine, ends, (self.failure().clone(), self.inner.peers.clone()))))
     }
 
     /// The preferred leader may be down when a partition is created: then the next replica begins it. All would begin it
     /// with the same entry, so it does no harm if two do.
-    fn begin_if_nobody_does(&self, group: flotilla_raft::group::Group, layout: Layout) {
+    fn begin_if_nobody_does(&self, group: Group, layout: Layout) {
         let rank = layout.replicas.iter().position(|node_id| *node_id == self.node_id());
         let (Some(rank), None) = (rank, &layout.target) else { return };
         let (stop, patience) = (self.inner.stop.clone(), BEGIN_PATIENCE * u32::try_from(rank).unwrap_or(u32::MAX));
@@ -129,7 +142,7 @@ impl Broker {
     }
 }
 
-fn down(topic: &str, number: u32, error: &StartError) -> Hosted {
+pub(crate) fn down(topic: &str, number: u32, error: &StartError) -> Hosted {
     tracing::error!(topic, number, %error, "the partition stays down");
     Hosted::Down(error.to_string())
 }

@@ -10,7 +10,6 @@ use flotilla_proto::internal::v1::partition_command::Command;
 use flotilla_raft::segments::SegmentInfo;
 
 use crate::broker::{Broker, Hosted};
-use crate::hosts::now_ms;
 use crate::partition::Partition;
 
 impl Broker {
@@ -30,7 +29,7 @@ impl Broker {
     /// One pass over all partitions of this node.
     pub(crate) async fn apply_retention(&self) {
         // No item of the controller stays readable: its whole closed segments go.
-        if let Err(error) = self.inner.controller.release_below(u64::MAX).await {
+        if let Err(error) = self.controller().release_below(u64::MAX).await {
             tracing::warn!(%error, "removing the controller's old segments failed; it is tried again");
         }
         let image = self.image();
@@ -38,20 +37,20 @@ impl Broker {
         for partition in hosted.values() {
             let Hosted::Running(partition) = partition else { continue };
             let Some(topic) = image.topic(&partition.topic) else { continue };
-            if let Err(reason) = apply(partition, &topic.config).await {
+            if let Err(reason) = apply(partition, &topic.config, self.inner.surroundings.clock.now_ms()).await {
                 tracing::warn!(partition = %partition.describe(), reason, "retention failed; it is tried again");
             }
         }
     }
 }
 
-async fn apply(partition: &Arc<Partition>, config: &TopicConfig) -> Result<(), String> {
+async fn apply(partition: &Arc<Partition>, config: &TopicConfig, now_ms: i64) -> Result<(), String> {
     if config.retention_ms > 0 {
-        let rolled = partition.group.roll_if_older(oldest_ms(config, now_ms())).await;
+        let rolled = partition.group.roll_if_older(oldest_ms(config, now_ms)).await;
         rolled.map_err(|error| error.to_string())?;
     }
     let ends = partition.ends();
-    let expired = expired_below(&partition.group.segments(), config, now_ms()).min(ends.high_watermark);
+    let expired = expired_below(&partition.group.segments(), config, now_ms).min(ends.high_watermark);
     if expired > ends.log_start_offset {
         let command = Command::DeleteRecords(DeleteRecords { before_offset: expired });
         match partition.command(command).await {

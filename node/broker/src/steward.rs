@@ -2,7 +2,7 @@
 //! nodes that are leaving, and new nodes get their share.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flotilla_machines::controller::{Image, NodeState, plan};
 use flotilla_proto::internal::v1;
@@ -15,6 +15,9 @@ use crate::enrol::CONTROLLER_VOTERS_MAX;
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Partitions that move at the same time.
 const MOVES_AT_ONCE: usize = 8;
+/// How long replicas or leads must be spread unevenly before anything moves for that alone: a node that is restarted, or a
+/// person who moves several partitions, is not to be answered with moves.
+const BALANCE_PATIENCE: Duration = Duration::from_secs(15);
 /// A learner of the controller's group this close behind becomes a voter.
 const CAUGHT_UP_ENTRIES: u64 = 100;
 
@@ -22,12 +25,15 @@ impl Broker {
     /// Looks after the cluster whenever this node leads the controller, until the broker stops.
     pub(crate) async fn steward(self) {
         let mut image = self.inner.image.clone();
+        let mut uneven_since = None;
         loop {
             let current = image.borrow_and_update().clone();
-            if self.inner.controller.is_leader() {
+            if self.controller().is_leader() {
                 self.keep_controller_membership(&current).await;
-                self.plan_moves(&current).await;
+                self.plan_moves(&current, &mut uneven_since).await;
                 self.forget_left_nodes(&current).await;
+            } else {
+                uneven_since = None;
             }
             tokio::select! {
                 () = self.inner.stop.cancelled() => return,
@@ -39,11 +45,14 @@ impl Broker {
 
     /// Every registered node learns the metadata, and up to five vote about it. One step at a time.
     async fn keep_controller_membership(&self, image: &Image) {
-        let controller = &self.inner.controller;
+        let controller = self.controller();
         let membership = controller.membership();
         let Some(progress) = controller.progress() else { return };
-        let registered: BTreeSet<u64> = image.nodes().map(|(node_id, _)| node_id).collect();
-        let voters = choose_voters(&membership.voters, image, |node_id| self.online(node_id));
+        let without = self.inner.releases.of(0, &membership);
+        let registered = image.nodes().map(|(node_id, _)| node_id).filter(|node_id| !without.contains(node_id));
+        let registered: BTreeSet<u64> = registered.collect();
+        let fit = |node_id| self.online(node_id) && !without.contains(&node_id);
+        let voters = choose_voters(&(&membership.voters - &without), image, fit);
         let missing =
             registered.iter().find(|node_id| !membership.voters.contains(node_id) && !membership.learners.contains(node_id));
         let last = controller.last_index().unwrap_or(0);
@@ -68,7 +77,7 @@ impl Broker {
         }
     }
 
-    async fn plan_moves(&self, image: &Image) {
+    async fn plan_moves(&self, image: &Image, uneven_since: &mut Option<Instant>) {
         let online: BTreeSet<u64> = image.nodes().map(|(node_id, _)| node_id).filter(|node_id| self.online(*node_id)).collect();
         // What moves to a node that leaves meanwhile would only have to move again.
         for group_id in plan::futile_moves(image) {
@@ -77,7 +86,16 @@ impl Broker {
                 tracing::warn!(group_id, %refused, "the move goes on");
             }
         }
-        for (group_id, target) in plan::moves(image, &online, MOVES_AT_ONCE) {
+        let planned = plan::moves(image, &online, MOVES_AT_ONCE);
+        let moving = image.topics().flat_map(|topic| &topic.partitions).any(|partition| partition.target.is_some());
+        if planned.is_empty() && !moving {
+            *uneven_since = None;
+        }
+        let leaving = image.nodes().any(|(_, node)| node.state == NodeState::Leaving);
+        if planned.is_empty() || !leaving && uneven_since.get_or_insert_with(Instant::now).elapsed() < BALANCE_PATIENCE {
+            return;
+        }
+        for (group_id, target) in planned {
             tracing::info!(group_id, ?target, "moving a partition");
             let target = Some(v1::Replicas { nodes: target });
             if let Ok(Err(refused)) = self.control(Command::StartMove(v1::StartMove { group_id, target })).await {
@@ -88,7 +106,7 @@ impl Broker {
 
     /// A node that was asked to leave, and from which everything has moved away, is no more.
     async fn forget_left_nodes(&self, image: &Image) {
-        let membership = self.inner.controller.membership();
+        let membership = self.controller().membership();
         let holds = |node_id: u64| {
             let mut partitions = image.topics().flat_map(|topic| &topic.partitions);
             partitions.any(|partition| {
@@ -110,8 +128,11 @@ impl Broker {
 /// The controller's voters: those that it has, as long as they belong to the cluster and do not leave, and others that
 /// are reachable, up to an odd number of at most five.
 fn choose_voters(current: &BTreeSet<u64>, image: &Image, online: impl Fn(u64) -> bool) -> BTreeSet<u64> {
-    let stays = |node_id: &u64| image.node(*node_id).is_some_and(|node| node.state != NodeState::Leaving);
-    let candidates = image.nodes().map(|(node_id, _)| node_id).filter(stays).count();
+    // The first nodes vote before they are registered: they are about to be.
+    let comes = |node_id: &u64| image.node(*node_id).is_none() && !image.removed(*node_id);
+    let stays = |node_id: &u64| image.node(*node_id).map_or(comes(node_id), |node| node.state != NodeState::Leaving);
+    let registered = image.nodes().map(|(node_id, _)| node_id).filter(stays).count();
+    let candidates = registered + current.iter().filter(|node_id| comes(node_id)).count();
     let odd = |count: usize| if count.is_multiple_of(2) { count.saturating_sub(1) } else { count };
     let wanted = odd(candidates.min(CONTROLLER_VOTERS_MAX)).max(1);
     let mut chosen: BTreeSet<u64> = current.iter().copied().filter(stays).collect();
@@ -170,6 +191,21 @@ mod tests {
             choose_voters(&current, &cluster(nodes, &[]), |_| true).len()
         };
         assert_eq!([1, 2, 3, 4, 5, 6, 9].map(|nodes| voters(nodes, &[1])), [1, 1, 3, 3, 5, 5, 5]);
+    }
+
+    #[test]
+    fn the_first_voters_stay_until_they_are_registered_and_go_when_they_were_removed() {
+        let current = BTreeSet::from([1, 2, 3]);
+        assert_eq!(choose_voters(&current, &cluster(1, &[]), |node_id| node_id == 1), current);
+        assert_eq!(choose_voters(&current, &cluster(2, &[]), |_| true), current);
+        let mut without = ControllerMachine::default();
+        let mut run = |command| without.apply(item::COMMAND, &command_payload(command), &mut Ignored).outcome.unwrap();
+        for node_id in 1..=4 {
+            run(Command::RegisterNode(v1::RegisterNode { node_id, address: format!("n{node_id}:1"), ..Default::default() }));
+        }
+        run(Command::SetNodeState(v1::SetNodeState { node_id: 3, state: v1::NodeState::Leaving.into() }));
+        run(Command::RemoveNode(v1::RemoveNode { node_id: 3 }));
+        assert_eq!(choose_voters(&current, &without.image(), |_| true), BTreeSet::from([1, 2, 4]));
     }
 
     #[test]

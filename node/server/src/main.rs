@@ -3,6 +3,7 @@
 mod cli;
 mod config;
 mod grpc;
+mod net;
 mod server;
 mod telemetry;
 mod units;

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use super::frame::HEADER_GROUP_BYTES;
 use super::record::Record;
 use super::table::Marks;
@@ -61,6 +63,8 @@ struct Queue {
 pub(super) struct Shared {
     queue: Mutex<Queue>,
     wake: Condvar,
+    /// The same for a writer that is a task.
+    notify: Notify,
     durable: AtomicU64,
     queued_bytes: AtomicU64,
 }
@@ -121,8 +125,7 @@ impl JournalHandle {
         if (mark.0, mark.1.index) < (incarnation, upto.index) {
             *mark = (incarnation, upto);
         }
-        queue.woken = true;
-        self.shared.wake.notify_one();
+        self.shared.wake(queue);
     }
 
     /// Everything submitted up to here is durable. May run ahead of the callbacks, never behind them.
@@ -141,8 +144,7 @@ impl JournalHandle {
     pub fn close(&self) {
         let mut queue = self.shared.lock();
         queue.closing = true;
-        queue.woken = true;
-        self.shared.wake.notify_one();
+        self.shared.wake(queue);
     }
 }
 
@@ -179,8 +181,7 @@ impl Shared {
             Some(_) => queue.ordinary.push_back(submission),
             None => queue.moves.push_back(submission),
         }
-        queue.woken = true;
-        self.wake.notify_one();
+        self.wake(queue);
     }
 
     /// The submission that is next, if one waits.
@@ -249,9 +250,23 @@ impl Shared {
         }
     }
 
-    pub(super) fn wake(&self) {
-        self.lock().woken = true;
+    /// Makes the writer look again.
+    pub(super) fn rouse(&self) {
+        self.wake(self.lock());
+    }
+
+    fn wake(&self, mut queue: MutexGuard<'_, Queue>) {
+        queue.woken = true;
+        drop(queue);
         self.wake.notify_one();
+        self.notify.notify_one();
+    }
+
+    /// As [`Shared::wait`], without a timeout, for a task.
+    pub(super) async fn woken(&self) {
+        while !std::mem::take(&mut self.lock().woken) {
+            self.notify.notified().await;
+        }
     }
 
     /// Sleeps until something is submitted, at most for `timeout`.

@@ -25,7 +25,7 @@
 //! when they are free again.
 //!
 //! Where to look: `record.rs`, `frame.rs`, `checkpoint.rs` (formats), `table.rs`, `log_shape.rs` (state), `handle.rs` (queue), `writer.rs`,
-//! `space.rs` (the stepped machine), `open.rs`, `replay.rs`, `scan.rs` (recovery), `thread.rs` (the thread that drives it).
+//! `space.rs` (the stepped machine), `open.rs`, `replay.rs`, `scan.rs` (recovery), `thread.rs`, `task.rs` (what drives it).
 
 mod checkpoint;
 mod codec;
@@ -41,6 +41,7 @@ mod ring;
 mod scan;
 mod space;
 mod table;
+mod task;
 mod thread;
 mod writer;
 
@@ -51,5 +52,6 @@ pub use options::{JournalError, JournalOptions};
 pub use record::Record;
 pub use ring::Preparation;
 pub use table::Suspect;
+pub use task::drive;
 pub use thread::JournalThread;
 pub use writer::{Journal, Step};

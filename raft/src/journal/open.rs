@@ -67,6 +67,24 @@ pub struct Damage {
     pub reason: String,
 }
 
+impl RecoveredGroup {
+    /// A group in a life that has just begun.
+    #[must_use]
+    pub fn empty(incarnation: Incarnation) -> Self {
+        Self {
+            incarnation,
+            vote: None,
+            purged: None,
+            committed: None,
+            segments_synced: None,
+            snapshot: None,
+            last: None,
+            tail: Vec::new(),
+            damaged: false,
+        }
+    }
+}
+
 impl Journal {
     /// Opens the journal in `dir`, or creates it. When this returns, what it reports is on the disk.
     ///

@@ -1,7 +1,8 @@
 //! What groups put into the journal, and how it is laid out inside a batch.
 //!
 //! A record is a kind byte, the group, and the fields in the order in which [`Record`] lists them. Kinds are never
-//! reused: 1 Append, 2 Vote, 3 Truncate, 4 Purge, 5 Committed, 6 Switch, 7 Remove, 8 `SegmentsSynced`, 9 `AcceptLoss`.
+//! reused: 1 Append, 2 Vote, 3 Truncate, 4 Purge, 5 Committed, 6 Switch, 7 Remove, 8 `SegmentsSynced`, 9 `AcceptLoss`,
+//! 10 `Suspects`.
 
 use std::sync::Arc;
 
@@ -82,6 +83,12 @@ pub enum Record {
         /// The group; `None` for all, also those that are not known any more.
         group: Option<GroupId>,
     },
+    /// Damage that does not tell whose data it took can only have taken data of these groups: they are all that the owner
+    /// has data of. From now on it names them, so that they can be dealt with one by one.
+    Suspects {
+        /// The groups.
+        groups: Vec<GroupId>,
+    },
 }
 
 /// The least that an entry takes: term, index, tag.
@@ -103,6 +110,7 @@ impl Record {
             | Self::Remove { group }
             | Self::SegmentsSynced { group, .. } => Some(*group),
             Self::AcceptLoss { group } => *group,
+            Self::Suspects { .. } => None,
         }
     }
 
@@ -111,6 +119,7 @@ impl Record {
         match self {
             Self::Append { entries, .. } => 13 + entries.iter().map(entry_bytes).sum::<usize>(),
             Self::Switch { membership, .. } => 40 + membership.len(),
+            Self::Suspects { groups } => 5 + 8 * groups.len(),
             _ => 41,
         }
     }
@@ -154,6 +163,11 @@ impl Record {
                 out.put_u8(9);
                 out.put_option(*group, |out, group| out.put_u64(group.0));
             }
+            Self::Suspects { groups } => {
+                out.put_u8(10);
+                out.put_len(groups.len());
+                groups.iter().for_each(|group| out.put_u64(group.0));
+            }
         }
     }
 
@@ -161,6 +175,12 @@ impl Record {
         let kind = from.u8()?;
         if kind == 9 {
             return Ok(Self::AcceptLoss { group: from.option(|from| Ok(GroupId(from.u64()?)))? });
+        }
+        if kind == 10 {
+            let count = from.count(8)?;
+            return Ok(Self::Suspects {
+                groups: (0..count).map(|_| Ok(GroupId(from.u64()?))).collect::<Result<_, Malformed>>()?,
+            });
         }
         let group = GroupId(from.u64()?);
         Ok(match kind {
@@ -270,6 +290,7 @@ mod tests {
             Record::SegmentsSynced { group, incarnation: Incarnation(4), upto: log_id },
             Record::AcceptLoss { group: Some(group) },
             Record::AcceptLoss { group: None },
+            Record::Suspects { groups: vec![group, GroupId(9)] },
         ]
     }
 

@@ -95,7 +95,7 @@ impl Preparation {
     pub fn run(self) {
         let result = create(&*self.disk, &self.dir, self.index, self.bytes);
         *self.preparing.lock().unwrap_or_else(PoisonError::into_inner) = Preparing::Done(result);
-        self.shared.wake();
+        self.shared.rouse();
     }
 }
 

@@ -118,7 +118,7 @@ impl Group {
                 self.segments_synced = Some(*upto);
                 self.log.release(upto.index);
             }
-            Record::SegmentsSynced { .. } | Record::Remove { .. } | Record::AcceptLoss { .. } => {}
+            Record::SegmentsSynced { .. } | Record::Remove { .. } | Record::AcceptLoss { .. } | Record::Suspects { .. } => {}
         }
         Ok(())
     }
@@ -158,6 +158,12 @@ impl Table {
                     if let Suspect::Named(groups) = &mut row.groups {
                         groups.retain(|suspect| suspect != group);
                     }
+                }
+                self.damage.retain(|row| row.groups != Suspect::Named(Vec::new()));
+            }
+            Record::Suspects { groups } => {
+                for row in self.damage.iter_mut().filter(|row| row.groups == Suspect::All) {
+                    row.groups = Suspect::Named(groups.clone());
                 }
                 self.damage.retain(|row| row.groups != Suspect::Named(Vec::new()));
             }

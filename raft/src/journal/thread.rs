@@ -8,7 +8,7 @@ use super::handle::JournalHandle;
 use super::writer::{Journal, Step};
 
 /// How long to wait before trying again where only the outside can help (space on the disk).
-const RETRY_AFTER: Duration = Duration::from_millis(200);
+pub(super) const RETRY_AFTER: Duration = Duration::from_millis(200);
 
 /// A running journal.
 #[derive(Debug)]

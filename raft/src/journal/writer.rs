@@ -1,4 +1,4 @@
-//! The writer: a machine that writes one batch per step. A thread (`thread.rs`) or a simulation drives it.
+//! The writer: a machine that writes one batch per step. A thread (`thread.rs`) or a task (`task.rs`) drives it.
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
@@ -162,6 +162,16 @@ impl Journal {
 
     pub(super) fn wait(&self, timeout: Option<Duration>) {
         self.shared.wait(timeout);
+    }
+
+    /// Returns once something was submitted or asked since it was last waited for.
+    pub(super) async fn woken(&self) {
+        self.shared.woken().await;
+    }
+
+    /// Whether something waits to be written.
+    pub(super) fn has_work(&self) -> bool {
+        self.shared.front().is_some()
     }
 
     pub(super) fn is_closing(&self) -> bool {

@@ -6,10 +6,10 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::lives::Lives;
 use super::tail::Tail;
@@ -33,7 +33,7 @@ pub(crate) struct GroupLog {
     /// Used by the flusher alone, until an installed snapshot replaces it. Locked before `inner`.
     writer: Mutex<SegmentWriter>,
     inner: Mutex<Inner>,
-    damage: OnceLock<String>,
+    damage: watch::Sender<Option<String>>,
     budget: TailBudget,
     /// Whether the flusher has been asked to write and has not begun yet.
     flush_asked: AtomicBool,
@@ -108,7 +108,7 @@ impl GroupLog {
             decision_rows: VecDeque::new(),
         };
         let (writer, inner) = (Mutex::new(writer), Mutex::new(inner));
-        let damage = OnceLock::new();
+        let damage = watch::Sender::new(None);
         Ok(Self {
             group,
             lives,
@@ -261,19 +261,27 @@ impl GroupLog {
 
     /// The same from memory or segments. Blocks.
     pub(crate) fn entries(&self, from: u64, to: u64) -> Result<Vec<Entry>, SegmentError> {
-        let read = match self.tail_entries(from, to) {
+        match self.tail_entries(from, to) {
             Some(entries) => Ok(entries),
-            None => self.reader().entries(from, to, READ_BYTES_MAX),
-        };
+            None => self.noting_damage(self.reader().entries(from, to, READ_BYTES_MAX)),
+        }
+    }
+
+    /// Remembers the damage that a read met.
+    pub(crate) fn noting_damage<T>(&self, read: Result<T, SegmentError>) -> Result<T, SegmentError> {
         if let Err(SegmentError::Damaged(damage)) = &read {
-            self.damage.get_or_init(|| damage.to_string());
+            self.damage.send_if_modified(|noted| {
+                let first = noted.is_none();
+                noted.get_or_insert_with(|| damage.to_string());
+                first
+            });
         }
         read
     }
 
-    /// The damage that openraft met when it read the log: its own errors do not tell it from others.
-    pub(crate) fn damage(&self) -> Option<&str> {
-        self.damage.get().map(String::as_str)
+    /// The damage that reads have met, the first of it; watched.
+    pub(crate) fn damage(&self) -> watch::Receiver<Option<String>> {
+        self.damage.subscribe()
     }
 
     /// Index of the first entry that is in memory, or of the next one to come.

@@ -4,14 +4,19 @@
 //! which life of a group is valid. A new one is received beside it and takes over by one record; the others of that
 //! group are left over from a crash, and deleted at the next open. A group that the journal does not know is another
 //! matter: its data is deleted only if its directory says that it was removed on purpose.
+//!
+//! A damaged life that is given up for a copy from the peers is set aside: its directory moves to `damaged/`, beside
+//! `groups/`, and as long as it lies there its rows stay in the state, too. Whoever deletes it there has them deleted
+//! at the next open.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
+use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::disk::Disk;
+use crate::disk::{Disk, DiskFile};
+use crate::driver::Driver;
 use crate::segments::{SegmentError, SegmentOptions, SegmentReader, SegmentWriter, segments_dir};
 use crate::state::keys::GroupKeys;
 use crate::state::{State, WriteBatch};
@@ -21,37 +26,62 @@ use crate::types::{GroupId, Incarnation, LogId};
 const NODE_ROWS: GroupId = GroupId(u64::MAX);
 /// The file that says that its directory is to be deleted once the journal does not name it.
 const REMOVED: &str = "removed";
+/// The directory beside the groups' for what is damaged and was replaced.
+const DAMAGED: &str = "damaged";
+/// Bytes that are copied at once.
+const COPY_BYTES: usize = 1 << 20;
 
 /// See the module.
 pub(crate) struct Lives {
     disk: Arc<dyn Disk>,
     groups_dir: PathBuf,
+    damaged_dir: PathBuf,
     segments: SegmentOptions,
     state: Arc<dyn State>,
-    boot_epoch: u64,
-    created: AtomicU64,
+    driver: Driver,
+    next: AtomicU64,
 }
 
 impl Lives {
-    /// `boot_epoch` is the journal's: it rises with every opening, so that no incarnation is ever used twice.
+    /// `boot_epoch` is the journal's: it rises with every opening, so that no incarnation is ever used twice. See
+    /// [`Lives::number_behind_all`], too.
     pub(crate) fn new(
         disk: Arc<dyn Disk>,
         groups_dir: PathBuf,
         segments: SegmentOptions,
         state: Arc<dyn State>,
+        driver: Driver,
         boot_epoch: u64,
     ) -> Self {
-        Self { disk, groups_dir, segments, state, boot_epoch, created: AtomicU64::new(0) }
+        let damaged_dir = groups_dir.with_file_name(DAMAGED);
+        Self { disk, groups_dir, damaged_dir, segments, state, driver, next: AtomicU64::new(boot_epoch << 32) }
     }
 
     pub(crate) fn state(&self) -> &Arc<dyn State> {
         &self.state
     }
 
+    /// Does what blocks.
+    pub(crate) fn driver(&self) -> &Driver {
+        &self.driver
+    }
+
     /// A number for a new life.
     pub(crate) fn next(&self) -> Incarnation {
-        let number = self.created.fetch_add(1, Ordering::Relaxed);
-        Incarnation((self.boot_epoch << 32) | number)
+        Incarnation(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Sees to it that new lives have higher numbers than all of which anything is here: a journal that was lost counts its
+    /// openings anew.
+    ///
+    /// # Errors
+    /// If the state or the disk refuses.
+    pub(crate) fn number_behind_all(&self) -> io::Result<()> {
+        let (all, aside) = (self.all()?, self.set_aside_before()?);
+        if let Some(highest) = all.iter().chain(&aside).map(|(_, incarnation)| incarnation.0).max() {
+            self.next.fetch_max(highest.saturating_add(1), Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Opens the segments of a life; `synced` is what the journal knows of them. Blocks.
@@ -90,6 +120,54 @@ impl Lives {
         self.disk.sync_dir(&dir)
     }
 
+    /// Moves the segments of all of a group's lives to where what is damaged is kept; returns how many there were. None of
+    /// them may be in use. Blocks.
+    ///
+    /// # Errors
+    /// If the disk refuses; calling it again goes on.
+    pub(crate) fn set_aside(&self, group: GroupId) -> io::Result<usize> {
+        let lives: Vec<_> = self.directories()?.into_iter().filter(|(owner, _)| *owner == group).collect();
+        self.keep_damaged()?;
+        for (_, incarnation) in &lives {
+            let [from, to] = [&self.groups_dir, &self.damaged_dir].map(|dir| segments_dir(dir, group, *incarnation));
+            self.disk.rename(&from, &to)?;
+        }
+        self.disk.sync_dir(&self.damaged_dir)?;
+        self.disk.sync_dir(&self.groups_dir)?;
+        Ok(lives.len())
+    }
+
+    /// Copies a file to where what is damaged is kept, under `name`, unless that was done before. Blocks.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub(crate) fn keep_copy(&self, file: &Path, name: &str) -> io::Result<()> {
+        self.keep_damaged()?;
+        let (to, begun) = (self.damaged_dir.join(name), self.damaged_dir.join(format!("{name}.tmp")));
+        let source = match self.disk.open(file, false) {
+            Ok(source) => source,
+            // It was the file that got lost.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if self.disk.list(&self.damaged_dir)?.contains(&to) {
+            return Ok(());
+        }
+        let copy = self.disk.open(&begun, true)?;
+        copy_readable(&*source, &*copy)?;
+        copy.sync()?;
+        self.disk.rename(&begun, &to)?;
+        self.disk.sync_dir(&self.damaged_dir)
+    }
+
+    fn keep_damaged(&self) -> io::Result<()> {
+        self.disk.create_dir_all(&self.damaged_dir)?;
+        match self.damaged_dir.parent() {
+            Some(parent) => self.disk.sync_dir(parent),
+            None => Ok(()),
+        }
+    }
+
     /// Deletes what crashes left over. `valid` is what the journal names; the caller knows that no damage took a part of it.
     /// Returns the groups of which there is data that the journal should know and does not, and says where that is.
     ///
@@ -97,8 +175,8 @@ impl Lives {
     /// If the state or the disk refuses.
     pub(crate) fn delete_orphans(&self, valid: &BTreeMap<GroupId, Incarnation>) -> io::Result<BTreeMap<GroupId, String>> {
         let mut unknown = BTreeMap::new();
-        let directories = self.directories()?;
-        let mut found = self.all()?;
+        let (directories, aside) = (self.directories()?, self.set_aside_before()?);
+        let mut found = &self.all()? - &aside;
         found.retain(|(group, incarnation)| *group != NODE_ROWS && valid.get(group) != Some(incarnation));
         for (group, incarnation) in found {
             let dir = segments_dir(&self.groups_dir, group, incarnation);
@@ -120,8 +198,23 @@ impl Lives {
         Ok(&self.directories()? | &self.owners()?)
     }
 
+    /// The groups of which rows or files are here.
+    pub(crate) fn groups(&self) -> io::Result<BTreeSet<GroupId>> {
+        let lives = &self.all()? - &self.set_aside_before()?;
+        Ok(lives.into_iter().map(|(group, _)| group).filter(|group| *group != NODE_ROWS).collect())
+    }
+
     fn directories(&self) -> io::Result<BTreeSet<(GroupId, Incarnation)>> {
-        match self.disk.list(&self.groups_dir) {
+        self.lives_in(&self.groups_dir)
+    }
+
+    /// The lives that were set aside, now or earlier.
+    fn set_aside_before(&self) -> io::Result<BTreeSet<(GroupId, Incarnation)>> {
+        self.lives_in(&self.damaged_dir)
+    }
+
+    fn lives_in(&self, dir: &Path) -> io::Result<BTreeSet<(GroupId, Incarnation)>> {
+        match self.disk.list(dir) {
             Ok(paths) => Ok(paths.iter().filter_map(|path| parse_directory(path)).collect()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeSet::new()),
             Err(error) => Err(error),
@@ -141,6 +234,21 @@ impl Lives {
         }
         Ok(owners)
     }
+}
+
+/// Copies what can be read; what cannot is zeros in the copy.
+fn copy_readable(from: &dyn DiskFile, to: &dyn DiskFile) -> io::Result<()> {
+    let len = from.len()?;
+    to.set_len(len)?;
+    let mut buffer = vec![0; COPY_BYTES];
+    for at in (0..len).step_by(COPY_BYTES) {
+        let bytes = usize::try_from(len - at).unwrap_or(COPY_BYTES).min(COPY_BYTES);
+        let Some(piece) = buffer.get_mut(..bytes) else { break };
+        if from.read_exact_at(piece, at).is_ok() {
+            to.write_all_at(&[IoSlice::new(piece)], at)?;
+        }
+    }
+    Ok(())
 }
 
 /// The reverse of [`segments_dir`].
@@ -169,7 +277,7 @@ mod tests {
     #[test]
     fn only_what_is_known_to_be_left_over_is_deleted() {
         let (state, disk) = (Arc::new(OrderedState::default()), Arc::new(SimDisk::new(1)));
-        let lives = Lives::new(disk.clone(), GROUPS.into(), SegmentOptions::default(), state.clone(), 7);
+        let lives = Lives::new(disk.clone(), GROUPS.into(), SegmentOptions::default(), state.clone(), Driver::Threads, 7);
         let (known, removed, unknown, rows_only) = (GroupId(1), GroupId(2), GroupId(3), GroupId(4));
         let incarnations = [(); 5].map(|()| lives.next());
         let [old, valid, second, third, fourth] = incarnations;
@@ -194,10 +302,50 @@ mod tests {
     }
 
     #[test]
+    fn what_is_set_aside_keeps_its_rows_until_it_is_deleted() {
+        let (state, disk) = (Arc::new(OrderedState::default()), Arc::new(SimDisk::new(1)));
+        let lives = Lives::new(disk.clone(), GROUPS.into(), SegmentOptions::default(), state.clone(), Driver::Threads, 7);
+        let (group, other) = (GroupId(1), GroupId(11));
+        let [old, kept] = [(); 2].map(|()| lives.next());
+        for (group, incarnation) in [(group, old), (other, kept)] {
+            put(&state, group, incarnation);
+            drop(lives.open_segments(group, incarnation, None).unwrap());
+        }
+        let journal = Path::new("/data/journal");
+        disk.create_dir_all(journal).unwrap();
+        let file = disk.open(&journal.join("1"), true).unwrap();
+        file.write_all_at(&[IoSlice::new(b"what was readable")], 0).unwrap();
+        lives.keep_copy(&journal.join("1"), "journal-1").unwrap();
+        file.write_all_at(&[IoSlice::new(b"WHAT CAME LATER..")], 0).unwrap();
+        lives.keep_copy(&journal.join("1"), "journal-1").unwrap();
+        assert_eq!(lives.set_aside(group).unwrap(), 1);
+        disk.power_cut();
+        let copy = disk.open(Path::new("/data/damaged/journal-1"), false).unwrap();
+        let mut bytes = [0; 17];
+        copy.read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(&bytes, b"what was readable", "the first copy stays");
+
+        // The new life, after a journal that counts its openings anew.
+        let lives = Lives::new(disk.clone(), GROUPS.into(), SegmentOptions::default(), state.clone(), Driver::Threads, 1);
+        lives.number_behind_all().unwrap();
+        let new = lives.next();
+        assert!(new > old && new > kept, "{new}");
+        put(&state, group, new);
+        drop(lives.open_segments(group, new, None).unwrap());
+        let valid = BTreeMap::from([(group, new), (other, kept)]);
+        assert_eq!(lives.delete_orphans(&valid).unwrap(), BTreeMap::new());
+        assert_eq!(lives.owners().unwrap(), BTreeSet::from([(group, old), (group, new), (other, kept)]));
+        assert_eq!(lives.groups().unwrap(), BTreeSet::from([group, other]));
+        disk.remove_dir_all(&segments_dir(Path::new("/data/damaged"), group, old)).unwrap();
+        assert_eq!(lives.delete_orphans(&valid).unwrap(), BTreeMap::new());
+        assert_eq!(lives.owners().unwrap(), BTreeSet::from([(group, new), (other, kept)]));
+    }
+
+    #[test]
     fn no_incarnation_is_used_twice() {
         let lives = |boot_epoch| {
             let (disk, state) = (Arc::new(SimDisk::new(1)), Arc::new(OrderedState::default()));
-            Lives::new(disk, GROUPS.into(), SegmentOptions::default(), state, boot_epoch)
+            Lives::new(disk, GROUPS.into(), SegmentOptions::default(), state, Driver::Threads, boot_epoch)
         };
         let (one, two) = (lives(1), lives(2));
         let made = [one.next(), one.next(), two.next(), two.next()];

@@ -182,7 +182,7 @@ impl RaftStateMachine<TypeConfig> for MachineStore {
         let (life, log) = (received.into_life(), self.log.clone());
         let incarnation = life.incarnation;
         self.held.clear();
-        let (over, durable) = blocking(move || log.switch(life)).await?;
+        let (over, durable) = self.log.lives().driver().try_run(move || log.switch(life)).await?;
         durable.await.map_err(|_| io::Error::other("the journal stopped"))??;
         self.restore(incarnation).await?;
         self.delete(over);
@@ -210,7 +210,8 @@ impl MachineStore {
     async fn restore(&mut self, incarnation: Incarnation) -> io::Result<()> {
         let keys = GroupKeys::new(self.log.group(), incarnation);
         let log = self.log.clone();
-        let restored = blocking(move || restore::restore(&**log.lives().state(), &keys, &log)).await?;
+        let restore = move || restore::restore(&**log.lives().state(), &keys, &log);
+        let restored = self.log.lives().driver().try_run(restore).await?;
         self.machine.restore(restored.rows).map_err(io::Error::other)?;
         (self.keys, self.applied, self.membership) = (keys, restored.applied, restored.membership);
         self.machine.published();
@@ -220,16 +221,13 @@ impl MachineStore {
     /// Deletes a life that is over, beside everything else. Nobody waits for it: what is left goes at the next open.
     fn delete(&self, over: Incarnation) {
         let (lives, group) = (self.log.lives().clone(), self.log.group());
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = lives.delete(group, over) {
+        let driver = lives.driver().clone();
+        tokio::spawn(async move {
+            if let Err(error) = driver.try_run(move || lives.delete(group, over)).await {
                 tracing::warn!(%group, incarnation = %over, %error, "replaced data was not deleted; the next start does it");
             }
         });
     }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
 /// Builds a snapshot: everything is pinned already, nothing is copied.

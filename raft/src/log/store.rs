@@ -32,8 +32,8 @@ impl LogStore {
             Some(entries) => entries,
             None => {
                 let log = self.log.clone();
-                let read = tokio::task::spawn_blocking(move || log.entries(from, to));
-                read.await.map_err(io::Error::other)?.map_err(io::Error::other)?
+                let driver = self.log.lives().driver();
+                driver.try_run(move || log.entries(from, to).map_err(io::Error::other)).await?
             }
         };
         entries.iter().map(entry_to_raft).collect()

@@ -18,18 +18,21 @@ const FRAME_BYTES_MAX: u32 = 1 << 20;
 
 /// Opens connections to other nodes.
 pub trait Dialer: fmt::Debug + Send + Sync + 'static {
-    /// A new connection to `address` (host:port).
+    /// A new connection.
     ///
     /// # Errors
     /// If nobody answers there.
-    fn dial(&self, address: &str) -> BoxFuture<'static, io::Result<Channel>>;
+    fn dial(&self, endpoint: Endpoint) -> BoxFuture<'static, io::Result<Channel>>;
+
+    /// A connection that is made when it is used first, and again whenever it broke.
+    fn dial_lazily(&self, endpoint: Endpoint) -> Channel;
 }
 
 /// Dials over TCP, in the clear.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TcpDialer;
 
-/// How every connection to a peer is set up, whatever it runs over.
+/// How every connection to a peer's Raft groups at `address` (host:port) is set up, whatever it runs over.
 ///
 /// # Errors
 /// `InvalidInput` if `address` is none.
@@ -47,8 +50,11 @@ pub fn endpoint(address: &str) -> io::Result<Endpoint> {
 }
 
 impl Dialer for TcpDialer {
-    fn dial(&self, address: &str) -> BoxFuture<'static, io::Result<Channel>> {
-        let endpoint = endpoint(address);
-        Box::pin(async move { endpoint?.connect().await.map_err(io::Error::other) })
+    fn dial(&self, endpoint: Endpoint) -> BoxFuture<'static, io::Result<Channel>> {
+        Box::pin(async move { endpoint.connect().await.map_err(io::Error::other) })
+    }
+
+    fn dial_lazily(&self, endpoint: Endpoint) -> Channel {
+        endpoint.connect_lazy()
     }
 }

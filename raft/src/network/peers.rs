@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use tonic::transport::Channel;
 
 use super::connect;
-use super::dialer::{Dialer, TcpDialer};
+use super::dialer::{Dialer, TcpDialer, endpoint};
 use super::link::Link;
 use super::outbox::Pace;
 use super::receiving::Receiving;
@@ -234,7 +234,7 @@ impl Peers {
     pub(super) async fn connection(&self, node: NodeId) -> io::Result<Channel> {
         let address = self.address(node);
         let address = address.ok_or_else(|| io::Error::other(format!("node {node} is not known here")))?;
-        self.inner.dialer.dial(&address).await
+        self.inner.dialer.dial(endpoint(&address)?).await
     }
 
     pub(super) fn stopped(&self) -> &CancellationToken {

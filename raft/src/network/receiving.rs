@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -18,6 +19,7 @@ use tonic::{Status, Streaming};
 use super::connect::status;
 use super::peers::Peers;
 use super::wire::{self, invalid};
+use crate::figures::TransferCounters;
 use crate::group::Group;
 use crate::log::convert::{log_id_from_raft, vote_from_raft};
 use crate::registry::TransferOptions;
@@ -36,6 +38,7 @@ pub(super) type Answers = ReceiverStream<Result<SnapshotAnswer, Status>>;
 pub(crate) struct Receiving {
     kept_for: Duration,
     slots: Arc<Semaphore>,
+    counters: Arc<TransferCounters>,
     groups: Arc<Mutex<BTreeMap<GroupId, Slot>>>,
 }
 
@@ -70,8 +73,9 @@ struct Announced {
 }
 
 impl Receiving {
-    pub(super) fn new(options: TransferOptions) -> Self {
-        Self { kept_for: options.kept_for, slots: Arc::new(Semaphore::new(options.at_once.max(1))), groups: Arc::default() }
+    pub(super) fn new(options: TransferOptions, counters: Arc<TransferCounters>) -> Self {
+        let slots = Arc::new(Semaphore::new(options.at_once.max(1)));
+        Self { kept_for: options.kept_for, slots, counters, groups: Arc::default() }
     }
 
     /// Waits for its turn: whoever still receives this group's snapshot stops.
@@ -224,7 +228,7 @@ async fn receive(
     let cursor = SnapshotAnswer { answer: Some(Answer::Cursor(incoming.cursor().encode())) };
     let told = answers.send(Ok(cursor)).await;
     let (incoming, ended) = match told {
-        Ok(()) => take_chunks(incoming, &mut stream, &turn.busy.stop).await,
+        Ok(()) => take_chunks(incoming, &mut stream, &turn.busy.stop, &receiving.counters).await,
         Err(_) => (Some(incoming), Err(io::Error::other("the connection broke"))),
     };
     let Some(incoming) = incoming else { return Err(ended.err().unwrap_or_else(|| io::Error::other("it was lost"))) };
@@ -232,8 +236,10 @@ async fn receive(
         receiving.park(announced.group.id(), incoming);
         return Err(error);
     }
-    let received = tokio::task::spawn_blocking(move || incoming.finish()).await.map_err(io::Error::other)??;
-    announced.group.install_snapshot(announced.vote, received).await
+    let received = incoming.driver().try_run(move || incoming.finish()).await?;
+    let vote = announced.group.install_snapshot(announced.vote, received).await?;
+    receiving.counters.received.fetch_add(1, Ordering::Relaxed);
+    Ok(vote)
 }
 
 /// This node's vote, if it has applied everything that is announced by itself.
@@ -250,6 +256,7 @@ async fn take_chunks(
     mut incoming: IncomingSnapshot,
     stream: &mut Streaming<SnapshotMessage>,
     stop: &CancellationToken,
+    counters: &TransferCounters,
 ) -> (Option<IncomingSnapshot>, io::Result<()>) {
     loop {
         let chunk = tokio::select! {
@@ -260,11 +267,13 @@ async fn take_chunks(
             Ok(None) => return (Some(incoming), Ok(())),
             Err(error) => return (Some(incoming), Err(error)),
             Ok(Some(chunk)) => {
+                counters.received_bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+                let driver = incoming.driver();
                 let accept = move || {
                     let accepted = incoming.accept(chunk);
                     (incoming, accepted)
                 };
-                match tokio::task::spawn_blocking(accept).await {
+                match driver.run(accept).await {
                     Ok((same, Ok(()))) => incoming = same,
                     // Nothing of a malformed chunk is taken.
                     Ok((same, Err(error))) if error.kind() == io::ErrorKind::InvalidData => return (Some(same), Err(error)),
@@ -272,7 +281,7 @@ async fn take_chunks(
                         discard(failed).await;
                         return (None, Err(error));
                     }
-                    Err(error) => return (None, Err(io::Error::other(error))),
+                    Err(error) => return (None, Err(error)),
                 }
             }
         }
@@ -292,8 +301,7 @@ async fn next_chunk(stream: &mut Streaming<SnapshotMessage>) -> io::Result<Optio
 }
 
 async fn discard(incoming: IncomingSnapshot) {
-    let discarded = tokio::task::spawn_blocking(move || incoming.discard()).await;
-    if let Err(error) = discarded.map_err(io::Error::other).and_then(|discarded| discarded) {
+    if let Err(error) = incoming.driver().try_run(move || incoming.discard()).await {
         tracing::warn!(%error, "a part of a snapshot was not deleted; the next start does it");
     }
 }

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use flotilla_proto::internal::v1::raft_peer_client::RaftPeerClient;
@@ -20,6 +21,7 @@ use super::peers::Peers;
 use super::receiving::Receiving;
 use super::service::MESSAGE_BYTES_MAX;
 use super::wire;
+use crate::figures::{TransferCounters, TransferFigures};
 use crate::log::convert::{vote_from_raft, vote_to_raft};
 use crate::log::type_config::{RaftVote, TypeConfig};
 use crate::registry::TransferOptions;
@@ -37,6 +39,7 @@ pub(crate) struct Transfers {
     rate: Arc<RateLimit>,
     slots: Arc<Semaphore>,
     kept_for: Duration,
+    counters: Arc<TransferCounters>,
     pub(super) receiving: Receiving,
 }
 
@@ -55,12 +58,19 @@ pub(super) struct Sending {
 
 impl Transfers {
     pub(crate) fn new(options: TransferOptions) -> Self {
+        let counters = Arc::<TransferCounters>::default();
         Self {
             rate: Arc::new(RateLimit::new(options.bytes_per_second)),
             slots: Arc::new(Semaphore::new(options.at_once.max(1))),
             kept_for: options.kept_for,
-            receiving: Receiving::new(options),
+            receiving: Receiving::new(options, counters.clone()),
+            counters,
         }
+    }
+
+    /// What went over the network so far.
+    pub(crate) fn figures(&self) -> TransferFigures {
+        self.counters.read()
     }
 
     /// Lets go of what was received of a group that is to be removed.
@@ -100,8 +110,12 @@ impl Sending {
         };
         drop(slot);
         match &sent {
-            Ok(_) => self.holding = None,
+            Ok(_) => {
+                self.transfers.counters.sent.fetch_add(1, Ordering::Relaxed);
+                self.holding = None;
+            }
             Err(error) => {
+                self.transfers.counters.interrupted.fetch_add(1, Ordering::Relaxed);
                 tracing::info!(group = %self.group, target = self.target, %error, "a snapshot is not there yet");
                 self.give_up_if_stuck();
             }
@@ -152,10 +166,12 @@ impl Sending {
                 answer = answer(&mut answers) => return self.early(answer?),
             };
             let Some(chunk) = chunk else { break };
+            let bytes = chunk.len() as u64;
             tokio::select! {
                 sent = send(&chunks, Message::Chunk(chunk)) => sent?,
                 answer = answer(&mut answers) => return self.early(answer?),
             }
+            self.transfers.counters.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
             self.got_on();
         }
         send(&chunks, Message::Done(Done {})).await?;

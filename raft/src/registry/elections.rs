@@ -8,10 +8,11 @@
 //! A node that comes back with another boot number led nothing since; and a group without any leader (a vote that was
 //! split) is tried again in less than the timers' seconds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use futures::StreamExt;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::raft::TransferLeaderRequest;
 use tokio::time::{Duration, Instant};
@@ -23,8 +24,13 @@ use crate::network::{LinkState, Peers};
 use crate::standing::{Changes, Standing};
 use crate::types::{GroupId, NodeId};
 
-/// Replicas campaign one after the other, in the order of their ids, so that votes are not split.
+/// Replicas campaign one after the other, so that votes are not split. Who comes first differs from group to group, so
+/// that those who are left share the leads.
 const RANK_DELAY: Duration = Duration::from_millis(40);
+/// Where many groups want a leader at once each election takes longer: so much is added for each of them,
+const CROWD_DELAY: Duration = Duration::from_millis(2);
+/// for so many at most.
+const CROWD_MAX: usize = 300;
 /// Plus up to this, by chance.
 const JITTER: Duration = Duration::from_millis(30);
 /// How long a group may be without any leader before the first attempt: an election may be under way.
@@ -34,6 +40,8 @@ const AGAIN_MIN: Duration = Duration::from_millis(100);
 const AGAIN_MAX: Duration = Duration::from_secs(1);
 /// Changes that come together are looked at together.
 const GATHER: Duration = Duration::from_millis(5);
+/// Groups that are told to do something at the same time: hundreds lose their leader at once, and each answers by itself.
+const STEPS_AT_ONCE: usize = 64;
 /// No id of a node.
 const NOBODY: NodeId = 0;
 
@@ -55,6 +63,15 @@ struct Campaign {
     over: Option<NodeId>,
     due: Instant,
     again: Duration,
+}
+
+/// What a group is told.
+struct Step {
+    group: Group,
+    /// Whose lease is over.
+    waive: Option<NodeId>,
+    /// Whether to ask for votes.
+    elect: bool,
 }
 
 /// Numbers that look random, other ones on each node.
@@ -122,13 +139,16 @@ impl Elections {
         let here = |group: &GroupId| groups.binary_search_by_key(group, Group::id).is_ok();
         self.campaigns.retain(|group, _| here(group));
         self.orphans.retain(|group, _| here(group));
+        let mut steps = Vec::new();
         for group in groups {
-            let standing = group.standing().borrow().clone();
+            let standing = group.standing();
+            let standing = standing.borrow();
             match self.wants_leader(group.id(), &standing, up) {
-                Some(over) => self.campaign(&group, &standing, over, up).await,
+                Some(over) => steps.extend(self.campaign(&group, &standing, over, up)),
                 None => drop(self.campaigns.remove(&group.id())),
             }
         }
+        futures::stream::iter(steps).for_each_concurrent(STEPS_AT_ONCE, Step::take).await;
     }
 
     /// Whether this node is to campaign for the group, and whose lead is over then.
@@ -149,40 +169,46 @@ impl Elections {
         }
     }
 
-    async fn campaign(&mut self, group: &Group, standing: &Standing, over: Option<NodeId>, up: &BTreeMap<NodeId, LinkState>) {
-        let now = Instant::now();
+    fn campaign(
+        &mut self,
+        group: &Group,
+        standing: &Standing,
+        over: Option<NodeId>,
+        up: &BTreeMap<NodeId, LinkState>,
+    ) -> Option<Step> {
+        let (now, crowd) = (Instant::now(), self.crowd());
         let known = self.campaigns.get_mut(&group.id()).filter(|campaign| campaign.over == over);
         let Some(campaign) = known else {
-            if let Some(leader) = over {
-                waive_lease(group, leader).await;
-            }
-            let delay = self.first_delay(standing, over);
+            let delay = self.first_delay(group.id(), standing, over);
             self.campaigns.insert(group.id(), Campaign { over, due: now + delay, again: AGAIN_MIN });
-            return;
+            return over.map(|_| Step { group: group.clone(), waive: over, elect: false });
         };
         if campaign.due > now {
-            return;
+            return None;
         }
-        campaign.due = now + campaign.again + self.chance.below(campaign.again);
+        campaign.due = now + crowd + campaign.again + self.chance.below(campaign.again);
         campaign.again = AGAIN_MAX.min(campaign.again * 2);
-        if !quorum_is_near(self.peers.node_id(), standing, up) {
-            return;
-        }
-        if let Some(leader) = over {
-            waive_lease(group, leader).await;
-        }
-        tracing::debug!(group = %group.id(), ?over, "campaigns early");
-        // A core that has died meanwhile is somebody else's matter.
-        let _ = group.raft().trigger().elect(true).await;
+        let near = quorum_is_near(self.peers.node_id(), standing, up);
+        near.then(|| Step { group: group.clone(), waive: over, elect: true })
     }
 
-    fn first_delay(&self, standing: &Standing, over: Option<NodeId>) -> Duration {
-        let me = self.peers.node_id();
-        let before_me = standing.membership.voters.iter().filter(|voter| Some(**voter) != over && **voter < me);
-        let rank = u32::try_from(before_me.count()).unwrap_or(u32::MAX).min(10);
-        let base = if over.is_none() { LEADERLESS_DELAY } else { Duration::ZERO };
-        base + RANK_DELAY * rank + self.chance.below(JITTER)
+    /// How much longer than a single election those take that are wanted now.
+    fn crowd(&self) -> Duration {
+        CROWD_DELAY * u32::try_from(self.campaigns.len().min(CROWD_MAX)).unwrap_or(u32::MAX)
     }
+
+    fn first_delay(&self, group: GroupId, standing: &Standing, over: Option<NodeId>) -> Duration {
+        let rank = rank(group, &standing.membership.voters, over, self.peers.node_id());
+        let base = if over.is_none() { LEADERLESS_DELAY + self.crowd() } else { Duration::ZERO };
+        base + (RANK_DELAY + self.crowd()) * rank + self.chance.below(JITTER)
+    }
+}
+
+/// How many of the voters, without the one whose lead is over, campaign before this one.
+fn rank(group: GroupId, voters: &BTreeSet<NodeId>, over: Option<NodeId>, me: NodeId) -> u32 {
+    let left: Vec<NodeId> = voters.iter().copied().filter(|voter| Some(*voter) != over).collect();
+    let place = left.iter().position(|voter| *voter == me).unwrap_or(0) as u64;
+    u32::try_from(place.wrapping_add(group.0) % (left.len() as u64).max(1)).unwrap_or(u32::MAX).min(10)
 }
 
 /// Whether this node and those to whom it has links can elect anybody.
@@ -191,6 +217,20 @@ fn quorum_is_near(me: NodeId, standing: &Standing, up: &BTreeMap<NodeId, LinkSta
     let near = voters.iter().filter(|voter| **voter == me || up.contains_key(voter)).count();
     // Of a joint membership both halves are needed; that is found out by asking.
     near > voters.len() / 2 || standing.membership.joint
+}
+
+impl Step {
+    async fn take(self) {
+        let Self { group, waive, elect } = self;
+        if let Some(leader) = waive {
+            waive_lease(&group, leader).await;
+        }
+        if elect {
+            tracing::debug!(group = %group.id(), over = ?waive, "campaigns early");
+            // A core that has died meanwhile is somebody else's matter.
+            let _ = group.raft().trigger().elect(true).await;
+        }
+    }
 }
 
 /// From now on this node grants votes, and asks for them, as if the leader's lease had run out.
@@ -213,5 +253,27 @@ impl Chance {
 
     fn below(&self, most: Duration) -> Duration {
         most.mul_f64((self.next() >> 11) as f64 / (1_u64 << 53) as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_who_are_left_campaign_one_after_the_other_and_each_of_them_first_somewhere() {
+        let voters = BTreeSet::from([1, 4, 7]);
+        let left = |over: Option<NodeId>| voters.iter().copied().filter(move |voter| Some(*voter) != over);
+        for over in [None, Some(1), Some(4), Some(7)] {
+            let count = left(over).count();
+            for group in (0..9).map(GroupId) {
+                let ranks: BTreeSet<u32> = left(over).map(|me| rank(group, &voters, over, me)).collect();
+                assert!(ranks.into_iter().eq(0..count as u32), "{group} without {over:?}");
+            }
+            for me in left(over) {
+                let first = (0..12).filter(|group| rank(GroupId(*group), &voters, over, me) == 0);
+                assert_eq!(first.count(), 12 / count, "node {me} without {over:?}");
+            }
+        }
     }
 }

@@ -1,12 +1,16 @@
 //! All groups of a node over one journal, one state and one flusher.
 //!
 //! - `options.rs` what it is opened with, and its errors · `start.rs` how a group starts, `restart.rs` again
+//! - `suspects.rs` groups whose data is damaged: they stay down, until what they had is set aside
+//! - `workers.rs` what drives the journal and the flusher
 //! - `elections.rs` campaigns for groups whose leader's node is gone
 
 mod elections;
 mod options;
 mod restart;
 mod start;
+mod suspects;
+mod workers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -17,23 +21,22 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use elections::Elections;
+use workers::Workers;
 
 use crate::data_dir::DataDir;
 use crate::disk::Disk;
 use crate::failure::Failure;
-use crate::figures::{JournalCounters, JournalFigures};
-use crate::flusher::{Flusher, FlusherHandle, FlusherThread};
+use crate::figures::{JournalCounters, JournalFigures, TransferFigures};
+use crate::flusher::{Flusher, FlusherHandle};
 use crate::group::{ADMISSION_UNIT_BYTES, Group};
 use crate::holders::Holders;
-use crate::journal::{
-    BatchStats, Damage, Journal, JournalHandle, JournalObserver, JournalThread, Record, RecoveredGroup, Recycle,
-};
+use crate::journal::{BatchStats, Damage, Journal, JournalHandle, JournalObserver, Record, RecoveredGroup, Recycle};
 use crate::log::lives::Lives;
 use crate::network::{Peers, Transfers};
 use crate::standing::Changes;
-use crate::state::State;
+use crate::state::{State, WatchedState};
 use crate::tail_budget::TailBudget;
-use crate::types::{GroupId, Incarnation};
+use crate::types::{GroupId, Incarnation, Vote};
 pub use options::{Begin, OpenError, RegistryOptions, StartError, TransferOptions};
 
 /// See the module.
@@ -42,6 +45,8 @@ pub struct Registry {
     /// Held for its lock.
     _data_dir: DataDir,
     lives: Arc<Lives>,
+    /// How often the journal was opened.
+    boot_epoch: u64,
     journal: JournalHandle,
     flusher: FlusherHandle,
     holders: Holders,
@@ -50,17 +55,26 @@ pub struct Registry {
     tail_budget: TailBudget,
     damage: Vec<Damage>,
     recovered: Mutex<BTreeMap<GroupId, RecoveredGroup>>,
-    /// Groups that have data and that the journal does not know, and where that is.
-    unknown: BTreeMap<GroupId, String>,
-    /// Groups that have data and did not start: which life of theirs, and why. Another attempt must not begin a new life.
-    down: Mutex<BTreeMap<GroupId, (Incarnation, String)>>,
+    /// Groups that have data and cannot run. Another attempt must not begin a new life.
+    down: Mutex<BTreeMap<GroupId, Down>>,
     running: Running,
     changes: Arc<Changes>,
     transfers: Transfers,
     /// Cancelled when the registry is closed or dropped.
     stop: CancellationToken,
     written: Arc<JournalCounters>,
-    threads: Mutex<Option<(JournalThread, FlusherThread)>>,
+    workers: Mutex<Option<Workers>>,
+}
+
+/// A group that has data and cannot run.
+struct Down {
+    /// The valid life of its data; `None` if the journal does not know it.
+    incarnation: Option<Incarnation>,
+    /// What is known of its vote.
+    vote: Option<Vote>,
+    /// Whether its data is damaged, and not merely could not be read.
+    damaged: bool,
+    reason: String,
 }
 
 /// The groups that run, shared with the journal's wishes.
@@ -88,23 +102,28 @@ impl Registry {
         state: Arc<dyn State>,
     ) -> Result<Self, OpenError> {
         let failure = Failure::new();
+        let state: Arc<dyn State> = Arc::new(WatchedState::new(state, failure.clone()));
         let (flusher, flusher_handle) = Flusher::new(state.clone(), failure.clone());
         let running = Running::default();
         let written = Arc::<JournalCounters>::default();
-        let (mut journal, recovered) = Journal::open(disk.clone(), &data_dir.journal_dir(), options.journal.clone())?;
-        let lives = Lives::new(disk, data_dir.groups_dir(), options.segments, state, recovered.boot_epoch);
+        let (mut journal, mut recovered) = Journal::open(disk.clone(), &data_dir.journal_dir(), options.journal.clone())?;
+        let lives =
+            Lives::new(disk, data_dir.groups_dir(), options.segments, state, options.driver.clone(), recovered.boot_epoch);
+        lives.number_behind_all()?;
+        suspects::name_all(&mut journal, &lives, &mut recovered)?;
         // Where damage took a part of the journal, what it does not name may be what it named.
         let unknown = if recovered.damage.is_empty() {
             lives.delete_orphans(&recovered.groups.iter().map(|(id, group)| (*id, group.incarnation)).collect())?
         } else {
             BTreeMap::new()
         };
+        let down = unknown.into_iter().map(|(group, reason)| (group, Down::unknown(reason))).collect();
         let handle = journal.handle();
         let holders = Holders::new(flusher_handle.clone(), &recovered.groups);
         let observer =
             Observer { holders: holders.clone(), journal: handle.clone(), failure: failure.clone(), written: written.clone() };
         journal.observe(Arc::new(observer));
-        let threads = (JournalThread::spawn(journal)?, flusher.spawn(flusher_handle.clone())?);
+        let workers = Workers::start(&options.driver, journal, (flusher, flusher_handle.clone()))?;
         let admission = Arc::new(Semaphore::new(options.proposal_bytes_max / ADMISSION_UNIT_BYTES));
         let tail_budget = TailBudget::new(options.tail_bytes_max);
         let transfers = Transfers::new(options.transfers);
@@ -113,6 +132,7 @@ impl Registry {
             options,
             _data_dir: data_dir,
             lives: Arc::new(lives),
+            boot_epoch: recovered.boot_epoch,
             journal: handle,
             flusher: flusher_handle,
             holders,
@@ -121,14 +141,13 @@ impl Registry {
             tail_budget,
             damage: recovered.damage,
             recovered: Mutex::new(recovered.groups),
-            unknown,
-            down: Mutex::default(),
+            down: Mutex::new(down),
             running,
             changes: Changes::new(),
             transfers,
             stop: CancellationToken::new(),
             written,
-            threads: Mutex::new(Some(threads)),
+            workers: Mutex::new(Some(workers)),
         };
         let elections = Elections::new(registry.options.peers.clone(), registry.running.clone(), recovered.boot_epoch);
         tokio::spawn(elections.run(registry.changes.clone(), registry.stop.clone()));
@@ -147,7 +166,8 @@ impl Registry {
     /// Groups that this node has data of and that do not run (yet).
     #[must_use]
     pub fn recovered_groups(&self) -> Vec<GroupId> {
-        let down: Vec<GroupId> = lock(&self.down).keys().copied().collect();
+        let down = lock(&self.down);
+        let down: Vec<GroupId> = down.iter().filter(|(_, down)| down.incarnation.is_some()).map(|(id, _)| *id).collect();
         lock(&self.recovered).keys().copied().chain(down).collect()
     }
 
@@ -161,6 +181,18 @@ impl Registry {
     #[must_use]
     pub fn journal_figures(&self) -> JournalFigures {
         self.written.read()
+    }
+
+    /// Snapshots that went from node to node since the start.
+    #[must_use]
+    pub fn transfer_figures(&self) -> TransferFigures {
+        self.transfers.figures()
+    }
+
+    /// Times that this node began to lead a group since the start.
+    #[must_use]
+    pub fn elections_won(&self) -> u64 {
+        self.changes.elections_won()
     }
 
     /// The links to other nodes.
@@ -208,7 +240,8 @@ impl Registry {
             }
             None => {
                 let recovered = lock(&self.recovered).remove(&group).map(|recovered| recovered.incarnation);
-                let down = lock(&self.down).remove(&group).map(|(incarnation, _)| incarnation);
+                let known = lock(&self.down).get(&group).and_then(|down| down.incarnation);
+                let down = known.inspect(|_| drop(lock(&self.down).remove(&group)));
                 recovered.or(down)
             }
         };
@@ -216,13 +249,13 @@ impl Registry {
         drop(running);
         // First the word that the group is gone, then its data: a crash between leaves what the mark says to delete.
         let lives = self.lives.clone();
-        blocking(move || lives.mark_removed(group, incarnation)).await?;
+        self.options.driver.try_run(move || lives.mark_removed(group, incarnation)).await?;
         self.write_through(vec![Record::Remove { group }]).await?;
         self.holders.removed(group);
         // Nothing may be written into the group's directory once it is deleted.
         self.flusher.barrier().await?;
         let lives = self.lives.clone();
-        blocking(move || lives.delete(group, incarnation)).await
+        self.options.driver.try_run(move || lives.delete(group, incarnation)).await
     }
 
     /// Closes the links, stops all groups, flushes what they applied, seals the journal. Afterwards a start has nothing to
@@ -241,15 +274,10 @@ impl Registry {
         if let Err(error) = self.flusher.flush_state().await {
             tracing::warn!(%error, "the state was not flushed; it is rebuilt from the log at the next start");
         }
-        let threads = lock(&self.threads).take();
-        // Joins both threads: the flusher first, it may still announce what it synced.
-        let closed = tokio::task::spawn_blocking(move || {
-            if let Some((journal, flusher)) = threads {
-                drop(flusher);
-                journal.close();
-            }
-        });
-        let _ = closed.await;
+        let workers = lock(&self.workers).take();
+        if let Some(workers) = workers {
+            workers.close().await;
+        }
     }
 
     async fn write_through(&self, records: Vec<Record>) -> io::Result<()> {
@@ -283,10 +311,6 @@ impl fmt::Debug for Observer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Observer")
     }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use crate::driver::Driver;
 use crate::journal::{JournalError, JournalOptions};
 use crate::network::Peers;
 use crate::segments::SegmentOptions;
@@ -26,6 +27,8 @@ pub struct RegistryOptions {
     pub peers: Peers,
     /// How snapshots are sent to other nodes, and taken from them.
     pub transfers: TransferOptions,
+    /// Who does the work that blocks.
+    pub driver: Driver,
 }
 
 /// How much of a node's disks and network snapshots may take.

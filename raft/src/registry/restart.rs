@@ -29,7 +29,7 @@ impl Registry {
     }
 
     /// Ends a group, and notes what is durable of it as a start from the disk would find it.
-    async fn give_back(&self, group: &Group) -> io::Result<()> {
+    pub(super) async fn give_back(&self, group: &Group) -> io::Result<()> {
         group.shutdown().await;
         let log = group.log();
         // What the group submitted before it died becomes durable before anybody builds on it.

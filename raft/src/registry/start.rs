@@ -8,7 +8,7 @@ use openraft::{Config, SnapshotPolicy};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Begin, Registry, StartError, lock};
+use super::{Begin, Down, Registry, StartError, lock};
 use crate::group::{Group, Parts, Raft};
 use crate::journal::{Damage, Record, RecoveredGroup, Suspect};
 use crate::log::convert::first_entry;
@@ -20,12 +20,14 @@ use crate::network::{Network, Urgency};
 use crate::proposals::{Preamble, Proposals};
 use crate::segments::SegmentError;
 use crate::standing::{Standing, Watched};
-use crate::types::{GroupId, Incarnation, NodeId};
+use crate::state::StateError;
+use crate::types::{GroupId, Incarnation, NodeId, Vote};
 
-/// A leader's node that is gone is noticed by the links; what these timers catch is rare, and a thousand groups tick.
-const HEARTBEAT_MS: u64 = 1_500;
-const ELECTION_MS_MIN: u64 = 5_000;
-const ELECTION_MS_MAX: u64 = 8_000;
+/// A leader's node that is gone is noticed by the links; what these timers catch is rare, and a thousand groups tick:
+/// at rest they are what a group costs.
+const HEARTBEAT_MS: u64 = 2_500;
+const ELECTION_MS_MIN: u64 = 6_500;
+const ELECTION_MS_MAX: u64 = 9_000;
 
 impl Registry {
     /// Starts a group: from what is on disk, or new as `begin` says.
@@ -42,27 +44,29 @@ impl Registry {
         if lock(&self.running).contains_key(&group) {
             return Err(StartError::Running(group));
         }
-        let down = lock(&self.down).get(&group).map(|(_, reason)| reason.clone());
-        if let Some(reason) = down.or_else(|| self.unknown.get(&group).cloned()) {
-            return Err(StartError::Damaged { group, reason });
+        if let Some(down) = lock(&self.down).get(&group) {
+            return Err(StartError::Damaged { group, reason: down.reason.clone() });
         }
-        let incarnation = lock(&self.recovered).get(&group).map(|recovered| recovered.incarnation);
+        let known = lock(&self.recovered).get(&group).map(|recovered| (recovered.incarnation, recovered.vote));
         let opened = self.open_group(group, machine, preamble, begin).await;
-        let opened = opened.inspect_err(|error| self.stays_down(group, incarnation, error))?;
+        let opened = opened.inspect_err(|error| self.stays_down(group, known, error))?;
         lock(&self.running).insert(group, opened.clone());
         self.changes.note(group);
         Ok(opened)
     }
 
-    /// Remembers a group that has data and did not start. Its data stays as it is until the node is started again.
-    fn stays_down(&self, group: GroupId, incarnation: Option<Incarnation>, error: &StartError) {
-        let taken = !lock(&self.recovered).contains_key(&group);
-        let Some(incarnation) = incarnation.filter(|_| taken) else { return };
-        let reason = match error {
-            StartError::Damaged { reason, .. } => reason.clone(),
-            other => other.to_string(),
+    /// Remembers a group that has data and did not start. Its data stays as it is until the node is started again, or the
+    /// group is set aside.
+    fn stays_down(&self, group: GroupId, known: Option<(Incarnation, Option<Vote>)>, error: &StartError) {
+        let (reason, damaged) = match error {
+            StartError::Damaged { reason, .. } => (reason.clone(), true),
+            other => (other.to_string(), false),
         };
-        lock(&self.down).insert(group, (incarnation, reason));
+        // What is new and did not start left nothing behind that another attempt could not use.
+        if known.is_some() || damaged {
+            let (incarnation, vote) = known.map_or((None, None), |(incarnation, vote)| (Some(incarnation), vote));
+            lock(&self.down).insert(group, Down { incarnation, vote, damaged, reason });
+        }
     }
 
     /// What the journal knows of a group, unless damage may have taken something of it.
@@ -91,17 +95,7 @@ impl Registry {
         let incarnation = self.lives.next();
         let membership = Bytes::new();
         self.write_through(vec![Record::Switch { group, incarnation, snapshot: None, membership }]).await?;
-        Ok(RecoveredGroup {
-            incarnation,
-            vote: None,
-            purged: None,
-            committed: None,
-            segments_synced: None,
-            snapshot: None,
-            last: None,
-            tail: Vec::new(),
-            damaged: false,
-        })
+        Ok(RecoveredGroup::empty(incarnation))
     }
 
     async fn open_group(
@@ -118,8 +112,8 @@ impl Registry {
         let (urgency, transfers, peers) = (Urgency::default(), self.transfers.clone(), self.options.peers.clone());
         let network = Network { group, peers, urgency: urgency.clone(), transfers, held: machine.held() };
         let started = Raft::new(node_id, config, network, LogStore::new(log.clone()), machine).await;
-        let raft = started.map_err(|error| match log.damage() {
-            Some(damage) => StartError::Damaged { group, reason: damage.to_owned() },
+        let raft = started.map_err(|error| match log.damage().borrow().clone() {
+            Some(reason) => StartError::Damaged { group, reason },
             None => io(io::Error::other(error)),
         })?;
         if campaigns || raft.voter_ids().collect::<Vec<_>>() == [node_id] {
@@ -132,7 +126,7 @@ impl Registry {
         let (standing, standing_now) = watch::channel(Standing::default());
         let stopping = CancellationToken::new();
         let ends = (stopping.clone(), machine_gone.clone());
-        tokio::spawn(Watched::new(group, &raft).keep(standing, self.changes.clone(), ends));
+        tokio::spawn(Watched::new(group, &raft, log.damage()).keep(standing, self.changes.clone(), ends));
         Ok(Group::new(Parts {
             raft,
             log,
@@ -160,15 +154,14 @@ impl Registry {
         let (lives, journal, flusher) = (self.lives.clone(), self.journal.clone(), self.flusher.clone());
         let budget = self.tail_budget.clone();
         let open = move || -> Result<(Arc<GroupLog>, MachineStore), StartError> {
-            let io = |source: io::Error| StartError::Io { group, source };
+            let unfit = |error: io::Error| unfit(group, error);
             let segments = lives.open_segments(group, recovered.incarnation, recovered.segments_synced);
             let segments = segments.map_err(|error| segments_failed(group, error))?;
-            let log = Arc::new(GroupLog::open(group, lives, journal, recovered, segments, budget).map_err(io)?);
-            let machine = MachineStore::open(log.clone(), machine, flusher).map_err(io)?;
+            let log = Arc::new(GroupLog::open(group, lives, journal, recovered, segments, budget).map_err(unfit)?);
+            let machine = MachineStore::open(log.clone(), machine, flusher).map_err(unfit)?;
             Ok((log, machine))
         };
-        let opened = tokio::task::spawn_blocking(open).await;
-        opened.map_err(|error| StartError::Io { group, source: io::Error::other(error) })?
+        self.options.driver.run(open).await.map_err(|source| StartError::Io { group, source })?
     }
 }
 
@@ -190,6 +183,16 @@ fn segments_failed(group: GroupId, error: SegmentError) -> StartError {
     match error {
         SegmentError::Damaged(damage) => StartError::Damaged { group, reason: damage.to_string() },
         other => StartError::Io { group, source: io::Error::other(other) },
+    }
+}
+
+/// Log, segments and rows that do not fit together, or do not decode, are damage; a disk that refuses is not.
+fn unfit(group: GroupId, source: io::Error) -> StartError {
+    let refused = source.get_ref().and_then(|inner| inner.downcast_ref::<StateError>());
+    match (source.kind(), refused) {
+        (_, Some(StateError::Failed { .. })) => StartError::Io { group, source },
+        (io::ErrorKind::InvalidData | io::ErrorKind::Other, _) => StartError::Damaged { group, reason: source.to_string() },
+        _ => StartError::Io { group, source },
     }
 }
 

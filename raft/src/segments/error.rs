@@ -83,8 +83,7 @@ impl fmt::Display for Damage {
         if let Some(offsets) = offsets {
             write!(f, ", offsets {}..{}", offsets.start, offsets.end)?;
         }
-        write!(f, "; this replica must not serve: remove it and let it copy from its peers, or, without peers, ")?;
-        write!(f, "run `flotilla partition recover --accept-loss`")
+        write!(f, "; the replica copies from the others where these are a majority; without them, restore the file")
     }
 }
 

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::view::is_live;
 use super::{Chunk, Cursor, SnapshotHead};
+use crate::driver::Driver;
 use crate::log::group_log::{GroupLog, NewLife};
 use crate::log::lives::Lives;
 use crate::segments::{SegmentError, SegmentReader, SegmentWriter, StoredFrame};
@@ -57,6 +58,11 @@ impl IncomingSnapshot {
         let mut incoming = Self { head, lives, incarnation, keys, writer, reader, cursor: Cursor::start(), wanted_from: 0 };
         incoming.copy_from(&log.reader().pin())?;
         Ok(incoming)
+    }
+
+    /// Does what blocks.
+    pub(crate) fn driver(&self) -> Driver {
+        self.lives.driver().clone()
     }
 
     /// What is being received.

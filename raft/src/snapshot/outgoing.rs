@@ -72,7 +72,7 @@ impl OutgoingSnapshot {
         }
         let (view, from, bytes_max) = (self.view.clone(), self.cursor.clone(), self.chunk_bytes);
         let read = move || view.chunk(&from, bytes_max).map(|chunk| (chunk.encode(), chunk.next));
-        let (bytes, next) = tokio::task::spawn_blocking(read).await.map_err(io::Error::other)??;
+        let (bytes, next) = self.view.driver().try_run(read).await?;
         if let Some(limit) = &self.limit {
             limit.take(bytes.len()).await;
         }

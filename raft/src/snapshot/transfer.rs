@@ -35,8 +35,8 @@ impl Group {
     /// If it is another group's, or the disk refuses.
     pub async fn receive_snapshot(&self, head: SnapshotHead) -> io::Result<IncomingSnapshot> {
         let log = self.log().clone();
-        let begin = move || IncomingSnapshot::begin(&log, head);
-        tokio::task::spawn_blocking(begin).await.map_err(io::Error::other)?
+        let driver = self.log().lives().driver();
+        driver.try_run(move || IncomingSnapshot::begin(&log, head)).await
     }
 
     /// Makes a received snapshot the group's data, on the word of the leader with `vote`. Returns this node's vote: if it
@@ -56,8 +56,8 @@ impl Group {
         let answer = self.raft().install_full_snapshot(vote_to_raft(vote), snapshot).await.map_err(io::Error::other)?;
         if self.log().incarnation() != incarnation {
             let lives = self.log().lives().clone();
-            let delete = move || lives.delete(group, incarnation);
-            tokio::task::spawn_blocking(delete).await.map_err(io::Error::other)??;
+            let driver = lives.driver().clone();
+            driver.try_run(move || lives.delete(group, incarnation)).await?;
         }
         Ok(vote_from_raft(&answer.vote))
     }

@@ -8,6 +8,7 @@ use openraft::storage::SnapshotMeta;
 use openraft::type_config::alias::SnapshotOf;
 
 use super::{Chunk, Cursor, SnapshotData, SnapshotHead};
+use crate::driver::Driver;
 use crate::log::convert::{encode_stored_membership, log_id_to_raft};
 use crate::log::group_log::GroupLog;
 use crate::log::type_config::{RaftMembership, TypeConfig};
@@ -34,6 +35,7 @@ pub(crate) struct SnapshotView {
     segments: SegmentReader,
     /// What was applied and not yet in segments: no more than the flusher lets pile up. Payloads are shared.
     recent: Arc<[Frame]>,
+    driver: Driver,
 }
 
 impl SnapshotView {
@@ -55,6 +57,7 @@ impl SnapshotView {
             rows: state.snapshot().into(),
             segments,
             recent: recent.into(),
+            driver: log.lives().driver().clone(),
         }
     }
 
@@ -62,6 +65,11 @@ impl SnapshotView {
     pub(crate) fn into_raft(self) -> SnapshotOf<TypeConfig, SnapshotData> {
         let meta = SnapshotMeta { last_log_id: self.applied.map(log_id_to_raft), last_membership: self.membership.clone() };
         SnapshotOf::<TypeConfig, SnapshotData> { meta, snapshot: SnapshotData::View(self) }
+    }
+
+    /// Does the reading.
+    pub(crate) fn driver(&self) -> &Driver {
+        &self.driver
     }
 
     /// Whether it is the very same, not only of the same entry.

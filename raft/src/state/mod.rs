@@ -6,14 +6,16 @@
 //! log again and arrives where it was.
 //!
 //! Providers: [`RocksState`] (RocksDB without a write-ahead log) and [`OrderedState`] (an ordered map for
-//! simulations). Both run the contract suite in `contract.rs`. All keys are listed in [`keys`].
+//! simulations). A broken RocksDB is replaced by an empty one (`replace.rs`). Both run the contract suite in `contract.rs`. All keys are listed in [`keys`].
 
 mod batch;
 #[cfg(test)]
 mod contract;
 pub mod keys;
 mod ordered;
+mod replace;
 mod rocks;
+mod watched;
 
 use std::path::PathBuf;
 
@@ -21,6 +23,7 @@ pub use batch::WriteBatch;
 pub(crate) use batch::{Change, prefix_end};
 pub use ordered::OrderedState;
 pub use rocks::{RocksOptions, RocksState};
+pub(crate) use watched::WatchedState;
 
 /// A key and its value.
 pub type KeyValue = (Vec<u8>, Vec<u8>);
@@ -78,8 +81,8 @@ pub trait StateView: Send + Sync {
 pub enum StateError {
     /// The store does not hold what was written.
     #[error(
-        "the state in {dir} is damaged: {reason}; this node must not serve: remove it from the cluster, set its data \
-         directory aside and let it copy from its peers"
+        "the state in {dir} is damaged: {reason}; it is set aside when the node opens its data again, and the rows are made anew from \
+         logs and peers"
     )]
     Damaged {
         /// The directory of the store.

@@ -59,7 +59,7 @@ impl RocksState {
     pub fn open(dir: &Path, options: &RocksOptions) -> Result<RocksState, StateError> {
         let families = [ColumnFamilyDescriptor::new(COLUMN_FAMILY, family_options(options))];
         let db = DB::open_cf_descriptors(&database_options(options), dir, families);
-        let db = db.map_err(|error| failure(dir, &error))?;
+        let db = db.map_err(|error| open_failure(dir, &error))?;
         let store = Arc::new(Store { db, dir: dir.to_owned() });
         Ok(RocksState { store, written_bytes: AtomicU64::new(0), flushed_bytes: AtomicU64::new(0) })
     }
@@ -99,6 +99,16 @@ fn failure(dir: &Path, error: &rocksdb::Error) -> StateError {
         ErrorKind::Corruption => StateError::Damaged { dir, reason },
         _ => StateError::Failed { dir, reason },
     }
+}
+
+/// A database that lacks one of its files, or is not what it should be, is damaged, too.
+fn open_failure(dir: &Path, error: &rocksdb::Error) -> StateError {
+    let reason = error.to_string();
+    let lacks = match error.kind() {
+        ErrorKind::IOError => reason.contains("No such file"),
+        kind => matches!(kind, ErrorKind::InvalidArgument | ErrorKind::NotFound),
+    };
+    if lacks { StateError::Damaged { dir: dir.to_owned(), reason } } else { failure(dir, error) }
 }
 
 impl Store {

@@ -15,6 +15,7 @@ mod outage;
 mod output;
 mod partition;
 mod produce;
+mod reopen;
 mod server;
 mod signals;
 mod topic;
@@ -109,7 +110,7 @@ async fn run(Line { command, global }: Line) -> Result<(), CliError> {
         Command::Server(args) => {
             args.tie_to_starter().map_err(CliError::io("cannot end with the process that started this one"))?;
             let (config, _) = args.load()?;
-            Ok(server::run(&config).await?)
+            Ok(server::run(&args, &config).await?)
         }
         Command::Topic(args) => topic::run(args, &global).await,
         Command::Produce(args) => produce::run(args, &global).await,

@@ -3,10 +3,12 @@
 use std::io;
 use std::path::PathBuf;
 use std::process;
+use std::time::Instant;
 
 use rustix::process::{Pid, Resource, Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit};
 use tokio_util::sync::CancellationToken;
 
+use super::reopen;
 use super::signals::StopRequests;
 use crate::config::{self, Config, ConfigError, Entry, Flags};
 use crate::server::{self, Listeners, ServerError};
@@ -26,6 +28,9 @@ pub struct ServerArgs {
     /// End at once when the process with this id, which started this one, ends: for those who start nodes for a while only
     #[arg(long, value_name = "PID", hide = true)]
     exit_with: Option<i32>,
+    /// How often its storage has failed lately: a server adds this itself when it begins anew
+    #[arg(long, value_name = "COUNT", default_value_t = 0, hide = true)]
+    reopened: u32,
     #[command(flatten)]
     flags: Flags,
 }
@@ -56,17 +61,37 @@ impl ServerArgs {
 }
 
 /// Runs a node until SIGINT or SIGTERM. A second request ends the process at once: what was acknowledged is safe then, too.
+/// If its storage fails, it begins anew from what is on the disk.
 ///
 /// # Errors
 /// See [`ServerError`].
-pub async fn run(config: &Config) -> Result<(), ServerError> {
+pub async fn run(args: &ServerArgs, config: &Config) -> Result<(), ServerError> {
+    let began = Instant::now();
     telemetry::start_logging(config);
     raise_open_files_limit();
     use_small_pages();
     let stop = CancellationToken::new();
     stop_on_signals(&stop)?;
     let listeners = Listeners::bind(config).await?;
-    server::run(config, listeners, stop).await
+    match server::run(config, listeners, stop.clone()).await {
+        Err(error) if error.is_storage(args.reopened > 0) && !stop.is_cancelled() => {
+            begin_anew(args.reopened, began, &stop, error).await
+        }
+        ended => ended,
+    }
+}
+
+/// Does not return, unless it is told to stop meanwhile or the system refuses.
+async fn begin_anew(before: u32, began: Instant, stop: &CancellationToken, error: ServerError) -> Result<(), ServerError> {
+    let (times, pause) = reopen::count(before, began.elapsed());
+    tracing::error!(%error, ?pause, "opening the data again from the disk");
+    tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        () = tokio::time::sleep(pause) => {}
+    }
+    let refused = reopen::replace_process(times);
+    tracing::error!(%refused, "the process could not be replaced: start the node again");
+    Err(error)
 }
 
 /// Every segment is an open file, and the usual soft limit of 1,024 is for programs that use select(2).

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::value::{Size, Value};
+use super::value::{Auto, Size, Value};
 use super::{Config, ConfigError, Entry};
 
 /// Four files of 32 MiB: what the largest batch needs, and the fewest with which a ring turns.
@@ -31,10 +31,18 @@ pub fn check(config: &Config, entries: &[Entry]) -> Result<(), ConfigError> {
     of.at_least("stream_in_flight_max", config.stream_in_flight_max, 1)?;
     of.at_least("stream_in_flight_bytes_max", config.stream_in_flight_bytes_max, Size(REQUEST_BYTES_MIN))?;
     of.at_least("push_bytes_max", config.push_bytes_max, Size(PUSH_BYTES_MIN))?;
-    if config.proposal_bytes_max < config.request_bytes_max {
-        let (value, min) = (config.proposal_bytes_max.show(), config.request_bytes_max.show());
-        let why = format!("{value} is too small: use at least {min}, which is request_bytes_max");
-        return Err(of.invalid("proposal_bytes_max", why));
+    if let Auto::Given(connections_max) = config.connections_max {
+        of.at_least("connections_max", connections_max, 1)?;
+    }
+    for (name, bytes_max) in [
+        ("proposal_bytes_max", config.proposal_bytes_max),
+        ("receive_bytes_max", config.receive_bytes_max),
+        ("send_bytes_max", config.send_bytes_max),
+    ] {
+        if bytes_max < config.request_bytes_max {
+            let (value, min) = (bytes_max.show(), config.request_bytes_max.show());
+            return Err(of.invalid(name, format!("{value} is too small: use at least {min}, which is request_bytes_max")));
+        }
     }
     if collide(config.listen, config.http) {
         let why = format!("{} is taken by listen ({}): the two need a port each", config.http, config.listen);
@@ -81,6 +89,7 @@ mod tests {
     fn what_is_too_small_is_named_with_its_origin_and_the_least_that_works() {
         for (setting, value, min) in [
             ("NODE_ID", "0", "1"),
+            ("CONNECTIONS_MAX", "0", "1"),
             ("JOURNAL_BYTES", "127MiB", "128MiB"),
             ("SEGMENT_BYTES", "1KiB", "1MiB"),
             ("RETENTION_INTERVAL", "0", "100ms"),
@@ -92,6 +101,8 @@ mod tests {
             ("STREAM_IN_FLIGHT_BYTES_MAX", "0", "64KiB"),
             ("PUSH_BYTES_MAX", "0", "4KiB"),
             ("PROPOSAL_BYTES_MAX", "1MiB", "32MiB, which is request_bytes_max"),
+            ("RECEIVE_BYTES_MAX", "1MiB", "32MiB, which is request_bytes_max"),
+            ("SEND_BYTES_MAX", "1MiB", "32MiB, which is request_bytes_max"),
         ] {
             let variable = format!("FLOTILLA_{setting}");
             let name = setting.to_lowercase();

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 pub use check::JOURNAL_BYTES_MIN;
 pub use settings::{Config, Flags, SETTINGS, Setting};
-pub use value::{Advertise, LogFormat, PeerAdvertise};
+pub use value::{Advertise, Auto, LogFormat, PeerAdvertise, Size};
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -67,6 +67,33 @@ pub enum PeerAdvertise {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seeds(pub Vec<String>);
 
+/// A value that the server chooses unless one is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Auto<T> {
+    /// The server chooses.
+    Auto,
+    /// This one.
+    Given(T),
+}
+
+impl<T: Value> Value for Auto<T> {
+    const HINT: &'static str = T::HINT;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        T::parse(text).map(Self::Given).map_err(|why| format!("{why}, nor auto"))
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Auto => "auto".to_owned(),
+            Self::Given(value) => value.show(),
+        }
+    }
+}
+
 impl Value for PathBuf {
     const HINT: &'static str = "PATH";
 

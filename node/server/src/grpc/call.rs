@@ -12,6 +12,8 @@ use crate::telemetry::metrics::Metrics;
 /// How long a request without a deadline waits for a leader.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+const STREAM_PATIENCE: Duration = Duration::from_secs(2);
+
 /// What a request's metadata says about how it is to be served.
 #[derive(Debug, Clone, Copy)]
 pub struct Call {
@@ -36,9 +38,10 @@ impl Call {
         }
     }
 
-    /// The same with this much patience from now on: for one of many requests of a stream.
+    /// The same with this much patience from now on: for one of many requests of a stream. It is less than for a single
+    /// request, as a stream's client sends again what passing trouble refused, and is to know why it waits.
     pub fn renewed(self) -> Self {
-        Self { patient_until: Instant::now() + PATIENCE, ..self }
+        Self { patient_until: Instant::now() + STREAM_PATIENCE, ..self }
     }
 }
 
@@ -49,7 +52,7 @@ pub async fn unary<T>(
     metadata: &MetadataMap,
     work: impl Future<Output = Result<T, Problem>>,
 ) -> Result<Response<T>, Status> {
-    let started = Instant::now();
+    let (started, _in_flight) = (Instant::now(), metrics.call_began());
     let result = match deadline(metadata) {
         None => work.await,
         Some(deadline) => tokio::time::timeout(deadline, work).await.unwrap_or_else(|_| Err(late(deadline))),

@@ -94,9 +94,10 @@ async fn fetch(shared: &Shared, request: v1::FetchRequest) -> Result<v1::FetchRe
     let mut reader = shared.broker.reader(&request.topic, request.partition, position, stop).await?;
     let read = async {
         reader.ready(wait.min(shared.limits.wait_max)).await?;
-        reader.read(bytes_max).await
+        let lot = shared.load.clients.sent.room(bytes_max as u64).await;
+        Ok::<_, FetchError>((reader.read(bytes_max).await?, lot))
     };
-    let fetched = read.await.map_err(|error| unless_deleted(shared, &request.topic, error))?;
+    let (fetched, _lot) = read.await.map_err(|error| unless_deleted(shared, &request.topic, error))?;
     let room = Room { records: request.records_max.unwrap_or(u32::MAX) as usize, bytes: bytes_max };
     let taken = take(shared, (request.partition, reader.stop()), fetched, batches, room)?;
     Ok(v1::FetchResponse {

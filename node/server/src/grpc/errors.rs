@@ -7,6 +7,13 @@ use flotilla_broker::{
 use flotilla_records::BatchError;
 
 use super::problem::{Problem, Reason};
+use crate::server::DiskFull;
+
+impl From<DiskFull> for Problem {
+    fn from(full: DiskFull) -> Self {
+        Self::new(Reason::DiskFull, full.to_string()).with("free_bytes", full.free_bytes)
+    }
+}
 
 impl From<TopicMissing> for Problem {
     fn from(error: TopicMissing) -> Self {
@@ -29,7 +36,9 @@ impl From<NotServing> for Problem {
                 Self::new(Reason::NotLeader, words).with("leader", node).with("leader_address", address)
             }
             NotServing::NotLeader { leader: None, .. } => Self::new(Reason::NotLeader, words),
-            NotServing::NotReady { .. } | NotServing::StorageFailed { .. } => Self::new(Reason::Unavailable, words),
+            NotServing::NotReady { .. } | NotServing::NoQuorum { .. } | NotServing::StorageFailed { .. } => {
+                Self::new(Reason::Unavailable, words)
+            }
             NotServing::Damaged { .. } => Self::new(Reason::Damaged, words),
             NotServing::ShuttingDown => Self::new(Reason::Draining, words),
         }

@@ -2,6 +2,7 @@
 
 mod call;
 mod cluster;
+mod connection;
 mod consume;
 mod consumer;
 mod convert;
@@ -11,6 +12,7 @@ mod gate;
 mod groups;
 #[cfg(test)]
 mod hostile;
+mod load;
 mod nodes;
 mod partitions;
 mod problem;
@@ -30,9 +32,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::server::Space;
 use crate::telemetry::metrics::Metrics;
 
 pub use forward::{Directory, Gateway};
+pub use load::Load;
 pub use serve::{serve, serve_newcomer};
 
 /// What all services share.
@@ -46,6 +50,10 @@ pub struct Shared {
     pub gateway: Gateway,
     /// Limits of requests and streams.
     pub limits: Limits,
+    /// Limits of all of them together.
+    pub load: Load,
+    /// What is free of the disk.
+    pub space: Arc<Space>,
     /// Cancelled when the server stops: streams end as soon as what is in flight is answered.
     pub draining: CancellationToken,
     /// Whether clients are served: before, only peers are.

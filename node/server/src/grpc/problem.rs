@@ -83,6 +83,9 @@ reasons! {
     Fenced "FENCED" FailedPrecondition NEVER;
     GroupInUse "GROUP_IN_USE" FailedPrecondition NEVER;
     LimitReached "LIMIT_REACHED" FailedPrecondition NEVER;
+    Overloaded "OVERLOADED" ResourceExhausted LATER;
+    DiskFull "DISK_FULL" ResourceExhausted LATER;
+    Stalled "STALLED" Aborted SOON;
     NotLeader "NOT_LEADER" Unavailable SOON;
     Draining "DRAINING" Unavailable SOON;
     Unavailable "UNAVAILABLE" Unavailable LATER;

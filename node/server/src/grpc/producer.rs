@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::time::Instant;
 
 use bytes::Bytes;
-use flotilla_broker::{Header, NewRecord, Part, Payload, Prepared, Produce, ProduceError, ProducedRecord, Submitted};
+use flotilla_broker::{Header, NewRecord, Part, Payload, Prepared, Produce, ProducedRecord, Submitted};
 use flotilla_proto::v1;
 use flotilla_proto::v1::produce_request::Payload as WirePayload;
 use flotilla_proto::v1::producer_client::ProducerClient;
@@ -80,8 +80,14 @@ async fn produce_part(shared: &Shared, call: Call, part: &Part) -> Outcome {
 
 async fn append(shared: &Shared, part: &Part) -> Outcome {
     let submission = Submission::of(part);
-    let submitted = shared.broker.submit(part).await;
+    let submitted = submit(shared, part).await;
     submission.outcome(shared, submitted).await
+}
+
+/// Submits a part here, if the disk has space for it.
+pub async fn submit(shared: &Shared, part: &Part) -> Result<Submitted, Problem> {
+    shared.space.take(part.batch.len())?;
+    Ok(shared.broker.submit(part).await?)
 }
 
 /// Cuts a request into its parts, once it is known where they belong.
@@ -135,10 +141,10 @@ impl Submission {
     }
 
     /// Waits for the acknowledgement, and counts it.
-    pub async fn outcome(self, shared: &Shared, submitted: Result<Submitted, ProduceError>) -> Outcome {
+    pub async fn outcome(self, shared: &Shared, submitted: Result<Submitted, Problem>) -> Outcome {
         let appended = match submitted {
-            Ok(submitted) => submitted.appended().await,
-            Err(error) => Err(error),
+            Ok(submitted) => submitted.appended().await.map_err(Problem::from),
+            Err(problem) => Err(problem),
         };
         let appended = appended.inspect_err(|_| shared.metrics.produce_failed())?;
         shared.metrics.produced(self.records, self.bytes, self.arrived.elapsed());

@@ -8,6 +8,7 @@ use futures::future::{FutureExt, Map};
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
+use super::Shared;
 use super::problem::{Problem, Reason};
 
 /// Wraps all services.
@@ -80,6 +81,13 @@ impl ClearRefusals {
             Problem::new(Reason::InvalidRequest, format!("the request is not the protobuf message of this call: {message}"))
         })
     }
+}
+
+/// What it means that a stream of requests broke: the connection did, the node gave it up, or what came is no request.
+pub fn broken(shared: &Shared, status: &Status) -> Problem {
+    let refusals = ClearRefusals { request_bytes_max: shared.limits.request_bytes_max };
+    let known = Problem::passed_on(status).or_else(|| refusals.reword(status));
+    known.unwrap_or_else(|| Problem::new(Reason::InvalidRequest, status.message()))
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! The gRPC server: all services on one listener, with the limits of the transport.
+//! The gRPC server: all services on one listener, with the limits of requests.
 
-use std::future::Future;
-use std::time::Duration;
+use std::convert::Infallible;
 
+use axum::http::{Request, Response};
 use flotilla_broker::PeerService;
 use flotilla_proto::internal::v1::peer_server::PeerServer;
 use flotilla_proto::v1::cluster_server::ClusterServer;
@@ -14,11 +14,13 @@ use flotilla_proto::v1::producer_server::ProducerServer;
 use flotilla_proto::v1::topics_server::TopicsServer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::body::Body;
+use tonic::service::Routes;
 use tonic_health::ServingStatus;
+use tower::{Layer, Service};
 
-use super::Shared;
 use super::cluster::ClusterService;
 use super::consumer::ConsumerService;
 use super::gate::Gate;
@@ -28,26 +30,19 @@ use super::partitions::PartitionsService;
 use super::producer::ProducerService;
 use super::refusals::ClearRefusals;
 use super::topics::TopicsService;
-
-/// What a client may send on one stream, and on one connection, before it is read: a few large batches.
-const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
-/// Large batches in few frames.
-const FRAME_BYTES_MAX: u32 = 1 << 20;
-/// Calls and streams open on one connection.
-const STREAMS_PER_CONNECTION_MAX: u32 = 1_000;
-/// A connection whose peer does not answer pings is dropped.
-const KEEPALIVE: Duration = Duration::from_secs(30);
+use super::{Shared, connection};
+use crate::net::{self, Capacity};
 
 /// Serves until `shutdown`, then until the open calls are done.
 ///
 /// # Errors
-/// When the listener fails or reflection cannot be built.
+/// When reflection cannot be built.
 pub async fn serve(
     shared: Shared,
+    capacity: &Capacity,
     listener: TcpListener,
-    shutdown: impl Future<Output = ()>,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    shutdown: CancellationToken,
+) -> Result<(), tonic_reflection::server::Error> {
     let bytes_max = shared.limits.request_bytes_max;
     let (health_reporter, health) = tonic_health::server::health_reporter();
     health_reporter.set_service_status("", ServingStatus::Serving).await;
@@ -59,16 +54,9 @@ pub async fn serve(
         draining.cancelled().await;
         health_reporter.set_service_status("", ServingStatus::NotServing).await;
     };
-    let watch = tokio::spawn(not_serving);
-    Server::builder()
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_frame_size(FRAME_BYTES_MAX)
-        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .layer(Gate { ready: shared.ready.clone() })
-        .layer(ClearRefusals { request_bytes_max: bytes_max })
-        .add_service(health)
+    let _not_serving = AbortOnDropHandle::new(tokio::spawn(not_serving));
+    let (load, gate) = (shared.load.clone(), Gate { ready: shared.ready.clone() });
+    let routes = Routes::new(health)
         .add_service(shared.broker.raft_service())
         .add_service(shared.broker.peer_service())
         .add_service(reflection.build_v1()?)
@@ -79,26 +67,34 @@ pub async fn serve(
         .add_service(NodesServer::new(NodesService(shared.clone())).max_decoding_message_size(bytes_max))
         .add_service(PartitionsServer::new(PartitionsService(shared.clone())).max_decoding_message_size(bytes_max))
         .add_service(ClusterServer::new(ClusterService(shared)).max_decoding_message_size(bytes_max))
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), shutdown)
-        .await?;
-    watch.abort();
+        .prepare();
+    let service = load.layer(gate.layer(ClearRefusals { request_bytes_max: bytes_max }.layer(routes)));
+    let _load = AbortOnDropHandle::new(tokio::spawn(async move { load.keep().await }));
+    serve_connections(service, capacity, listener, shutdown).await;
     Ok(())
 }
 
 /// Serves the peers of a node that belongs to no cluster yet, until `shutdown`.
-///
-/// # Errors
-/// When the listener fails.
 pub async fn serve_newcomer(
     peers: PeerServer<PeerService>,
+    capacity: &Capacity,
     listener: TcpListener,
-    shutdown: impl Future<Output = ()>,
-) -> Result<(), tonic::transport::Error> {
+    shutdown: CancellationToken,
+) {
     // Nobody ever opens this gate: clients are told at once to ask again.
     let (_, ready) = watch::channel(false);
-    Server::builder()
-        .layer(Gate { ready })
-        .add_service(peers)
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), shutdown)
-        .await
+    let service = Gate { ready }.layer(Routes::new(peers).prepare());
+    serve_connections(service, capacity, listener, shutdown).await;
+}
+
+async fn serve_connections<S>(service: S, capacity: &Capacity, listener: TcpListener, shutdown: CancellationToken)
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    let serve = |stream, slot| {
+        let window = capacity.windows.grant();
+        connection::serve(stream, slot, window, service.clone(), shutdown.clone())
+    };
+    net::accept(listener, &capacity.slots, shutdown.cancelled(), serve).await;
 }

@@ -3,23 +3,32 @@
 //! Everything that a test wants to replace comes from outside: configuration, listeners, and when to stop.
 
 mod draining;
+mod failed;
 mod options;
+mod space;
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use flotilla_broker::{Broker, BrokerOptions, Home, Member, Newcomer, OpenError, RealDisk};
+use flotilla_broker::{Broker, BrokerOptions, Home, Member, Newcomer, OpenError, Surroundings};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::Config;
-use crate::grpc::{self, Directory, Gateway, Limits, Shared};
+use crate::grpc::{self, Directory, Gateway, Limits, Load, Shared};
+use crate::net::{Capacity, ConnectionLimits};
 use crate::telemetry::http::{self, Pages, Phase};
 use crate::telemetry::metrics::Metrics;
+pub use space::{DiskFull, Space};
+
+/// What all connections together may send before it is read, besides a minimum for each.
+const WINDOW_BYTES: u64 = 256 << 20;
 
 /// Why a node did not start, or did not go on.
 #[derive(Debug, thiserror::Error)]
@@ -48,9 +57,27 @@ pub enum ServerError {
     Grpc(Box<dyn std::error::Error + Send + Sync>),
     /// A write or sync failed while the node ran.
     #[error(
-        "storage failed: {0}; nothing was acknowledged since. See to the disk and start the node again, it recovers from there"
+        "storage failed: {0}; nothing was acknowledged since. See to the disk, its free space first: the node goes on from what is \
+         on it"
     )]
     Storage(String),
+}
+
+/// How long a node that stops waits for others to take over what it leads.
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(5);
+/// How long answers that are already made may take to get out, once everything is closed.
+const LAST_ANSWERS_PATIENCE: Duration = Duration::from_millis(500);
+
+impl ServerError {
+    /// Whether the disk is at fault, so that trying again later may help. `was_open`: the data was in use before.
+    #[must_use]
+    pub fn is_storage(&self, was_open: bool) -> bool {
+        match self {
+            Self::Storage(_) | Self::Open(OpenError::StorageFailed(_)) => true,
+            Self::Open(_) => was_open,
+            _ => false,
+        }
+    }
 }
 
 fn listen_advice(error: &io::Error) -> &'static str {
@@ -101,7 +128,7 @@ fn again(listener: &std::net::TcpListener) -> Result<TcpListener, ServerError> {
     again.map_err(|error| ServerError::Open(error.into()))
 }
 
-/// Runs a node until `stop` is cancelled or its storage fails.
+/// Runs a node until `stop` is cancelled, or its storage has failed and takes writes again.
 ///
 /// # Errors
 /// See [`ServerError`].
@@ -126,17 +153,29 @@ pub async fn run_in(
     let (phase, watched) = watch::channel(Phase::Starting);
     let pages = Pages { phase: watched, metrics: metrics.clone() };
     // From the first moment to the last, so that one can see a slow start and a slow stop.
-    let _http = AbortOnDropHandle::new(tokio::spawn(http::serve(again(&listeners.http)?, pages)));
+    let connections = ConnectionLimits::new(config.connections_max);
+    let _http = AbortOnDropHandle::new(tokio::spawn(http::serve(again(&listeners.http)?, pages, connections.http)));
 
-    let Some(member) = member(options.clone(), &listeners, &stop).await? else { return Ok(()) };
-    let broker = Broker::open(options, member, Arc::new(RealDisk)).await?;
+    let capacity = Capacity::new(&connections, WINDOW_BYTES);
+    let Some(member) = member(options.clone(), (&listeners, &capacity), &stop).await? else { return Ok(()) };
+    let space = Arc::new(Space::new(config, &options).map_err(OpenError::from)?);
+    let broker = tokio::select! {
+        opened = Broker::open(options, member, Surroundings::real()) => opened?,
+        // It may be waiting for other nodes.
+        () = stop.cancelled() => return Ok(()),
+    };
     metrics.watch(broker.clone());
     let draining = CancellationToken::new();
     let (ready, watched) = watch::channel(false);
     let limits = Limits::from(config);
     let gateway = Gateway::new(cluster(&broker), limits.peer_message_bytes_max());
-    let shared = Shared { broker: broker.clone(), metrics, gateway, limits, draining: draining.clone(), ready: watched };
-    let mut serving = tokio::spawn(grpc::serve(shared, again(&listeners.grpc)?, draining.clone().cancelled_owned()));
+    let _space = keep_space(space.clone(), broker.clone(), metrics.clone());
+    let load = Load::new(config.receive_bytes_max.0, config.send_bytes_max.0);
+    let listener = again(&listeners.grpc)?;
+    let (shown, until) = (metrics.clone(), draining.clone());
+    let shared =
+        Shared { broker: broker.clone(), metrics: shown, gateway, limits, load, space, draining: until.clone(), ready: watched };
+    let mut serving = tokio::spawn(async move { grpc::serve(shared, &capacity, listener, until).await });
     let ended = tokio::select! {
         () = stop.cancelled() => Ok(()),
         reason = broker.failure().wait() => Err(ServerError::Storage(reason)),
@@ -144,42 +183,69 @@ pub async fn run_in(
         failed = ready_member(&broker, &ready, &phase, (grpc, http), config) => Err(failed.into()),
     };
     phase.send_replace(Phase::Stopping);
-    draining.cancel();
-    if !serving.is_finished() {
-        tracing::info!("stopping: finishing what is in flight");
-        drain(&mut serving, config.drain_timeout).await;
+    if let Err(ServerError::Storage(_)) = ended {
+        // What is in memory does not count any more. The other nodes take over at once.
+        draining.cancel();
+        broker.abandon().await;
+        serving.abort();
+        drop(listeners);
+        failed::until_writable(&config.data_dir, &stop).await;
+        return ended;
     }
-    broker.close().await;
+    if ended.is_ok() {
+        tracing::info!("stopping: handing over what this node leads, finishing what is in flight");
+        broker.hand_over(HAND_OVER_PATIENCE).await;
+    }
+    draining.cancel();
+    finish(&broker, serving, &metrics, config.drain_timeout).await;
     tracing::info!("stopped");
     ended
 }
 
+/// Lets calls and streams end, then closes the broker.
+async fn finish(broker: &Broker, mut serving: JoinHandle<Served>, metrics: &Metrics, patience: Duration) {
+    if !serving.is_finished() && tokio::time::timeout(patience, metrics.idle()).await.is_err() {
+        tracing::warn!(?patience, "some streams did not end in time: closing their connections");
+    }
+    // With the links to other nodes the last of the calls end, but for those of clients that never read.
+    broker.close().await;
+    if !serving.is_finished() && tokio::time::timeout(LAST_ANSWERS_PATIENCE, &mut serving).await.is_err() {
+        serving.abort();
+    }
+}
+
 /// The node's membership of a cluster, which it may have to find or found first. `None`: it was told to stop before.
-async fn member(options: BrokerOptions, listeners: &Listeners, stop: &CancellationToken) -> Result<Option<Member>, ServerError> {
-    let found = tokio::task::spawn_blocking(move || Home::find(&options)).await;
+async fn member(
+    options: BrokerOptions,
+    port: (&Listeners, &Capacity),
+    stop: &CancellationToken,
+) -> Result<Option<Member>, ServerError> {
+    let found = tokio::task::spawn_blocking(move || Home::find(&options, &Surroundings::real())).await;
     let newcomer = match found.map_err(io::Error::other).map_err(OpenError::from)?? {
         Home::Member(member) => return Ok(Some(member)),
         Home::Newcomer(newcomer) => newcomer,
     };
-    match join(newcomer, listeners, stop).await {
+    match join(newcomer, port, stop).await {
         Err(ServerError::Open(OpenError::Stopped)) => Ok(None),
         joined => joined.map(Some),
     }
 }
 
-async fn join(newcomer: Newcomer, listeners: &Listeners, stop: &CancellationToken) -> Result<Member, ServerError> {
+async fn join(
+    newcomer: Newcomer,
+    (listeners, capacity): (&Listeners, &Capacity),
+    stop: &CancellationToken,
+) -> Result<Member, ServerError> {
     if newcomer.is_alone() {
         return Ok(newcomer.join(stop).await?);
     }
-    let joined = CancellationToken::new();
-    let serving = grpc::serve_newcomer(newcomer.peer_service(), again(&listeners.grpc)?, joined.clone().cancelled_owned());
-    let serving = tokio::spawn(serving);
+    let (joined, capacity) = (CancellationToken::new(), capacity.clone());
+    let (peers, listener, until) = (newcomer.peer_service(), again(&listeners.grpc)?, joined.clone());
+    let serving = tokio::spawn(async move { grpc::serve_newcomer(peers, &capacity, listener, until).await });
     let member = newcomer.join(stop).await;
     // Whoever waits for the answer that this node has become a member gets it.
     joined.cancel();
-    if let Err(error) = serving.await.map_err(io::Error::other).map_err(OpenError::from)? {
-        return Err(ServerError::Grpc(error.into()));
-    }
+    serving.await.map_err(io::Error::other).map_err(OpenError::from)?;
     Ok(member?)
 }
 
@@ -206,22 +272,17 @@ fn check_clock(now: SystemTime) -> Result<(), ServerError> {
     if now < UNIX_EPOCH { Err(ServerError::Clock) } else { Ok(()) }
 }
 
-type Serving = tokio::task::JoinHandle<Result<(), Box<dyn std::error::Error + Send + Sync>>>;
-
-/// Waits for open calls and streams, but not for ever: a client may never read.
-async fn drain(serving: &mut Serving, patience: Duration) {
-    if tokio::time::timeout(patience, &mut *serving).await.is_err() {
-        tracing::warn!(?patience, "some streams did not end in time: closing their connections");
-        serving.abort();
-    }
+/// Looks after the disk's free space for as long as the handle lives.
+fn keep_space(space: Arc<Space>, broker: Broker, metrics: Arc<Metrics>) -> AbortOnDropHandle<Infallible> {
+    AbortOnDropHandle::new(tokio::spawn(async move { space.keep(&broker, &metrics).await }))
 }
 
-fn cause(
-    served: Result<Result<(), Box<dyn std::error::Error + Send + Sync>>, tokio::task::JoinError>,
-) -> Box<dyn std::error::Error + Send + Sync> {
+type Served = Result<(), tonic_reflection::server::Error>;
+
+fn cause(served: Result<Served, tokio::task::JoinError>) -> Box<dyn std::error::Error + Send + Sync> {
     match served {
         Ok(Ok(())) => "it ended by itself".into(),
-        Ok(Err(error)) => error,
+        Ok(Err(error)) => error.into(),
         Err(panicked) => panicked.into(),
     }
 }

@@ -1,18 +1,26 @@
 //! The HTTP port: `/livez` (the process runs), `/startupz` (it has started), `/readyz` (it takes requests now) and
 //! `/metrics`.
 
-use std::io;
+use std::future::pending;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use tokio::net::TcpListener;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use super::metrics::Metrics;
+use crate::net::{self, Slot, Slots};
+
+/// A connection asks once, and has this long for question and answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How far the server's life has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,12 +44,25 @@ pub struct Pages {
     pub metrics: Arc<Metrics>,
 }
 
-/// Serves the pages until it is aborted.
-///
-/// # Errors
-/// When the listener fails.
-pub async fn serve(listener: TcpListener, pages: Pages) -> io::Result<()> {
-    axum::serve(listener, router(pages)).await
+/// Serves the pages until it is aborted, on up to `connections_max` connections: beyond, the oldest gives way.
+pub async fn serve(listener: TcpListener, pages: Pages, connections_max: usize) {
+    let router = router(pages);
+    let slots = Arc::new(Slots::new(connections_max, 0));
+    net::accept(listener, &slots, pending(), |stream, slot| answer(stream, slot, router.clone())).await;
+}
+
+async fn answer(stream: TcpStream, slot: Arc<Slot>, router: Router) {
+    let connection = http1::Builder::new()
+        .keep_alive(false)
+        // Nobody needs it, and the clock may stand where no date can be.
+        .auto_date_header(false)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::select! {
+        // A client that broke off needs no answer.
+        _ = connection => {}
+        () = tokio::time::sleep(PATIENCE) => {}
+        () = slot.gave_way() => {}
+    }
 }
 
 fn router(pages: Pages) -> Router {

@@ -43,6 +43,12 @@ impl Default for Faults {
 }
 
 impl Faults {
+    /// Whether the power has failed, as planned, and everything fails until it is cut and comes back.
+    #[must_use]
+    pub fn power_is_off(&self) -> bool {
+        self.powered_off
+    }
+
     /// Clears what was planned; chances, capacity and the lying sync stay.
     pub(super) fn clear_plan(&mut self) {
         self.sync_fails_in = None;

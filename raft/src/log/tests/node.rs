@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use crate::data_dir::{ClusterId, DataDir, Identity};
 use crate::disk::Disk;
 use crate::disk::sim::SimDisk;
+use crate::driver::Driver;
 use crate::group::{Group, Ticket};
 use crate::journal::JournalOptions;
 use crate::log::lives::Lives;
@@ -158,6 +159,7 @@ pub(crate) fn options() -> RegistryOptions {
         tail_bytes_max: 64 << 20,
         peers: Peers::alone(NODE),
         transfers: TransferOptions::default(),
+        driver: Driver::Threads,
     }
 }
 
@@ -228,7 +230,7 @@ impl Node {
     /// All lives of which rows or files are here, valid or not.
     pub(crate) fn lives(&self) -> Vec<(GroupId, Incarnation)> {
         let disk = Arc::new(self.disk.clone());
-        let lives = Lives::new(disk, self.groups_dir(), options().segments, Arc::new(self.state.clone()), 0);
+        let lives = Lives::new(disk, self.groups_dir(), options().segments, Arc::new(self.state.clone()), Driver::Threads, 0);
         lives.all().unwrap().into_iter().collect()
     }
 

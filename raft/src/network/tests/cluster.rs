@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tonic::transport::server::TcpIncoming;
 use super::line::Line;
 use crate::data_dir::{ClusterId, DataDir, Identity};
 use crate::disk::real::RealDisk;
+use crate::driver::Driver;
 use crate::group::Group;
 use crate::journal::JournalOptions;
 use crate::log::tests::node::{Ledger, PATIENCE, expected, kept};
@@ -124,6 +126,21 @@ impl Cluster {
 
     pub(super) fn registry(&self, id: NodeId) -> Arc<Registry> {
         self.nodes[&id].running.as_ref().unwrap().registry.clone()
+    }
+
+    /// The segments of a group on a node, whether it runs or not.
+    pub(super) fn segments_of(&self, id: NodeId, group: GroupId) -> Vec<PathBuf> {
+        let entries =
+            |dir: &Path| -> Vec<PathBuf> { std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect() };
+        let dirs = entries(&self.nodes[&id].dir.path().join("data/groups")).into_iter();
+        let dirs = dirs.filter(|dir| dir.file_name().unwrap().to_string_lossy().starts_with(&format!("{group}-")));
+        let files = dirs.flat_map(|dir| entries(&dir));
+        files.filter(|file| file.extension().is_some_and(|extension| extension == "segment")).collect()
+    }
+
+    /// Where a node keeps what was damaged.
+    pub(super) fn damaged_dir(&self, id: NodeId) -> PathBuf {
+        self.nodes[&id].dir.path().join("data/damaged")
     }
 
     pub(super) fn line(&self, from: NodeId, to: NodeId) -> &Line {
@@ -246,5 +263,6 @@ fn options(peers: Peers, transfers: TransferOptions) -> RegistryOptions {
         tail_bytes_max: 256 << 20,
         peers,
         transfers,
+        driver: Driver::Threads,
     }
 }

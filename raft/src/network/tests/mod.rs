@@ -4,6 +4,7 @@
 
 mod cluster;
 mod failover;
+mod healing;
 mod hostile;
 mod line;
 mod links;

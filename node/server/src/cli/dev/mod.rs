@@ -33,7 +33,7 @@ pub struct DevArgs {
     /// Where to keep data and logs; a directory of an earlier run goes on [default: a temporary one, removed at the end]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Node i serves gRPC on this port + 10·(i−1), HTTP one above
+    /// Node i serves gRPC on this port + 10·(i−1), HTTP one above; 0: on ports that are free
     #[arg(long, default_value_t = 7070, value_name = "PORT")]
     base_port: u16,
 }
@@ -93,10 +93,12 @@ struct Dev {
 impl Dev {
     fn start(args: &DevArgs, dir: &Path) -> Result<Self, CliError> {
         let binary = std::env::current_exe().map_err(CliError::io("this program's own path"))?;
-        let ports = (0..args.nodes).map(|index| args.base_port.checked_add(index * PORT_STEP).filter(|port| *port < u16::MAX));
-        let ports: Vec<u16> = ports
-            .collect::<Option<_>>()
-            .ok_or_else(|| CliError::Usage(format!("--base-port {}: too high for so many nodes", args.base_port)))?;
+        let ports = match args.base_port {
+            0 => free_ports(args.nodes)
+                .ok_or_else(|| CliError::Failed("no range of ports is free: name a --base-port".to_owned()))?,
+            base => ports(base, args.nodes)
+                .ok_or_else(|| CliError::Usage(format!("--base-port {base}: too high for so many nodes")))?,
+        };
         let seeds: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
         let mut children = Vec::new();
         for (node_id, port) in (1..).zip(ports) {
@@ -177,6 +179,24 @@ impl Dev {
             ended(&mut self.children).await;
         }
     }
+}
+
+/// The nodes' ports for gRPC.
+fn ports(base: u16, nodes: u16) -> Option<Vec<u16>> {
+    (0..nodes).map(|index| base.checked_add(index * PORT_STEP).filter(|port| *port < u16::MAX)).collect()
+}
+
+/// Ports on which nobody listens, nor above any of them. They lie below those that Linux gives to outgoing connections (from
+/// 32768 on), so that no client takes one before its node does.
+fn free_ports(nodes: u16) -> Option<Vec<u16>> {
+    const RANGE: std::ops::Range<u16> = 20_000..32_000;
+    let step = nodes * PORT_STEP;
+    let bases = RANGE.step_by(usize::from(step)).filter_map(|base| ports(base, nodes));
+    let is_free = |port: u16| std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, port)).is_ok();
+    let all_free = |ports: &Vec<u16>| ports.iter().all(|port| is_free(*port) && is_free(port + 1));
+    // Two clusters that start at the same time begin to look at different places.
+    let count = usize::from(RANGE.end - RANGE.start) / usize::from(step);
+    bases.cycle().skip(std::process::id() as usize % count).take(count).find(all_free)
 }
 
 /// Waits until the next node ends; what there is to say about it.

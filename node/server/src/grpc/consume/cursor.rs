@@ -15,10 +15,12 @@ use super::super::Shared;
 use super::super::call::Call;
 use super::super::consumer::{take, unless_deleted};
 use super::super::forward::PAUSE;
+use super::super::load::Lot;
 use super::super::problem::{Problem, Reason};
+use super::super::refusals::broken;
 use super::feed::{Event, Feeds};
 use super::lane::{Lane, Source};
-use super::{End, Pushes, broken, send};
+use super::{End, Pushes, send};
 
 /// A sleeping stream looks around this often: whether its partitions have moved, and in case that nothing wakes it.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -63,7 +65,7 @@ impl Cursor<'_> {
                 let bytes = records.encoded_len() as u64;
                 let lane = self.lanes.iter_mut().find(|lane| lane.partition == records.partition && lane.is_fed_by(feed));
                 match lane {
-                    Some(lane) => lane.fed(records, bytes),
+                    Some(lane) => lane.fed(records, self.shared.load.clients.sent.lot(bytes)),
                     None => {
                         self.feeds.used(feed, bytes);
                         Ok(())
@@ -104,7 +106,7 @@ impl Cursor<'_> {
                 let end =
                     v1::PartitionEnd { partition: lane.partition, next_offset: lane.next, high_watermark: lane.high_watermark() };
                 self.lanes.remove(turn);
-                send(pushes, Push::PartitionEnd(end)).await?;
+                send(pushes, Push::PartitionEnd(end), None).await?;
                 return Ok(true);
             }
             self.turn = turn + 1;
@@ -119,6 +121,7 @@ impl Cursor<'_> {
     async fn push(&mut self, turn: usize, pushes: &Pushes) -> Result<(), End> {
         let shared = self.shared;
         let bytes_max = shared.limits.push_bytes_max.min(usize::try_from(self.credit.bytes).unwrap_or(usize::MAX));
+        let Some(mut lot) = room(shared, bytes_max, pushes).await? else { return Ok(()) };
         let Some(lane) = self.lanes.get_mut(turn) else { return Ok(()) };
         let fetched = match lane.read(bytes_max).await {
             Ok(Some(fetched)) => fetched,
@@ -132,8 +135,10 @@ impl Cursor<'_> {
             self.feeds.used(feed, bytes);
         }
         self.credit.records = self.credit.records.saturating_sub(taken.next_offset - from);
-        self.credit.bytes = self.credit.bytes.saturating_sub(taken.encoded_len() as u64);
-        send(pushes, Push::Records(taken)).await
+        let bytes = taken.encoded_len() as u64;
+        self.credit.bytes = self.credit.bytes.saturating_sub(bytes);
+        lot.resize(bytes);
+        send(pushes, Push::Records(taken), Some(lot)).await
     }
 
     /// A lane could not be read here. If its partition moves, it goes on elsewhere.
@@ -171,5 +176,15 @@ impl Cursor<'_> {
     pub fn patience(&self) -> Duration {
         let searching = self.lanes.iter().any(|lane| matches!(lane.source, Source::Nowhere { .. }));
         if searching { PAUSE } else { PATIENCE }
+    }
+}
+
+/// Waits until the node may hold so many bytes more for its clients. `None`: it is stopping.
+async fn room(shared: &Shared, bytes: usize, pushes: &Pushes) -> Result<Option<Lot>, End> {
+    tokio::select! {
+        biased;
+        lot = shared.load.clients.sent.room(bytes as u64) => Ok(Some(lot)),
+        () = pushes.closed() => Err(End::Done),
+        () = shared.draining.cancelled() => Ok(None),
     }
 }

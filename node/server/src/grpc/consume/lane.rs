@@ -7,6 +7,7 @@ use flotilla_broker::{Ends, FetchError, Fetched, FetchedBatch, PartitionReader};
 use flotilla_proto::v1;
 use flotilla_records::BatchHeader;
 
+use super::super::load::Lot;
 use super::super::problem::{Problem, Reason};
 use super::feed::FeedId;
 
@@ -47,7 +48,7 @@ pub struct Fed {
     /// Which feed.
     pub feed: FeedId,
     /// Read ahead, with the size of each push; the last push of it gives the bytes back.
-    pushes: VecDeque<(Fetched, u64)>,
+    pushes: VecDeque<(Fetched, Lot)>,
     /// Where the next push goes on.
     received: u64,
 }
@@ -107,9 +108,9 @@ impl Lane {
     pub fn pushed(&mut self, next: u64) -> Option<(FeedId, u64)> {
         self.next = next;
         let Source::Fed(fed) = &mut self.source else { return None };
-        let (front, bytes) = fed.pushes.front_mut()?;
+        let (front, lot) = fed.pushes.front_mut()?;
         if front.next_offset <= next {
-            let freed = (fed.feed, *bytes);
+            let freed = (fed.feed, lot.bytes());
             fed.pushes.pop_front();
             return Some(freed);
         }
@@ -139,11 +140,11 @@ impl Lane {
         matches!(&self.source, Source::Fed(fed) if fed.feed == feed)
     }
 
-    /// Takes what its feed pushed. `bytes` is the size of the push.
+    /// Takes what its feed pushed. `lot` has the size of the push.
     ///
     /// # Errors
     /// If it makes no sense.
-    pub fn fed(&mut self, records: v1::ConsumedRecords, bytes: u64) -> Result<(), Problem> {
+    pub fn fed(&mut self, records: v1::ConsumedRecords, lot: Lot) -> Result<(), Problem> {
         let Source::Fed(fed) = &mut self.source else { return Ok(()) };
         let nonsense = |what: &str| {
             let message = format!("partition {} came from another node {what}: please report this", self.partition);
@@ -158,7 +159,7 @@ impl Lane {
         let ends = Ends { log_start_offset: records.log_start_offset, high_watermark: records.high_watermark };
         let fetched = Fetched { batches, from: fed.received, next_offset: records.next_offset, ends };
         fed.received = records.next_offset;
-        fed.pushes.push_back((fetched, bytes));
+        fed.pushes.push_back((fetched, lot));
         self.high_watermark = records.high_watermark;
         Ok(())
     }

@@ -2,7 +2,8 @@
 //!
 //! Partitions that this node leads are read here; the others come from their leaders ([`feed`]), and follow them when
 //! they move. Nothing is read here before there is credit for it and the connection took what was read before, and feeds
-//! run ahead by a small window, so a client that does not read costs the memory of a few pushes, whatever it granted.
+//! run ahead by a small window, so a client that does not read costs the memory of a few pushes, whatever it granted. All
+//! clients together may cost as much as [`super::load`] says.
 
 mod cursor;
 mod feed;
@@ -15,21 +16,23 @@ use std::time::Duration;
 use flotilla_proto::v1;
 use flotilla_proto::v1::consume_request::Request as Ask;
 use flotilla_proto::v1::consume_response::Response as Push;
-use futures::{FutureExt, Stream};
+use futures::{FutureExt, Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::Shared;
 use super::call::Call;
-use super::problem::{Problem, Reason};
-use super::refusals::ClearRefusals;
+use super::load::Lot;
+use super::problem::Problem;
+use super::refusals::broken;
 use cursor::Cursor;
 
 /// Pushes that wait for the connection.
 const PUSHES_QUEUED_MAX: usize = 2;
 
-type Pushes = mpsc::Sender<Result<v1::ConsumeResponse, Status>>;
+/// What is pushed, and its bytes, which are counted until the connection takes it.
+type Pushes = mpsc::Sender<(Result<v1::ConsumeResponse, Status>, Option<Lot>)>;
 
 /// Why a stream ends before the client ends it.
 enum End {
@@ -55,10 +58,10 @@ pub fn open(
         let _open = shared.metrics.stream_opened("Consume");
         if let Err(End::Failed(problem)) = serve(&shared, call, asks, &pushes).await {
             // A client that does not read needs no reason.
-            let _ = pushes.send_timeout(Err(problem.into()), Duration::from_secs(1)).await;
+            let _ = pushes.send_timeout((Err(problem.into()), None), Duration::from_secs(1)).await;
         }
     });
-    ReceiverStream::new(stream)
+    ReceiverStream::new(stream).map(|(push, _)| push)
 }
 
 async fn serve(shared: &Shared, call: Call, mut asks: Streaming<v1::ConsumeRequest>, pushes: &Pushes) -> Result<(), End> {
@@ -72,7 +75,7 @@ async fn serve(shared: &Shared, call: Call, mut asks: Streaming<v1::ConsumeReque
     };
     let (mut cursor, mut events) = Cursor::open(shared, call.renewed(), open).await?;
     let push_bytes_max = shared.limits.push_bytes_max as u64;
-    send(pushes, Push::Opened(v1::ConsumeOpened { push_bytes_max })).await?;
+    send(pushes, Push::Opened(v1::ConsumeOpened { push_bytes_max }), None).await?;
     loop {
         // Credits that have come meanwhile count before the next look at what there is to push.
         while cursor.client_speaks
@@ -81,7 +84,7 @@ async fn serve(shared: &Shared, call: Call, mut asks: Streaming<v1::ConsumeReque
             cursor.ask(ask)?;
         }
         if shared.draining.is_cancelled() {
-            return send(pushes, Push::Drain(v1::Drain {})).await;
+            return send(pushes, Push::Drain(v1::Drain {}), None).await;
         }
         cursor.place().await?;
         if cursor.advance(pushes).await? {
@@ -101,12 +104,6 @@ async fn serve(shared: &Shared, call: Call, mut asks: Streaming<v1::ConsumeReque
     }
 }
 
-async fn send(pushes: &Pushes, response: Push) -> Result<(), End> {
-    pushes.send(Ok(v1::ConsumeResponse { response: Some(response) })).await.map_err(|_| End::Done)
-}
-
-/// The connection broke, or what came is no request.
-fn broken(shared: &Shared, status: &Status) -> Problem {
-    let refusals = ClearRefusals { request_bytes_max: shared.limits.request_bytes_max };
-    refusals.reword(status).unwrap_or_else(|| Problem::new(Reason::InvalidRequest, status.message()))
+async fn send(pushes: &Pushes, response: Push, lot: Option<Lot>) -> Result<(), End> {
+    pushes.send((Ok(v1::ConsumeResponse { response: Some(response) }), lot)).await.map_err(|_| End::Done)
 }

@@ -157,7 +157,10 @@ impl Gateway {
                     None => problem,
                 }
             }
-            None => Problem::new(Reason::NotLeader, format!("{target} has no leader at the moment: retry")),
+            None => Problem::new(
+                Reason::NotLeader,
+                format!("{target} has no leader at the moment; most of its replicas must be online to elect one: retry"),
+            ),
         }
     }
 

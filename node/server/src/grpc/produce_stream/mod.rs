@@ -22,7 +22,7 @@ use super::Shared;
 use super::call::Call;
 use super::forward::PAUSE;
 use super::problem::{Problem, Reason};
-use super::refusals::ClearRefusals;
+use super::refusals::broken;
 use pump::Pump;
 
 /// Answers that wait for the connection.
@@ -87,10 +87,4 @@ async fn serve(
 
 fn leaving() -> Problem {
     Problem::new(Reason::Draining, "this node is stopping: open the stream on another node, or when it is back")
-}
-
-/// The connection broke, or what came is no request.
-fn broken(shared: &Shared, status: &Status) -> Problem {
-    let refusals = ClearRefusals { request_bytes_max: shared.limits.request_bytes_max };
-    refusals.reword(status).unwrap_or_else(|| Problem::new(Reason::InvalidRequest, status.message()))
 }

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use super::super::Shared;
 use super::super::call::Call;
 use super::super::forward::Leader;
+use super::super::load::Lot;
 use super::super::problem::Problem;
 use super::super::producer::{self, Asked, Outcome, Submission};
 use super::lane::{Lane, RETRY_PAUSE, Settled, Ticket};
@@ -52,6 +53,8 @@ struct Open {
     correlation_id: u64,
     partition: u32,
     bytes: usize,
+    /// What the node holds for it.
+    _lot: Lot,
 }
 
 impl<'a> Pump<'a> {
@@ -105,6 +108,7 @@ impl<'a> Pump<'a> {
     pub async fn take(&mut self, request: v1::ProduceRequest) {
         let (correlation_id, partition) = (request.correlation_id, request.partition.unwrap_or_default());
         let bytes = producer::payload_bytes(&request);
+        let lot = self.shared.load.clients.received.lot(bytes as u64);
         let call = self.call.renewed();
         let prepared = match producer::prepare(self.shared, call, request).await {
             Ok(prepared) => prepared,
@@ -117,7 +121,7 @@ impl<'a> Pump<'a> {
         let give_up_at = if call.direct { Instant::now() } else { call.patient_until };
         let request = self.next_ticket;
         let asked = Asked::new(correlation_id, &prepared);
-        self.requests.insert(request, Open { asked, correlation_id, partition, bytes });
+        self.requests.insert(request, Open { asked, correlation_id, partition, bytes, _lot: lot });
         self.bytes += bytes;
         for (index, part) in prepared.parts.into_iter().enumerate() {
             let (ticket, group) = (self.next_ticket, part.group_id);
@@ -191,7 +195,7 @@ impl<'a> Pump<'a> {
             if node == here {
                 let (shared, submission) = (self.shared, Submission::of(&batch.part));
                 // Waits for room, and so does the client.
-                let submitted = shared.broker.submit(&batch.part).await;
+                let submitted = producer::submit(shared, &batch.part).await;
                 self.local.push(Box::pin(async move { (ticket, submission.outcome(shared, submitted).await) }));
             } else if !self.upstreams.send((node, &address), || producer::request_for(&batch.part, ticket)) {
                 return;
@@ -213,7 +217,7 @@ impl<'a> Pump<'a> {
         for (ticket, outcome) in settled {
             let Some(Batch { request, index, .. }) = self.batches.remove(&ticket) else { continue };
             let complete = self.requests.get_mut(&request).is_some_and(|open| open.asked.put(index, outcome));
-            if complete && let Some(Open { asked, correlation_id, partition, bytes }) = self.requests.remove(&request) {
+            if complete && let Some(Open { asked, correlation_id, partition, bytes, .. }) = self.requests.remove(&request) {
                 self.bytes -= bytes;
                 let answer = asked.answer();
                 self.answers.push(answer.unwrap_or_else(|problem| failure(correlation_id, partition, problem)));

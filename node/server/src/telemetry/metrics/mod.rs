@@ -19,6 +19,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::Code;
 
 use broker::Watched;
@@ -52,7 +54,10 @@ pub struct Metrics {
     produce_seconds: Histogram,
     fetched_batches: Counter,
     fetched_bytes: Counter,
+    disk_free_bytes: Gauge,
+    disk_full: Gauge,
     broker: Watched,
+    in_flight: TaskTracker,
 }
 
 impl Metrics {
@@ -78,6 +83,9 @@ impl Metrics {
         let produce_seconds = declare(r, "produce_seconds", "Time from a batch's arrival to its acknowledgement", latency());
         let fetched_batches = declare(r, "fetched_batches", "Batches sent to consumers", Counter::default());
         let fetched_bytes = declare(r, "fetched_bytes", "Bytes of batches sent to consumers, as stored", Counter::default());
+        let disk_free_bytes = declare(r, "disk_free_bytes", "Free space of the disk that holds the data", Gauge::default());
+        let full = "1 while nothing can be produced here because the disk is nearly full";
+        let disk_full = declare(r, "disk_full", full, Gauge::default());
         Self {
             registry,
             calls,
@@ -90,7 +98,10 @@ impl Metrics {
             produce_seconds,
             fetched_batches,
             fetched_bytes,
+            disk_free_bytes,
+            disk_full,
             broker,
+            in_flight: TaskTracker::new(),
         }
     }
 
@@ -110,7 +121,18 @@ impl Metrics {
     pub fn stream_opened(&self, method: &'static str) -> OpenStream {
         let open = self.streams.get_or_create_owned(&Method { method });
         open.inc();
-        OpenStream { open }
+        OpenStream { open, _in_flight: self.in_flight.token() }
+    }
+
+    /// A unary call is being answered until the token is dropped.
+    pub fn call_began(&self) -> TaskTrackerToken {
+        self.in_flight.token()
+    }
+
+    /// Returns when no client's call is being answered and no client's stream is open.
+    pub async fn idle(&self) {
+        self.in_flight.close();
+        self.in_flight.wait().await;
     }
 
     /// A batch was acknowledged.
@@ -132,6 +154,12 @@ impl Metrics {
         self.fetched_bytes.inc_by(bytes);
     }
 
+    /// How much of the disk is free, and whether that is too little.
+    pub fn disk(&self, free_bytes: u64, full: bool) {
+        self.disk_free_bytes.set(i64::try_from(free_bytes).unwrap_or(i64::MAX));
+        self.disk_full.set(i64::from(full));
+    }
+
     /// All metrics in the OpenMetrics text format.
     ///
     /// # Errors
@@ -147,6 +175,7 @@ impl Metrics {
 #[derive(Debug)]
 pub struct OpenStream {
     open: Gauge,
+    _in_flight: TaskTrackerToken,
 }
 
 impl Drop for OpenStream {

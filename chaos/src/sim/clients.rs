@@ -1,0 +1,347 @@
+//! The clients of a simulation: idempotent producers that retry, readers, an observer that asks for ends. They reach every
+//! node, also those that nodes do not reach: whoever believes to lead is asked.
+//!
+//! Each call travels for a while to the node and back, and ends with the node's process.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use flotilla_broker::{
+    Broker, Codec, ConfigChange, CreateTopic, FetchError, NewRecord, NotServing, Payload, Position, Produce, ProduceError,
+    ProducedRecord, ProducerStamp, Room, Stop,
+};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::node::Node;
+use crate::history::{Clock, History, Id, Outcome, Poll, Seen, Watermark, value};
+use crate::random::Random;
+
+/// The topic that is written and read.
+pub const TOPIC: &str = "simulated";
+/// A topic that is written all the time, and of which little stays: its logs are purged, and who was away gets a snapshot.
+pub const PASSING: &str = "passing";
+/// Between two attempts.
+pub(super) const AGAIN: Duration = Duration::from_millis(50);
+/// How long a call may take.
+const CALL_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a producer tries before it gives a batch up.
+const DELIVERY_PATIENCE: Duration = Duration::from_secs(8);
+/// A message's way between a client and a node, at most.
+const WAY_MICROS_MAX: u64 = 3_000;
+/// Between two batches of a producer, at most.
+const PAUSE_MS_MAX: u64 = 60;
+/// Of each partition, where there are so many nodes.
+const REPLICAS: usize = 3;
+/// Bytes that stay of the topic whose records pass.
+const RETENTION_BYTES: u64 = 64 << 10;
+const BATCH_RECORDS_MAX: usize = 4;
+const VALUE_BYTES_MAX: usize = 2_000;
+const OBSERVE_INTERVAL: Duration = Duration::from_millis(250);
+const READ_BYTES: usize = 64 << 10;
+const DECOMPRESSED_BYTES_MAX: usize = 1 << 20;
+
+/// What clients share. Cheap to clone.
+#[derive(Clone)]
+pub struct Clients {
+    pub(super) nodes: Arc<[Node]>,
+    history: Arc<Mutex<History>>,
+    clock: Clock,
+    partitions: u32,
+    /// Whether producers are to stop.
+    pub(super) stop: watch::Receiver<bool>,
+}
+
+/// One client.
+pub struct Client {
+    pub(super) shared: Clients,
+    number: u32,
+    pub(super) random: Random,
+    /// Index of the node that is asked next.
+    target: usize,
+}
+
+/// A producer's identity and place.
+struct Session {
+    number: u32,
+    stamp: ProducerStamp,
+}
+
+impl Clients {
+    /// Clients of `nodes`; the clock is the one of the runtime that this is called on.
+    #[must_use]
+    pub fn new(nodes: Arc<[Node]>, history: Arc<Mutex<History>>, partitions: u32, stop: watch::Receiver<bool>) -> Self {
+        Self { nodes, history, clock: Clock::start(), partitions, stop }
+    }
+
+    /// A client with a number. Those of the same number are one client with several hands.
+    #[must_use]
+    pub fn client(&self, number: u32, seed: u64) -> Client {
+        let random = Random::new(seed ^ u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        Client { shared: self.clone(), number, random, target: number as usize % self.nodes.len().max(1) }
+    }
+
+    /// How many records were acknowledged.
+    #[must_use]
+    pub fn acked(&self) -> u64 {
+        self.history().counts().ok
+    }
+
+    fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Client {
+    /// Calls the node that is asked next; `None` if it does not run, ends, or does not answer.
+    pub(super) async fn call<T, F: Future<Output = T>>(&mut self, call: impl FnOnce(Broker) -> F) -> Option<T> {
+        sleep(self.way()).await;
+        let (broker, life) = self.shared.nodes.get(self.target)?.broker()?;
+        let answer = tokio::select! {
+            biased;
+            () = life.cancelled() => None,
+            answer = timeout(CALL_PATIENCE, call(broker)) => answer.ok(),
+        };
+        sleep(self.way()).await;
+        answer
+    }
+
+    fn way(&mut self) -> Duration {
+        Duration::from_micros(self.random.next_u64() % WAY_MICROS_MAX)
+    }
+
+    /// Another node: who leads, if that is known, or any.
+    pub(super) fn turn_to(&mut self, leader: Option<u64>) {
+        let known = leader.and_then(|leader| self.shared.nodes.iter().position(|node| node.id() == leader));
+        self.target = match known {
+            Some(index) if index != self.target => index,
+            _ => self.random.below(self.shared.nodes.len()),
+        };
+    }
+
+    fn node(&self) -> u64 {
+        self.shared.nodes.get(self.target).map_or(0, Node::id)
+    }
+
+    /// Creates the topics, however long it takes.
+    pub async fn create_topics(&mut self) {
+        let replication_factor = Some(self.shared.nodes.len().min(REPLICAS) as u32);
+        let name = TOPIC.to_owned();
+        let partitions = Some(self.shared.partitions);
+        let lasting = CreateTopic { name, partitions, replication_factor, if_not_exists: true, ..CreateTopic::default() };
+        let config = ConfigChange { retention_bytes: Some(RETENTION_BYTES), ..ConfigChange::default() };
+        let passing = CreateTopic { name: PASSING.to_owned(), partitions: Some(1), config, ..lasting.clone() };
+        for topic in [lasting, passing] {
+            self.create(topic).await;
+        }
+    }
+
+    async fn create(&mut self, topic: CreateTopic) {
+        loop {
+            let topic = topic.clone();
+            match self.call(|broker| async move { broker.create_topic(topic).await }).await {
+                Some(Ok(_)) => return,
+                Some(Err(error)) => tracing::info!(%error, node = self.node(), "no topic yet"),
+                None => {}
+            }
+            self.turn_to(None);
+            sleep(AGAIN).await;
+        }
+    }
+
+    /// Writes until told to stop.
+    pub async fn produce(mut self) {
+        let partition = self.number % self.shared.partitions;
+        let mut session = None;
+        let mut sessions = 0;
+        while !*self.shared.stop.borrow() {
+            let Some(current) = &mut session else {
+                session = self.session(sessions).await;
+                sessions += 1;
+                continue;
+            };
+            let count = 1 + self.random.below(BATCH_RECORDS_MAX);
+            let ids: Vec<Id> = (0..count).map(|_| self.invoke(current.number, partition)).collect();
+            match self.deliver(partition, &ids, current.stamp).await {
+                Outcome::Ok(first) => {
+                    let now = self.shared.clock.now();
+                    for (id, offset) in ids.iter().zip(first..) {
+                        self.shared.history().resolve(*id, Outcome::Ok(offset), now);
+                    }
+                    tracing::info!(producer = self.number, partition, first, count, "acknowledged");
+                    current.stamp.base_sequence = current.stamp.sequence_after(count as u32);
+                }
+                outcome => {
+                    let now = self.shared.clock.now();
+                    ids.iter().for_each(|id| self.shared.history().resolve(*id, outcome, now));
+                    tracing::info!(producer = self.number, partition, count, ?outcome, "given up");
+                    session = None;
+                }
+            }
+            sleep(Duration::from_millis(self.random.next_u64() % PAUSE_MS_MAX)).await;
+        }
+    }
+
+    fn invoke(&self, session: u32, partition: u32) -> Id {
+        let now = self.shared.clock.now();
+        self.shared.history().invoke(self.number, session, self.node(), partition, now)
+    }
+
+    async fn session(&mut self, number: u32) -> Option<Session> {
+        let given = self.call(|broker| async move { broker.init_producer().await }).await;
+        match given {
+            Some(Ok(id)) => {
+                let id = i64::try_from(id).unwrap_or(i64::MAX);
+                Some(Session { number, stamp: ProducerStamp { id, epoch: 0, base_sequence: 0 } })
+            }
+            _ => {
+                self.turn_to(None);
+                sleep(AGAIN).await;
+                None
+            }
+        }
+    }
+
+    /// Tries to write a batch until it is acknowledged or its time is over.
+    async fn deliver(&mut self, partition: u32, ids: &[Id], stamp: ProducerStamp) -> Outcome {
+        let until = Instant::now() + DELIVERY_PATIENCE;
+        let records: Vec<NewRecord> = ids.iter().map(|id| self.record(*id)).collect();
+        // It was certainly not written only if no attempt may have written it.
+        let mut certain = true;
+        while Instant::now() < until {
+            let request = Produce {
+                topic: TOPIC.to_owned(),
+                partition: Some(partition),
+                payload: Payload::Records { records: records.clone(), codec: Codec::None, producer: Some(stamp) },
+            };
+            match self.call(|broker| async move { write(&broker, request).await }).await {
+                Some(Ok(written)) => return Outcome::Ok(written.offset),
+                Some(Err(ProduceError::NotServing(NotServing::NotLeader { leader, .. }))) => {
+                    self.turn_to(leader.map(|(node, _)| node));
+                }
+                Some(Err(ProduceError::NotServing(_) | ProduceError::Missing(_))) => self.turn_to(None),
+                Some(Err(ProduceError::Unknown { .. })) | None => {
+                    certain = false;
+                    self.turn_to(None);
+                }
+                Some(Err(refused)) => {
+                    tracing::info!(producer = self.number, partition, %refused, "refused");
+                    break;
+                }
+            }
+            sleep(AGAIN).await;
+        }
+        if certain { Outcome::Fail } else { Outcome::Info }
+    }
+
+    fn record(&mut self, id: Id) -> NewRecord {
+        let bytes = self.random.below(VALUE_BYTES_MAX);
+        NewRecord { value: Some(Bytes::from(value::encode(id, bytes))), ..NewRecord::default() }
+    }
+
+    /// Follows a partition from its start until told the end and there.
+    pub async fn read(mut self, partition: u32, mut end: watch::Receiver<Option<Vec<u64>>>) {
+        let mut next = 0;
+        loop {
+            let known = end.borrow_and_update().as_ref().and_then(|ends| ends.get(partition as usize).copied());
+            if known.is_some_and(|end| next >= end) {
+                return;
+            }
+            let invoked = self.shared.clock.now();
+            let read = self.call(|broker| async move { read(&broker, partition, next).await }).await;
+            match read {
+                Some(Ok((high_watermark, records, behind))) => {
+                    let empty = records.is_empty();
+                    if !empty {
+                        next = behind;
+                        self.note_poll(invoked, partition, high_watermark, records);
+                    }
+                    sleep(if empty { AGAIN } else { Duration::from_millis(1) }).await;
+                }
+                Some(Err(FetchError::NotServing(NotServing::NotLeader { leader, .. }))) => {
+                    self.turn_to(leader.map(|(node, _)| node));
+                    sleep(AGAIN).await;
+                }
+                _ => {
+                    self.turn_to(None);
+                    sleep(AGAIN).await;
+                }
+            }
+        }
+    }
+
+    fn note_poll(&self, invoked: u64, partition: u32, high_watermark: u64, records: Vec<Seen>) {
+        let (reader, node, completed) = (self.number, self.node(), self.shared.clock.now());
+        let poll = Poll { reader, session: 0, node, invoked, completed, partition, high_watermark, records };
+        self.shared.history().polls.push(poll);
+    }
+
+    /// Asks where partitions end until told to stop.
+    pub async fn observe(mut self) {
+        for partition in (0..self.shared.partitions).cycle() {
+            if *self.shared.stop.borrow() {
+                return;
+            }
+            if let Some((invoked, high_watermark)) = self.end(partition).await {
+                let completed = self.shared.clock.now();
+                let told = Watermark { observer: self.number, invoked, completed, partition, high_watermark };
+                self.shared.history().watermarks.push(told);
+            }
+            sleep(OBSERVE_INTERVAL / self.shared.partitions).await;
+        }
+    }
+
+    /// Where a partition ends, as its leader confirms; and when it was asked.
+    pub async fn end(&mut self, partition: u32) -> Option<(u64, u64)> {
+        let invoked = self.shared.clock.now();
+        let told = self.call(|broker| async move { broker.list_offsets(TOPIC, &[partition], Position::Latest).await }).await;
+        match told {
+            Some(Ok(told)) => told.first().map(|told| (invoked, told.ends.high_watermark)),
+            Some(Err(FetchError::NotServing(NotServing::NotLeader { leader, .. }))) => {
+                self.turn_to(leader.map(|(node, _)| node));
+                None
+            }
+            _ => {
+                self.turn_to(None);
+                None
+            }
+        }
+    }
+}
+
+pub(super) async fn write(broker: &Broker, request: Produce) -> Result<ProducedRecord, ProduceError> {
+    let prepared = broker.prepare(request)?;
+    let part = prepared.parts.first().ok_or(ProduceError::Empty)?;
+    broker.submit(part).await?.appended().await
+}
+
+/// High watermark, records, and where the next read goes on.
+async fn read(broker: &Broker, partition: u32, from: u64) -> Result<(u64, Vec<Seen>, u64), FetchError> {
+    let mut reader = broker.reader(TOPIC, partition, Position::Offset(from), Stop::Never).await?;
+    let fetched = reader.read(READ_BYTES).await?;
+    let room = Room { records: usize::MAX, bytes: usize::MAX };
+    let (records, next) = fetched.records(None, room, DECOMPRESSED_BYTES_MAX)?;
+    let seen = |record: flotilla_broker::FetchedRecord| Seen {
+        offset: record.offset,
+        id: record.value.as_deref().and_then(value::decode),
+    };
+    Ok((fetched.ends.high_watermark, records.into_iter().map(seen).collect(), next))
+}
+
+/// Everything that a node has of a partition.
+///
+/// # Errors
+/// In words, if it cannot be read.
+pub async fn read_all(broker: &Broker, partition: u32) -> Result<Vec<Seen>, String> {
+    let (mut all, mut next) = (Vec::new(), 0);
+    loop {
+        let (high_watermark, records, behind) = read(broker, partition, next).await.map_err(|error| error.to_string())?;
+        all.extend(records);
+        next = behind;
+        if next >= high_watermark {
+            return Ok(all);
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The damaged replica's side: what is damaged neither votes nor serves. As soon as the group's leader says that the group
+//! goes on without this node, which is committed, the damaged data is set aside, and the replica begins again without any:
+//! its peers take it in as they would a new one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use flotilla_proto::internal::v1;
+use flotilla_raft::group::Group;
+use flotilla_raft::registry::Registry;
+use flotilla_raft::types::{GroupId, Vote};
+
+use crate::broker::{Broker, Hosted};
+use crate::peer_calls::PeerCalls;
+
+/// How often leaders are asked.
+const ASK_INTERVAL: Duration = Duration::from_millis(500);
+/// How long another replica may take to take over the lead.
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a node says of itself when it asks.
+pub(crate) struct Asking {
+    pub(crate) node_id: u64,
+    pub(crate) directory_id: [u8; 16],
+    pub(crate) calls: PeerCalls,
+}
+
+fn request(node_id: u64, directory_id: [u8; 16], group_ids: Vec<u64>) -> v1::ReleaseRequest {
+    v1::ReleaseRequest { node_id, directory_id: Bytes::copy_from_slice(&directory_id), group_ids }
+}
+
+impl Asking {
+    /// Asks `addresses`, and whom they point to, until the controller's group goes on without this node; then its data here
+    /// is set aside.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub(crate) async fn renew_controller(&self, registry: &Registry, addresses: &BTreeSet<String>) -> std::io::Result<()> {
+        let mut pointed_to = BTreeSet::new();
+        let mut said = false;
+        loop {
+            for address in addresses | &pointed_to {
+                let Some(answer) = self.calls.release(&address, request(self.node_id, self.directory_id, vec![0])).await else {
+                    continue;
+                };
+                if let Some(group) = answer.released.first() {
+                    return registry.set_aside(GroupId(0), vote_of(group)).await;
+                }
+                if !answer.needed.is_empty() && !std::mem::replace(&mut said, true) {
+                    tracing::error!(
+                        "without this node the controller's voters are no majority: it stays down until others are back"
+                    );
+                }
+                if !answer.controller_address.is_empty() {
+                    pointed_to = BTreeSet::from([answer.controller_address]);
+                }
+            }
+            tokio::time::sleep(ASK_INTERVAL).await;
+        }
+    }
+}
+
+fn vote_of(group: &v1::ReleasedGroup) -> Vote {
+    Vote { term: group.term, voted_for: Some(group.leader), committed: true }
+}
+
+impl Broker {
+    /// Heals damaged replicas of this node until the broker stops.
+    pub(crate) async fn heal_replicas(self) {
+        let mut said: BTreeSet<u64> = BTreeSet::new();
+        loop {
+            tokio::select! {
+                () = self.inner.stop.cancelled() => return,
+                () = tokio::time::sleep(ASK_INTERVAL) => {}
+            }
+            let damaged = self.damaged_by_leader();
+            said.retain(|group_id| damaged.values().flatten().any(|damaged| damaged == group_id));
+            let mut renewed = false;
+            for (leader, group_ids) in damaged {
+                let Some(address) = self.peer_address(leader) else { continue };
+                let request = request(self.node_id(), self.inner.directory_id, group_ids);
+                let Some(answer) = self.inner.calls.release(&address, request).await else { continue };
+                for group_id in answer.needed.into_iter().filter(|group_id| said.insert(*group_id)) {
+                    tracing::error!(
+                        group_id,
+                        "the group cannot go on without this damaged replica: its other voters are no majority"
+                    );
+                }
+                for group in answer.released {
+                    renewed |= self.renew(&group).await;
+                }
+            }
+            if renewed {
+                self.reconcile(&self.image()).await;
+            }
+        }
+    }
+
+    /// Damaged groups of this node, by whom to ask.
+    fn damaged_by_leader(&self) -> BTreeMap<u64, Vec<u64>> {
+        let mut damaged: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+        let hosted = self.inner.hosted.load();
+        let down = hosted.iter().filter(|(_, hosted)| matches!(hosted, Hosted::Down(_))).map(|(group_id, _)| *group_id);
+        for group_id in down.filter(|group_id| self.inner.registry.damage_of(GroupId(*group_id)).is_some()) {
+            if let Some(leader) = self.leader_of(group_id).filter(|leader| *leader != self.node_id()) {
+                damaged.entry(leader).or_default().push(group_id);
+            }
+        }
+        damaged
+    }
+
+    /// The group has let go of this replica: it begins again. `true`: it can be started.
+    async fn renew(&self, group: &v1::ReleasedGroup) -> bool {
+        let _hosting = self.inner.hosting.lock().await;
+        match self.inner.registry.set_aside(GroupId(group.group_id), vote_of(group)).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(group_id = group.group_id, %error, "the damaged data was not set aside; it is tried again");
+                false
+            }
+        }
+    }
+
+    /// Damage was met in the data of a group that runs. If the others can do without this replica, it stops, and is healed;
+    /// if not, what is not damaged is better than nothing. `true`: it stopped.
+    pub(crate) async fn give_up_damaged(&self, group_id: u64) -> bool {
+        let Some(group) = self.hosted_group(group_id) else { return false };
+        let Some(reason) = group.watch().borrow().damage.clone() else { return false };
+        if !group.can_be_spared() {
+            tracing::error!(group_id, reason, "damage was found; there is no majority of other replicas to copy from");
+            return false;
+        }
+        self.give_lead_away(&group).await;
+        let _hosting = self.inner.hosting.lock().await;
+        if let Err(error) = self.inner.registry.condemn(GroupId(group_id), reason.clone()).await {
+            tracing::warn!(group_id, %error, "the damaged group did not stop cleanly");
+        }
+        self.set_hosted(group_id, Hosted::Down(reason));
+        true
+    }
+
+    /// Makes another replica the leader, if this one leads; not for ever.
+    async fn give_lead_away(&self, group: &Group) {
+        let Some(to) = self.successor(group).filter(|_| group.is_leader()) else { return };
+        let mut standing = group.watch();
+        if group.transfer_leader(to).await.is_ok() {
+            let me = self.node_id();
+            let handed_over = standing.wait_for(|standing| standing.leader != Some(me));
+            let _ = tokio::time::timeout(HAND_OVER_PATIENCE, handed_over).await;
+        }
+    }
+
+    /// Addresses at which the controller's group may be asked before this node knows the metadata.
+    pub(crate) fn first_addresses(seeds: &[String], known: &BTreeMap<u64, String>, own: &str) -> BTreeSet<String> {
+        seeds.iter().chain(known.values()).filter(|address| *address != own).cloned().collect()
+    }
+
+    /// Another node that leads a partition which stays down here, and where clients reach it.
+    pub(crate) fn led_elsewhere(&self, group_id: u64) -> Option<(u64, String)> {
+        let leader = self.leader_of(group_id).filter(|leader| *leader != self.node_id())?;
+        Some((leader, self.node_address(leader).unwrap_or_default()))
+    }
+}

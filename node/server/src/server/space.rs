@@ -1,0 +1,175 @@
+//! The disk's free space. Below a reserve nothing is produced any more, while everything else goes on: reading, deleting,
+//! retention, and the small writes that these and the cluster need. So space can be freed through the node itself.
+
+use std::convert::Infallible;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use flotilla_broker::{Broker, BrokerOptions};
+
+use crate::config::{Auto, Config, Size};
+use crate::telemetry::metrics::Metrics;
+use crate::units::format_size;
+
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// The reserve where none is configured: this, or a part of a smaller disk.
+const RESERVE_BYTES: u64 = 256 << 20;
+const RESERVE_PART: u64 = 20;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Space {
+    data_dir: PathBuf,
+    reserve: Auto<Size>,
+    /// What the journal may take at once.
+    journal_file_bytes: u64,
+    /// What may still be produced before the next look.
+    room: AtomicI64,
+    free: AtomicU64,
+    is_short: AtomicBool,
+}
+
+/// Nothing can be produced: too little of the disk is free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the node's disk is nearly full ({} are free): delete topics or records, lower their retention, or give the disk more space",
+    format_size(*free_bytes)
+)]
+pub struct DiskFull {
+    /// What is free.
+    pub free_bytes: u64,
+}
+
+impl Space {
+    /// Of the disk that holds the data directory; looked at for the first time.
+    ///
+    /// # Errors
+    /// If the system does not say.
+    pub fn new(config: &Config, options: &BrokerOptions) -> io::Result<Self> {
+        let space = Self {
+            data_dir: options.data_dir.clone(),
+            reserve: config.disk_reserve_bytes,
+            journal_file_bytes: options.journal.file_bytes,
+            room: AtomicI64::new(0),
+            free: AtomicU64::new(0),
+            is_short: AtomicBool::new(false),
+        };
+        space.found(disk(&space.data_dir)?, 0);
+        Ok(space)
+    }
+
+    /// Takes space for a batch, if there is some.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn take(&self, bytes: usize) -> Result<(), DiskFull> {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        if self.room.fetch_sub(bytes, Ordering::Relaxed) > 0 {
+            return Ok(());
+        }
+        Err(DiskFull { free_bytes: self.free.load(Ordering::Relaxed) })
+    }
+
+    /// Looks at the disk again and again. Never returns.
+    pub async fn keep(&self, broker: &Broker, metrics: &Metrics) -> Infallible {
+        loop {
+            let data_dir = self.data_dir.clone();
+            match tokio::task::spawn_blocking(move || disk(&data_dir)).await {
+                Ok(Ok(found)) => self.found(found, broker.stats().tail_bytes),
+                Ok(Err(error)) => tracing::warn!(%error, "the disk does not say how much of it is free"),
+                // The runtime is ending.
+                Err(_) => {}
+            }
+            metrics.disk(self.free.load(Ordering::Relaxed), self.is_short.load(Ordering::Relaxed));
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    /// `unwritten`: bytes in memory that will be written, whatever happens.
+    fn found(&self, disk: Disk, unwritten: u64) {
+        let reserve = match self.reserve {
+            Auto::Auto => RESERVE_BYTES.min(disk.bytes / RESERVE_PART),
+            Auto::Given(reserve) => reserve.0,
+        };
+        // Without a reserve, the disk itself says when it is full.
+        let claimed = if reserve == 0 { 0 } else { reserve + self.journal_file_bytes + unwritten };
+        let is_short = reserve > 0 && disk.free <= claimed;
+        let room = if reserve == 0 { u64::MAX } else { disk.free.saturating_sub(claimed) };
+        self.room.store(i64::try_from(room).unwrap_or(i64::MAX), Ordering::Relaxed);
+        self.free.store(disk.free, Ordering::Relaxed);
+        if self.is_short.swap(is_short, Ordering::Relaxed) != is_short {
+            let (free, claimed) = (format_size(disk.free), format_size(claimed));
+            if is_short {
+                tracing::warn!(free, claimed, "the disk is nearly full: nothing is produced here until some of it is free again");
+            } else {
+                tracing::info!(free, claimed, "there is space on the disk again");
+            }
+        }
+    }
+}
+
+/// What the system says of a disk, in bytes.
+#[derive(Debug, Clone, Copy)]
+struct Disk {
+    bytes: u64,
+    free: u64,
+}
+
+fn disk(path: &Path) -> io::Result<Disk> {
+    let found = rustix::fs::statvfs(path)?;
+    Ok(Disk { bytes: found.f_blocks.saturating_mul(found.f_frsize), free: found.f_bavail.saturating_mul(found.f_frsize) })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn space(reserve: Auto<Size>) -> Space {
+        Space {
+            data_dir: PathBuf::new(),
+            reserve,
+            journal_file_bytes: 32 * MIB,
+            room: AtomicI64::new(0),
+            free: AtomicU64::new(0),
+            is_short: AtomicBool::new(false),
+        }
+    }
+
+    fn taken(space: &Space, bytes: u64, free: u64, unwritten: u64) -> u64 {
+        space.found(Disk { bytes, free }, unwritten);
+        (0..10_000).take_while(|_| space.take(MIB as usize).is_ok()).count() as u64
+    }
+
+    #[test]
+    fn what_is_claimed_is_not_given_to_producers() {
+        let given = space(Auto::Given(Size(100 * MIB)));
+        assert_eq!(taken(&given, 1_000 * MIB, 500 * MIB, 68 * MIB), 300);
+        assert_eq!(given.take(1).unwrap_err().free_bytes, 500 * MIB);
+        assert_eq!(taken(&given, 1_000 * MIB, 200 * MIB, 68 * MIB), 0);
+        assert_eq!(taken(&given, 1_000 * MIB, 201 * MIB, 68 * MIB), 1, "space has come back");
+    }
+
+    #[test]
+    fn without_a_setting_the_reserve_fits_the_disk() {
+        let auto = space(Auto::Auto);
+        assert_eq!(taken(&auto, 200 * MIB, 50 * MIB, 0), 8);
+        assert_eq!(taken(&auto, 100_000 * MIB, 300 * MIB, 0), 12);
+    }
+
+    #[test]
+    fn no_reserve_means_none() {
+        let none = space(Auto::Given(Size(0)));
+        assert_eq!(taken(&none, 200 * MIB, 0, 0), 10_000);
+    }
+
+    #[test]
+    fn the_system_says_how_large_a_disk_is() {
+        let found = disk(Path::new("/")).unwrap();
+        assert!(found.bytes >= found.free && found.bytes > MIB);
+    }
+}

@@ -1,0 +1,108 @@
+//! A replica whose data is damaged is taken out of its group, begins again without data, and comes back.
+
+use std::collections::BTreeSet;
+
+use super::cluster::*;
+use crate::log::tests::node::{Ledger, PATIENCE, fill};
+use crate::registry::{Begin, StartError};
+use crate::types::Vote;
+
+const NODES: [u64; 3] = [1, 2, 3];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_replica_is_taken_out_begins_empty_and_comes_back() {
+    let mut cluster = Cluster::new(3).await;
+    cluster.found(GROUP, &NODES).await;
+    let leader = cluster.leader(GROUP, &NODES).await;
+    fill(&cluster.group(leader, GROUP), 0..200).await;
+    let victim = leader % 3 + 1;
+    cluster.holds(victim, GROUP, 0, 200).await;
+    let before = cluster.group(victim, GROUP).log().incarnation();
+    cluster.close_node(victim).await;
+    for segment in cluster.segments_of(victim, GROUP) {
+        let file = std::fs::OpenOptions::new().write(true).open(&segment).unwrap();
+        file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+    }
+
+    cluster.start_node(victim).await;
+    let registry = cluster.registry(victim);
+    let start = {
+        let registry = registry.clone();
+        move || {
+            let registry = registry.clone();
+            async move { registry.start(GROUP, Box::new(Ledger::default()), None, Begin::Initialize(NODES.to_vec())).await }
+        }
+    };
+    // However often it is tried.
+    for _ in 0..2 {
+        let refused = cluster.on(victim, start()).await.unwrap_err();
+        assert!(matches!(refused, StartError::Damaged { .. }), "{refused}");
+    }
+    assert!(registry.damage_of(GROUP).is_some());
+
+    let leading = cluster.group(leader, GROUP);
+    assert_eq!(leading.leads_without(victim).await, None, "it is a voter still");
+    let others: BTreeSet<u64> = NODES.into_iter().filter(|id| *id != victim).collect();
+    assert!(leading.membership().can_spare(&BTreeSet::from([victim])));
+    assert!(!leading.membership().can_spare(&others));
+    leading.change_voters(others).await.unwrap();
+    let vote = leading.leads_without(victim).await.expect("the removal is committed");
+    assert_eq!(vote, Vote { term: leading.term(), voted_for: Some(leader), committed: true });
+
+    let setting = registry.clone();
+    cluster.on(victim, async move { setting.set_aside(GROUP, vote).await.unwrap() }).await;
+    assert_eq!(registry.damage_of(GROUP), None);
+    // Killed at once: what it knows now is durable.
+    cluster.kill(victim);
+    drop(registry);
+    cluster.start_node(victim).await;
+    let empty = cluster.start(victim, GROUP, Begin::Initialize(NODES.to_vec())).await;
+    assert!(empty.is_initialized().await, "it must not begin a log of its own");
+    assert_eq!((empty.last_index(), empty.log().vote()), (None, Some(vote)));
+    assert!(empty.log().incarnation() > before);
+    assert!(cluster.damaged_dir(victim).join(format!("{GROUP}-{before}")).is_dir(), "what is damaged is kept");
+
+    cluster.linked().await;
+    leading.add_learner(victim).await.unwrap();
+    cluster.holds(victim, GROUP, 0, 200).await;
+    leading.change_voters(NODES.into()).await.unwrap();
+    fill(&leading, 200..250).await;
+    for id in NODES {
+        cluster.holds(id, GROUP, 0, 250).await;
+    }
+    let sound = cluster.registry(victim);
+    let refused = cluster.on(victim, async move { sound.set_aside(GROUP, vote).await }).await;
+    assert!(refused.is_err(), "what is not damaged is not set aside");
+}
+
+/// Damage that is met while the group runs: it stops, and is not started again as if nothing were.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_running_replica_is_given_up() {
+    let cluster = Cluster::new(3).await;
+    cluster.found(GROUP, &NODES).await;
+    let leader = cluster.leader(GROUP, &NODES).await;
+    fill(&cluster.group(leader, GROUP), 0..50).await;
+    let victim = leader % 3 + 1;
+    let registry = cluster.registry(victim);
+    let mut standing = cluster.group(victim, GROUP).watch();
+    let damage = crate::segments::Damage {
+        group: GROUP,
+        file: "the file".into(),
+        bytes: 0..1,
+        indexes: 0..=1,
+        offsets: None,
+        reason: "a bit is wrong",
+    };
+    let read =
+        cluster.group(victim, GROUP).log().noting_damage::<()>(Err(crate::segments::SegmentError::Damaged(Box::new(damage))));
+    assert!(read.is_err());
+    let noticed = standing.wait_for(|standing| standing.damage.as_ref().is_some_and(|damage| damage.contains("a bit is wrong")));
+    tokio::time::timeout(PATIENCE, noticed).await.expect("the damage is told").unwrap();
+    let condemning = registry.clone();
+    cluster.on(victim, async move { condemning.condemn(GROUP, "a bit is wrong".into()).await.unwrap() }).await;
+    assert!(registry.group(GROUP).is_none());
+    let starting = registry.clone();
+    let refused = cluster.on(victim, async move { starting.start(GROUP, Box::new(Ledger::default()), None, Begin::Wait).await });
+    assert!(matches!(refused.await, Err(StartError::Damaged { .. })));
+    fill(&cluster.group(leader, GROUP), 50..60).await;
+}

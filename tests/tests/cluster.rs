@@ -1,0 +1,108 @@
+//! What a cluster does when nodes are missing, and when they come back.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+use std::hash::{DefaultHasher, Hasher};
+use std::time::{Duration, Instant};
+
+use flotilla_tests::cli::Cli;
+use flotilla_tests::cluster::Cluster;
+use flotilla_tests::proxy::Proxy;
+use flotilla_tests::settings;
+
+const ARGS: [&str; 6] = ["--journal-bytes", "128MiB", "--segment-bytes", "4MiB", "--retention-interval", "200ms"];
+/// What has not happened by then does not happen.
+const PATIENCE: Duration = Duration::from_secs(120);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_majority_writes_are_refused_by_name_and_what_is_committed_can_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::started(dir.path(), 3, &ARGS);
+    let lines: Vec<String> = (100..400).map(|number| number.to_string()).collect();
+    let all = Cli::new(cluster.addresses());
+    all.run("topic create t --partitions 3 --replication-factor 3").ok();
+    all.input("produce t", lines.join("\n").as_bytes()).ok();
+    cluster.wait_in_sync("t", PATIENCE).await;
+    cluster.node(2).kill();
+    cluster.node(3).kill();
+
+    let one = Cli::new(cluster.node(1).address());
+    let refused = one.input("produce t --delivery-timeout 6s", b"lost\n");
+    assert_ne!(refused.code, Some(0));
+    let says = |words: &str| refused.stderr.contains(words);
+    assert!(says("has no majority") || says("has no leader"), "{}", refused.stderr);
+    let mut read: Vec<String> = one
+        .args(&["consume", "t", "--from", "earliest", "--count", "300", "--format", "%v\\n"], b"")
+        .ok()
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    read.sort_unstable();
+    assert_eq!(read, lines);
+
+    cluster.node(2).start();
+    one.input("produce t", b"more\n").ok();
+    let end = one.args(&["consume", "t", "--from", "earliest", "--until-end", "--format", "%v\\n"], b"").ok();
+    assert!(end.lines().any(|line| line == "more") && !end.lines().any(|line| line == "lost"));
+}
+
+/// While a node is down, more is written than its log lacks: what it missed is purged. It comes back by a snapshot, which is
+/// cut twice and goes on where it was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_missed_what_is_purged_comes_back_by_a_snapshot_that_is_cut_twice() {
+    let bytes = settings::number("FLOTILLA_SNAPSHOT_BYTES", 60_000_000);
+    let dir = tempfile::tempdir().unwrap();
+    let mut lines = Vec::new();
+    let mut cluster = Cluster::with(dir.path(), 3, &ARGS, |id, address| match id {
+        3 => {
+            let line = Proxy::start(address.parse().unwrap());
+            let args = vec!["--peer-advertise".to_owned(), line.address().to_string()];
+            lines.push(line);
+            args
+        }
+        _ => Vec::new(),
+    });
+    let line = &lines[0];
+    let cli = Cli::new(cluster.addresses());
+    cli.run("topic create t --partitions 1 --replication-factor 3").ok();
+    cli.input("produce t", b"first\n").ok();
+    cluster.wait_in_sync("t", PATIENCE).await;
+    cluster.node(3).kill();
+    let records = bytes / 1024;
+    let bench = "bench produce --topic t --size 1024 --batch-bytes 262144 --producers 2";
+    cli.run(&format!("{bench} --records {records}")).ok();
+    cli.run(&format!("topic delete-records t --partition 0 --before-offset {}", records / 10)).ok();
+    for node in [1, 2] {
+        let began = Instant::now();
+        while !cluster.node(node).log().contains("removed segments") {
+            assert!(began.elapsed() < PATIENCE, "node {node} keeps what was deleted");
+            std::thread::sleep(POLL_INTERVAL);
+        }
+    }
+    let leader_has = read(&cluster, 1, &cli);
+
+    let before = line.forwarded();
+    line.cut_after(&[bytes / 4, bytes / 2]);
+    let began = Instant::now();
+    cluster.node(3).start();
+    cluster.wait_in_sync("t", PATIENCE).await;
+    let sent = line.forwarded() - before;
+    println!("{bytes} bytes behind: in sync after {:.1} s, {sent} bytes sent, cut twice", began.elapsed().as_secs_f64());
+    assert_eq!(line.cuts_left(), 0, "it was not cut twice");
+    // From the start each time, it would have been far more.
+    assert!(sent < bytes + bytes / 4, "{sent} bytes were sent of {bytes}");
+    let metrics = cluster.node(3).get("/metrics").unwrap();
+    assert!(metrics.contains("flotilla_snapshots_received_total 1"), "{metrics}");
+    assert_eq!(read(&cluster, 3, &cli), leader_has, "node 3 has something else than the others");
+}
+
+/// Hash and length of what `node` has, offsets and all.
+fn read(cluster: &Cluster, node: u64, cli: &Cli) -> (u64, usize) {
+    cli.run(&format!("partition transfer-leader t 0 --to {node}")).ok();
+    let address = cluster.addresses().split(',').nth(node as usize - 1).unwrap().to_owned();
+    let text = Cli::new(address).args(&["consume", "t", "--from", "earliest", "--until-end", "--format", "%o %v\\n"], b"");
+    assert_eq!(text.code, Some(0), "{}", text.stderr);
+    let mut hasher = DefaultHasher::new();
+    hasher.write(&text.stdout);
+    (hasher.finish(), text.stdout.len())
+}
