@@ -6,6 +6,7 @@ use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, InitializeError, RaftError};
 use openraft::impls::EmptyNode;
+use openraft::raft::TransferLeaderRequest;
 use tokio::sync::watch;
 
 use crate::group::Group;
@@ -13,6 +14,9 @@ use crate::log::convert::vote_from_raft;
 use crate::log::type_config::TypeConfig;
 use crate::standing::{Membership, Standing, leader_now};
 use crate::types::{GroupId, NodeId, Vote};
+
+/// No id of a node.
+const NOBODY: NodeId = 0;
 
 /// Why the replicas of a group were not changed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -173,6 +177,16 @@ impl Group {
     pub async fn transfer_leader(&self, node: NodeId) -> Result<(), ChangeError> {
         let asked = self.raft().trigger().transfer_leader(node).await;
         asked.map_err(|error| ChangeError::Unknown { group: self.id(), reason: error.to_string() })
+    }
+
+    /// From now on this node grants votes, and asks for them, as if the lease had run out that `leader` has in a term up to
+    /// `term`.
+    pub(crate) async fn waive_lease(&self, leader: NodeId, term: u64) {
+        let vote = self.raft().server_metrics().borrow_watched().vote;
+        if vote.committed && vote.leader_id.voted_for == leader && vote.leader_id.term <= term {
+            // This is what a leader that gives up says to those who are not to succeed it.
+            let _ = self.raft().handle_transfer_leader(TransferLeaderRequest::new(vote, NOBODY, None)).await;
+        }
     }
 
     /// The vote with which this node leads the group, if it does, and if it is committed that `node` is no replica of it, in

@@ -163,6 +163,8 @@ impl Broker {
             Some(Hosted::Running(partition)) => Ok(partition.clone()),
             Some(Hosted::Down(reason)) => Err(match self.led_elsewhere(layout.group_id) {
                 Some(leader) => NotServing::NotLeader { what: what(), leader: Some(leader) },
+                // One of the others is about to be elected.
+                None if self.others_can_lead(&layout.replicas) => NotServing::NotReady { what: what() },
                 None => NotServing::Damaged { what: what(), reason: reason.clone() },
             }
             .into()),

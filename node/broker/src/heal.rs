@@ -161,4 +161,10 @@ impl Broker {
         let leader = self.leader_of(group_id).filter(|leader| *leader != self.node_id())?;
         Some((leader, self.node_address(leader).unwrap_or_default()))
     }
+
+    /// Whether those of `replicas` that this node reaches are a majority without it.
+    pub(crate) fn others_can_lead(&self, replicas: &[u64]) -> bool {
+        let near = replicas.iter().filter(|node| **node != self.node_id() && self.inner.peers.is_up(**node));
+        near.count() > replicas.len() / 2
+    }
 }

@@ -144,7 +144,10 @@ impl Inbound {
 
     fn vote(&self, group: GroupId, id: u64, request: pb::VoteRequest, pre_vote: bool) -> io::Result<()> {
         let request = wire::vote_request_from_wire(self.link.peer, request)?;
+        let (candidate, led_before) = (self.link.peer, request.vote.leader_id.term.saturating_sub(1));
         self.question(group, id, move |group| async move {
+            // Who asks to be elected leads no longer. It gave the lead to another, perhaps, who died before all heard of it.
+            group.waive_lease(candidate, led_before).await;
             let raft = group.raft();
             let response = if pre_vote { raft.pre_vote(request).await } else { raft.vote(request).await };
             let response = response.map_err(|error| error.to_string())?;

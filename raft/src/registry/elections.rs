@@ -3,7 +3,8 @@
 //! Group timers are in seconds, so that a thousand groups tick cheaply. What finds a dead node quickly is the link to it:
 //! when it breaks, every replica of a group led there waives its own leader's lease, and campaigns with a pre-vote after
 //! a delay of its own. A peer grants that only if its own link to the leader is broken too: else its lease holds. So a link
-//! that broke between two nodes disturbs nobody, and a slow network still gets the full timeout.
+//! that broke between two nodes disturbs nobody, and a slow network still gets the full timeout. A leader that asks for
+//! votes itself has given up its lead: its lease is over too.
 //!
 //! A node that comes back with another boot number led nothing since; and a group without any leader (a vote that was
 //! split) is tried again in less than the timers' seconds.
@@ -13,8 +14,6 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::StreamExt;
-use openraft::async_runtime::WatchReceiver as _;
-use openraft::raft::TransferLeaderRequest;
 use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -42,8 +41,6 @@ const AGAIN_MAX: Duration = Duration::from_secs(1);
 const GATHER: Duration = Duration::from_millis(5);
 /// Groups that are told to do something at the same time: hundreds lose their leader at once, and each answers by itself.
 const STEPS_AT_ONCE: usize = 64;
-/// No id of a node.
-const NOBODY: NodeId = 0;
 
 /// Looks after the groups of a node.
 pub(super) struct Elections {
@@ -68,8 +65,8 @@ struct Campaign {
 /// What a group is told.
 struct Step {
     group: Group,
-    /// Whose lease is over.
-    waive: Option<NodeId>,
+    /// Whose lease is over, and up to which term.
+    waive: Option<(NodeId, u64)>,
     /// Whether to ask for votes.
     elect: bool,
 }
@@ -177,11 +174,12 @@ impl Elections {
         up: &BTreeMap<NodeId, LinkState>,
     ) -> Option<Step> {
         let (now, crowd) = (Instant::now(), self.crowd());
+        let waive = over.map(|leader| (leader, standing.term));
         let known = self.campaigns.get_mut(&group.id()).filter(|campaign| campaign.over == over);
         let Some(campaign) = known else {
             let delay = self.first_delay(group.id(), standing, over);
             self.campaigns.insert(group.id(), Campaign { over, due: now + delay, again: AGAIN_MIN });
-            return over.map(|_| Step { group: group.clone(), waive: over, elect: false });
+            return waive.map(|_| Step { group: group.clone(), waive, elect: false });
         };
         if campaign.due > now {
             return None;
@@ -189,7 +187,7 @@ impl Elections {
         campaign.due = now + crowd + campaign.again + self.chance.below(campaign.again);
         campaign.again = AGAIN_MAX.min(campaign.again * 2);
         let near = quorum_is_near(self.peers.node_id(), standing, up);
-        near.then(|| Step { group: group.clone(), waive: over, elect: true })
+        near.then(|| Step { group: group.clone(), waive, elect: true })
     }
 
     /// How much longer than a single election those take that are wanted now.
@@ -222,23 +220,14 @@ fn quorum_is_near(me: NodeId, standing: &Standing, up: &BTreeMap<NodeId, LinkSta
 impl Step {
     async fn take(self) {
         let Self { group, waive, elect } = self;
-        if let Some(leader) = waive {
-            waive_lease(&group, leader).await;
+        if let Some((leader, term)) = waive {
+            group.waive_lease(leader, term).await;
         }
         if elect {
             tracing::debug!(group = %group.id(), over = ?waive, "campaigns early");
             // A core that has died meanwhile is somebody else's matter.
             let _ = group.raft().trigger().elect(true).await;
         }
-    }
-}
-
-/// From now on this node grants votes, and asks for them, as if the leader's lease had run out.
-async fn waive_lease(group: &Group, leader: NodeId) {
-    let vote = group.raft().server_metrics().borrow_watched().vote;
-    if vote.committed && vote.leader_id.voted_for == leader {
-        // This is what a leader that gives up says to those who are not to succeed it.
-        let _ = group.raft().handle_transfer_leader(TransferLeaderRequest::new(vote, NOBODY, None)).await;
     }
 }
 

@@ -43,7 +43,7 @@ async fn a_group_whose_decisions_are_gone_does_not_start() {
     drop(group);
     node.power_cut();
     let error = node.registry().start(GROUP, Box::new(Ledger::default()), None, Begin::Initialize(vec![NODE])).await.unwrap_err();
-    assert!(matches!(&error, StartError::Io { .. }) && error.to_string().contains("decided"), "{error}");
+    assert!(matches!(&error, StartError::Damaged { .. }) && error.to_string().contains("decided"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

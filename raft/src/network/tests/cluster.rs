@@ -31,6 +31,9 @@ pub(super) const GROUP: GroupId = GroupId(5);
 /// Less than openraft's own timers need to find out that a leader is gone.
 pub(super) const SOON: Duration = Duration::from_secs(9);
 
+/// Less than a follower believes in a leader from whom it hears nothing.
+pub(super) const LEASE: Duration = Duration::from_secs(5);
+
 pub(super) struct Cluster {
     nodes: BTreeMap<NodeId, Node>,
     lines: BTreeMap<(NodeId, NodeId), Line>,

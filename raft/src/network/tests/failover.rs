@@ -97,6 +97,29 @@ async fn a_cluster_that_was_stopped_as_a_whole_leads_again_soon() {
     }
 }
 
+/// The lead goes to a node that the third cannot reach, and that dies at once: the third still believes in the one before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lead_that_not_everybody_heard_of_holds_up_nobody() {
+    let mut cluster = Cluster::new(3).await;
+    cluster.found(GROUP, &NODES).await;
+    let first = cluster.leader(GROUP, &NODES).await;
+    fill(&cluster.group(first, GROUP), 0..10).await;
+    let (second, unaware) = (first % 3 + 1, (first + 1) % 3 + 1);
+    cluster.holds(second, GROUP, 0, 10).await;
+    let mut links = cluster.registry(unaware).peers().links();
+    for (from, to) in [(second, unaware), (unaware, second)] {
+        cluster.line(from, to).cut();
+    }
+    links.wait_for(|up| !up.contains_key(&second)).await.unwrap();
+    cluster.group(first, GROUP).transfer_leader(second).await.unwrap();
+    let led = || (cluster.group(first, GROUP).leader() == Some(second)).then_some(());
+    eventually(SOON, "the second leads, as the first says", led).await;
+    assert_eq!(cluster.group(unaware, GROUP).leader(), Some(first));
+    cluster.kill(second);
+    let leader = cluster.leader_within(GROUP, &[first, unaware], LEASE).await;
+    fill(&cluster.group(leader, GROUP), 10..11).await;
+}
+
 /// A node that is back before anybody campaigned leads nothing any more: nobody waits for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_is_back_at_once_is_replaced_all_the_same() {
