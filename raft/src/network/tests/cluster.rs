@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -60,8 +61,7 @@ impl Cluster {
     pub(super) async fn with(count: NodeId, delay: Duration, transfers: TransferOptions) -> Self {
         let mut nodes = BTreeMap::new();
         for id in 1..=count {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            nodes.insert(id, Node { dir: tempfile::tempdir().unwrap(), port, running: None });
+            nodes.insert(id, Node { dir: tempfile::tempdir().unwrap(), port: free_port(), running: None });
         }
         let mut lines = BTreeMap::new();
         for from in 1..=count {
@@ -95,12 +95,8 @@ impl Cluster {
         let registry = runtime.spawn_blocking(open).await.unwrap();
         let serve = async move {
             // What the node's last life listened on may be closed a moment later.
-            let incoming = loop {
-                match TcpIncoming::bind(address) {
-                    Ok(incoming) => break incoming.with_nodelay(Some(true)),
-                    Err(_) => tokio::task::yield_now().await,
-                }
-            };
+            let bound = || TcpIncoming::bind(address).ok();
+            let incoming = eventually(PATIENCE, "the node's port is free", bound).await.with_nodelay(Some(true));
             peers.set(addresses);
             tokio::spawn(Server::builder().add_service(peers.service()).serve_with_incoming(incoming));
         };
@@ -237,6 +233,17 @@ impl Drop for Cluster {
             self.kill(id);
         }
     }
+}
+
+/// A port that is free, and stays it while its node is down: no other cluster gets it, nor does an outgoing connection
+/// (on Linux these have ports from 32768).
+fn free_port() -> u16 {
+    const FIRST: u16 = 12_000;
+    const COUNT: u16 = 8_000;
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    let start = (std::process::id().wrapping_mul(37) % u32::from(COUNT)) as u16;
+    let mut ports = (0..COUNT).map(|_| FIRST + (start + TAKEN.fetch_add(1, Ordering::Relaxed) % COUNT) % COUNT);
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a port is free")
 }
 
 /// Returns when the runtime's tasks are gone, and with them what they hold.

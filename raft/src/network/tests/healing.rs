@@ -26,16 +26,13 @@ async fn a_damaged_replica_is_taken_out_begins_empty_and_comes_back() {
 
     cluster.start_node(victim).await;
     let registry = cluster.registry(victim);
-    let start = {
-        let registry = registry.clone();
-        move || {
-            let registry = registry.clone();
-            async move { registry.start(GROUP, Box::new(Ledger::default()), None, Begin::Initialize(NODES.to_vec())).await }
-        }
-    };
     // However often it is tried.
     for _ in 0..2 {
-        let refused = cluster.on(victim, start()).await.unwrap_err();
+        let starting = registry.clone();
+        let refused = cluster.on(victim, async move {
+            starting.start(GROUP, Box::new(Ledger::default()), None, Begin::Initialize(NODES.to_vec())).await
+        });
+        let refused = refused.await.unwrap_err();
         assert!(matches!(refused, StartError::Damaged { .. }), "{refused}");
     }
     assert!(registry.damage_of(GROUP).is_some());
