@@ -22,7 +22,8 @@ pub const LAYOUT_VERSION: u32 = 1;
 const TITLE: &str = "flotilla data directory";
 /// META is far shorter; more is not read.
 const META_BYTES_MAX: u64 = 4096;
-const DIRECTORIES: [&str; 3] = ["journal", "groups", "state"];
+const JOURNAL: &str = "journal";
+const DIRECTORIES: [&str; 3] = [JOURNAL, "groups", "state"];
 
 /// A cluster's id: 16 random bytes, shown as a UUID.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -112,6 +113,16 @@ pub enum DataDirError {
         /// What is wrong with it.
         reason: String,
     },
+    /// META is there, the journal is not.
+    #[error(
+        "{path} is missing, and without it the node does not know what it promised; put it back if it was moved, or, \
+         if the node has peers, remove it from the cluster (flotilla node remove) and start a new one with an empty directory and \
+         another --node-id. Nothing was changed"
+    )]
+    JournalGone {
+        /// Where the journal should be.
+        path: PathBuf,
+    },
     /// A newer version of Flotilla wrote it.
     #[error("{path} has layout version {found}, and this version of flotilla reads up to {LAYOUT_VERSION}; install a newer one")]
     NewerLayout {
@@ -161,15 +172,12 @@ impl DataDir {
             return Ok(Found::Fresh(FreshDir { path: path.to_owned(), lock }));
         }
         let identity = read_meta(path)?;
-        Self::ready(path, identity, lock).map(Found::Ours)
-    }
-
-    fn ready(path: &Path, identity: Identity, lock: File) -> Result<DataDir, DataDirError> {
-        for directory in DIRECTORIES.map(|name| path.join(name)) {
-            fs::create_dir_all(&directory).map_err(failed("creating the directory", &directory))?;
+        // Where META is, it was: a node that goes on without what it promised could break it.
+        if !path.join(JOURNAL).is_dir() {
+            return Err(DataDirError::JournalGone { path: path.join(JOURNAL) });
         }
-        sync_dir(path).map_err(failed("syncing", path))?;
-        Ok(DataDir { path: path.to_owned(), identity, _lock: lock })
+        create_directories(path)?;
+        Ok(Found::Ours(DataDir { path: path.to_owned(), identity, _lock: lock }))
     }
 
     /// Whose it is.
@@ -199,7 +207,7 @@ impl DataDir {
     /// Where the journal lies.
     #[must_use]
     pub fn journal_dir(&self) -> PathBuf {
-        self.path.join("journal")
+        self.path.join(JOURNAL)
     }
 
     /// Where the groups' segments lie.
@@ -221,9 +229,13 @@ impl FreshDir {
     /// # Errors
     /// If the disk refuses.
     pub fn claim(self, identity: Identity) -> Result<DataDir, DataDirError> {
+        let temporary = self.path.join("META.tmp");
+        write_synced(&temporary, &meta_text(&identity)).map_err(failed("writing", &temporary))?;
+        // META comes last: where it is, the journal is, and where only META.tmp is, nothing was begun.
+        create_directories(&self.path)?;
         let meta = self.path.join("META");
-        write_meta(&self.path, &identity).map_err(failed("writing", &meta))?;
-        DataDir::ready(&self.path, identity, self.lock)
+        put_in_place(&temporary, &meta).map_err(failed("writing", &meta))?;
+        Ok(DataDir { path: self.path, identity, _lock: self.lock })
     }
 }
 
@@ -268,12 +280,13 @@ fn check_ours(path: &Path) -> Result<(), DataDirError> {
     if has("META") {
         return Ok(());
     }
-    if DIRECTORIES.iter().any(|name| has(name)) && has("LOCK") {
+    if DIRECTORIES.iter().any(|name| has(name)) && has("LOCK") && !has("META.tmp") {
         return Err(DataDirError::Damaged { file: path.join("META"), reason: "the file is missing".to_owned() });
     }
     // An ext4 file system of its own brings lost+found.
-    let allowed = ["LOCK", "META.tmp", "lost+found"].map(OsStr::new);
-    match names.iter().find(|name| !allowed.contains(&name.as_os_str())) {
+    let begun: &[&str] = if has("META.tmp") { &DIRECTORIES } else { &[] };
+    let allowed = |name: &OsStr| ["LOCK", "META.tmp", "lost+found"].iter().chain(begun).any(|allowed| name == *allowed);
+    match names.iter().find(|name| !allowed(name)) {
         Some(found) => Err(DataDirError::NotOurs { path: path.to_owned(), found: found.to_string_lossy().into_owned() }),
         None => Ok(()),
     }
@@ -308,14 +321,23 @@ fn meta_text(identity: &Identity) -> String {
     format!("{lines}crc32c {:08x}\n", crc32c::crc32c(lines.as_bytes()))
 }
 
-fn write_meta(path: &Path, identity: &Identity) -> io::Result<()> {
-    let temporary = path.join("META.tmp");
-    let mut file = File::create(&temporary)?;
-    file.write_all(meta_text(identity).as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&temporary, path.join("META"))?;
-    sync_dir(path)?;
-    path.canonicalize()?.parent().map_or(Ok(()), sync_dir)
+fn create_directories(path: &Path) -> Result<(), DataDirError> {
+    for directory in DIRECTORIES.map(|name| path.join(name)) {
+        fs::create_dir_all(&directory).map_err(failed("creating the directory", &directory))?;
+    }
+    sync_dir(path).map_err(failed("syncing", path))
+}
+
+fn write_synced(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+fn put_in_place(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    let directory = to.canonicalize()?;
+    directory.ancestors().skip(1).take(2).try_for_each(sync_dir)
 }
 
 fn read_meta(path: &Path) -> Result<Identity, DataDirError> {
@@ -434,7 +456,24 @@ mod tests {
         fs::create_dir(dir.path().join("lost+found")).unwrap();
         fs::write(dir.path().join("LOCK"), "1\n").unwrap();
         fs::write(dir.path().join("META.tmp"), "flot").unwrap();
+        fs::create_dir(dir.path().join("journal")).unwrap();
         assert_eq!(DataDir::open(dir.path(), identity).unwrap().identity(), identity());
+        assert!(!dir.path().join("META.tmp").exists());
+    }
+
+    #[test]
+    fn a_node_does_not_go_on_without_its_journal() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(DataDir::open(dir.path(), identity).unwrap());
+        for name in DIRECTORIES {
+            fs::remove_dir(dir.path().join(name)).unwrap();
+        }
+        let error = DataDir::open(dir.path(), must_exist).unwrap_err().to_string();
+        assert!(error.contains("journal is missing"), "{error}");
+        assert!(DIRECTORIES.iter().all(|name| !dir.path().join(name).exists()));
+        fs::create_dir(dir.path().join(JOURNAL)).unwrap();
+        // What the journal knows of the others is found out by asking it.
+        DataDir::open(dir.path(), must_exist).unwrap();
     }
 
     #[test]
