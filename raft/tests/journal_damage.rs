@@ -171,7 +171,7 @@ fn damage_without_names_is_dealt_with_group_by_group() {
     let disk = stopped();
     disk.open(&files[1], false).unwrap().set_len(4096).unwrap();
     let (mut journal, recovered) = open(&disk);
-    assert!(recovered.damage.iter().all(|damage| damage.groups == Suspect::All) && !recovered.damage.is_empty());
+    assert!(recovered.damage.iter().any(|damage| damage.groups == Suspect::All));
     let groups: Vec<GroupId> = (0..GROUPS).map(GroupId).collect();
     write(&mut journal, vec![Record::Suspects { groups: groups.clone() }]);
     for dealt_with in 0..=groups.len() {

@@ -10,8 +10,8 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use hyper::server::conn::http1;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -21,6 +21,9 @@ use crate::net::{self, Slot, Slots};
 
 /// A connection asks once, and has this long for question and answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Requests of one HTTP/2 connection at once.
+const STREAMS_MAX: u32 = 4;
 
 /// How far the server's life has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,11 +55,12 @@ pub async fn serve(listener: TcpListener, pages: Pages, connections_max: usize) 
 }
 
 async fn answer(stream: TcpStream, slot: Arc<Slot>, router: Router) {
-    let connection = http1::Builder::new()
-        .keep_alive(false)
-        // Nobody needs it, and the clock may stand where no date can be.
-        .auto_date_header(false)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    // Nobody needs a date, and the clock may stand where none can be.
+    builder.http1().keep_alive(false).auto_date_header(false);
+    // Who takes this for the gRPC port speaks HTTP/2, and is told that there is no such page.
+    builder.http2().auto_date_header(false).max_concurrent_streams(STREAMS_MAX);
+    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::select! {
         // A client that broke off needs no answer.
         _ = connection => {}
