@@ -85,7 +85,8 @@ impl Broker {
         };
         ClusterDescription {
             cluster_id: self.cluster_id(),
-            controller_leader: self.controller_leader(),
+            // One that is gone is remembered until there is another.
+            controller_leader: self.controller_leader().filter(|leader| self.online(*leader)),
             nodes: image.nodes().map(node).collect(),
             topic_count: image.topics().len(),
             partition_count: image.partition_count(),

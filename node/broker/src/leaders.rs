@@ -180,7 +180,8 @@ impl Broker {
             }
             _ => None,
         };
-        group_ids.iter().filter_map(describe).collect()
+        // Each once, however often it is asked for.
+        group_ids.iter().collect::<BTreeSet<_>>().into_iter().filter_map(describe).collect()
     }
 
     /// Tells the other nodes what this one leads, and takes in what they tell, until the broker stops.

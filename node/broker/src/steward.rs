@@ -107,15 +107,9 @@ impl Broker {
     /// A node that was asked to leave, and from which everything has moved away, is no more.
     async fn forget_left_nodes(&self, image: &Image) {
         let membership = self.controller().membership();
-        let holds = |node_id: u64| {
-            let mut partitions = image.topics().flat_map(|topic| &topic.partitions);
-            partitions.any(|partition| {
-                partition.replicas.contains(&node_id) || partition.target.iter().flatten().any(|target| *target == node_id)
-            })
-        };
         for (node_id, node) in image.nodes() {
             let left = node.state == NodeState::Leaving && !membership.voters.contains(&node_id) && !membership.joint;
-            if left && !holds(node_id) {
+            if left && !holds(image, node_id) {
                 tracing::info!(node_id, "everything has moved off the node: it is removed");
                 if let Ok(Err(refused)) = self.control(Command::RemoveNode(v1::RemoveNode { node_id })).await {
                     tracing::warn!(node_id, %refused, "the node is not removed");
@@ -125,12 +119,21 @@ impl Broker {
     }
 }
 
-/// The controller's voters: those that it has, as long as they belong to the cluster and do not leave, and others that
-/// are reachable, up to an odd number of at most five.
+/// Whether partitions name the node.
+fn holds(image: &Image, node_id: u64) -> bool {
+    image.topics().flat_map(|topic| &topic.partitions).any(|partition| partition.hosts().any(|host| host == node_id))
+}
+
+/// The controller's voters: those that it has, as long as they belong to the cluster, and others that are reachable, up to
+/// an odd number of at most five. Who leaves votes for as long as it has partitions: it may never get rid of them.
 fn choose_voters(current: &BTreeSet<u64>, image: &Image, online: impl Fn(u64) -> bool) -> BTreeSet<u64> {
     // The first nodes vote before they are registered: they are about to be.
     let comes = |node_id: &u64| image.node(*node_id).is_none() && !image.removed(*node_id);
-    let stays = |node_id: &u64| image.node(*node_id).map_or(comes(node_id), |node| node.state != NodeState::Leaving);
+    let lingers = |node_id: &u64| current.contains(node_id) && online(*node_id) && holds(image, *node_id);
+    let stays = |node_id: &u64| match image.node(*node_id) {
+        Some(node) => node.state != NodeState::Leaving || lingers(node_id),
+        None => comes(node_id),
+    };
     let registered = image.nodes().map(|(node_id, _)| node_id).filter(stays).count();
     let candidates = registered + current.iter().filter(|node_id| comes(node_id)).count();
     let odd = |count: usize| if count.is_multiple_of(2) { count.saturating_sub(1) } else { count };
@@ -153,7 +156,8 @@ fn choose_voters(current: &BTreeSet<u64>, image: &Image, online: impl Fn(u64) ->
             None => break,
         };
     }
-    chosen
+    // Somebody has to decide who comes next.
+    if chosen.is_empty() { current.clone() } else { chosen }
 }
 
 #[cfg(test)]
@@ -171,13 +175,18 @@ mod tests {
         fn delete(&mut self, _: u8, _: &[u8]) {}
     }
 
-    fn cluster(nodes: u64, leaving: &[u64]) -> Image {
+    fn machine(nodes: u64) -> ControllerMachine {
         let mut machine = ControllerMachine::default();
-        let mut run = |command| machine.apply(item::COMMAND, &command_payload(command), &mut Ignored).outcome.unwrap();
         for node_id in 1..=nodes {
-            let address = format!("n{node_id}:1");
-            run(Command::RegisterNode(v1::RegisterNode { node_id, address, ..Default::default() }));
+            let register = v1::RegisterNode { node_id, address: format!("n{node_id}:1"), ..Default::default() };
+            machine.apply(item::COMMAND, &command_payload(Command::RegisterNode(register)), &mut Ignored).outcome.unwrap();
         }
+        machine
+    }
+
+    fn cluster(nodes: u64, leaving: &[u64]) -> Image {
+        let mut machine = machine(nodes);
+        let mut run = |command| machine.apply(item::COMMAND, &command_payload(command), &mut Ignored).outcome.unwrap();
         for node_id in leaving {
             run(Command::SetNodeState(v1::SetNodeState { node_id: *node_id, state: v1::NodeState::Leaving.into() }));
         }
@@ -198,11 +207,8 @@ mod tests {
         let current = BTreeSet::from([1, 2, 3]);
         assert_eq!(choose_voters(&current, &cluster(1, &[]), |node_id| node_id == 1), current);
         assert_eq!(choose_voters(&current, &cluster(2, &[]), |_| true), current);
-        let mut without = ControllerMachine::default();
+        let mut without = machine(4);
         let mut run = |command| without.apply(item::COMMAND, &command_payload(command), &mut Ignored).outcome.unwrap();
-        for node_id in 1..=4 {
-            run(Command::RegisterNode(v1::RegisterNode { node_id, address: format!("n{node_id}:1"), ..Default::default() }));
-        }
         run(Command::SetNodeState(v1::SetNodeState { node_id: 3, state: v1::NodeState::Leaving.into() }));
         run(Command::RemoveNode(v1::RemoveNode { node_id: 3 }));
         assert_eq!(choose_voters(&current, &without.image(), |_| true), BTreeSet::from([1, 2, 4]));
@@ -214,5 +220,19 @@ mod tests {
         assert_eq!(choose_voters(&current, &cluster(4, &[]), |node_id| node_id != 2), current, "down is not gone");
         assert_eq!(choose_voters(&current, &cluster(4, &[2]), |_| true), BTreeSet::from([1, 3, 4]));
         assert_eq!(choose_voters(&current, &cluster(4, &[2]), |node_id| node_id != 4), BTreeSet::from([1, 3]));
+    }
+
+    #[test]
+    fn who_leaves_votes_until_its_partitions_have_moved() {
+        let current = BTreeSet::from([1, 2, 3]);
+        let mut machine = machine(3);
+        let mut run = |command| machine.apply(item::COMMAND, &command_payload(command), &mut Ignored).outcome.unwrap();
+        let partitions = vec![v1::Replicas { nodes: vec![1, 2, 3] }];
+        let (name, topic_id) = ("t".to_owned(), bytes::Bytes::from(vec![1; 16]));
+        run(Command::CreateTopic(v1::CreateTopic { name, topic_id, replication_factor: 3, config: None, partitions }));
+        run(Command::SetNodeState(v1::SetNodeState { node_id: 3, state: v1::NodeState::Leaving.into() }));
+        let image = machine.image();
+        assert_eq!(choose_voters(&current, &image, |_| true), current);
+        assert_eq!(choose_voters(&current, &image, |node_id| node_id != 3), BTreeSet::from([1]), "it is gone");
     }
 }

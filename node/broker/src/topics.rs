@@ -96,8 +96,9 @@ impl Broker {
     pub async fn create_topic(&self, request: CreateTopic) -> Result<CreatedTopic, TopicError> {
         let image = self.image();
         let staying = image.nodes().filter(|(_, node)| node.state != NodeState::Leaving).count();
-        let replication_factor =
-            request.replication_factor.unwrap_or(REPLICATION_FACTOR_DEFAULT.min(u32::try_from(staying).unwrap_or(u32::MAX)));
+        let replication_factor = request
+            .replication_factor
+            .unwrap_or(REPLICATION_FACTOR_DEFAULT.min(u32::try_from(staying.max(1)).unwrap_or(u32::MAX)));
         let partitions = check_partitions(request.partitions.unwrap_or(1))?;
         let config = TopicConfig::default().with(&request.config.into()).map_err(ControllerRefusal::from)?;
         // Known without a plan, which may not be possible at the moment.

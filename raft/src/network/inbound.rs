@@ -25,6 +25,9 @@ const STREAMS_MAX: usize = 1 << 17;
 /// Questions of one peer that may be on their way to groups at once.
 const QUESTIONS_MAX: usize = 1 << 14;
 
+/// Elections that a replica can have missed.
+const TERMS_AHEAD_MAX: u64 = 1 << 32;
+
 /// Takes the frames of one link, in order.
 pub(super) struct Inbound {
     peers: Peers,
@@ -51,7 +54,9 @@ impl Inbound {
         let bytes = frames.iter().map(payload).sum();
         for frame in frames {
             let (group, id) = (GroupId(frame.group_id), frame.request_id);
-            match frame.kind.ok_or_else(|| wire::invalid("a frame is empty"))? {
+            let kind = frame.kind.ok_or_else(|| wire::invalid("a frame is empty"))?;
+            check_term(wire::term_of(&kind), || self.peers.group(group))?;
+            match kind {
                 Kind::Append(append) if append.stream_id == 0 => self.heartbeat(group, id, append)?,
                 Kind::Append(mut append) => {
                     wire::detach(&mut append, bytes);
@@ -186,6 +191,15 @@ async fn follow(link: Arc<Link>, group: Group, id: u64, appends: mpsc::Receiver<
             Some(Err(fatal)) => return refuse(&link, group_id, id, &fatal.to_string()),
         }
     }
+}
+
+/// Refuses terms that no number of elections explains: the last of them would leave no term for the next election.
+pub(super) fn check_term(term: u64, group: impl FnOnce() -> Option<Group>) -> io::Result<()> {
+    // In the beginning all are near: nothing has to be looked up.
+    if term < TERMS_AHEAD_MAX || group().is_none_or(|group| term.saturating_sub(group.term()) < TERMS_AHEAD_MAX) {
+        return Ok(());
+    }
+    Err(wire::invalid("a term is too far ahead"))
 }
 
 fn refuse(link: &Link, group: GroupId, id: u64, reason: &str) {

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use super::connect::status;
+use super::inbound::check_term;
 use super::peers::Peers;
 use super::wire::{self, invalid};
 use crate::figures::TransferCounters;
@@ -204,6 +205,7 @@ fn check(peers: &Peers, open: SnapshotOpen) -> io::Result<Announced> {
     let Some(group) = peers.group(GroupId(open.group_id)) else {
         return refused(format!("group {} does not run here", open.group_id));
     };
+    check_term(vote.term, || Some(group.clone()))?;
     let head = SnapshotHead::decode(open.head)?;
     if head.group != group.id() || head.last.term > vote.term {
         return Err(invalid("a snapshot is not what its announcement says"));

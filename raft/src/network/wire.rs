@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use flotilla_proto::internal::v1 as pb;
 use flotilla_proto::internal::v1::append_result::Result as Outcome;
 use flotilla_proto::internal::v1::entry::Body as WireBody;
+use flotilla_proto::internal::v1::frame::Kind;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, StreamAppendResult, TransferLeaderRequest, VoteRequest,
     VoteResponse,
@@ -221,6 +222,22 @@ pub(super) fn transfer_from_wire(from: NodeId, request: pb::TransferLeader) -> i
     }
     let last = request.last.map(log_id_from_wire).transpose()?.map(log_id_to_raft);
     Ok(TransferLeaderRequest::new(vote_to_raft(vote), request.to_node_id, last))
+}
+
+/// The highest term that a frame speaks of; 0 if it speaks of none.
+pub(super) fn term_of(kind: &Kind) -> u64 {
+    let vote = match kind {
+        Kind::Append(append) => append.vote,
+        Kind::Vote(request) | Kind::PreVote(request) => request.vote,
+        Kind::VoteResponse(response) => response.vote,
+        Kind::TransferLeader(request) => request.from_leader,
+        Kind::AppendResult(result) => match result.result {
+            Some(Outcome::HigherVote(vote)) => Some(vote),
+            _ => None,
+        },
+        _ => None,
+    };
+    vote.map_or(0, |vote| vote.term)
 }
 
 pub(super) fn vote_to_wire(vote: Vote) -> pb::Vote {

@@ -181,7 +181,10 @@ impl SegmentReader {
         };
         let Some(mut cursor) = self.shared.cursor(segment, |point| point.index <= from)? else { return Ok(Vec::new()) };
         let mut next = cursor.find(|header| header.last_index >= from)?;
-        cursor.read_ahead(read_bytes(bytes_max));
+        // A single entry is mostly in what walking read: openraft looks up many of them when a group starts.
+        if to > from.saturating_add(1) {
+            cursor.read_ahead(read_bytes(bytes_max));
+        }
         let (mut frames, mut bytes) = (Vec::new(), 0);
         while let Some(header) = next.take_if(|header| header.log_id.index < to) {
             bytes += header.payload_bytes();

@@ -18,6 +18,10 @@ impl ControllerMachine {
             if known.state == NodeState::Leaving {
                 self.check_addresses(node_id, &node)?;
             }
+            let stays = |(other, node): (u64, &Node)| other != node_id && node.state != NodeState::Leaving;
+            if state == NodeState::Leaving && !self.image.nodes().any(stays) {
+                return Err(NodeRefusal::Last { node_id }.into());
+            }
             self.put_node(node_id, node, rows);
         }
         Ok(ControllerAnswer::NodeStateSet { node_id, state })

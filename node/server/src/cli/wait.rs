@@ -47,8 +47,10 @@ pub async fn until<T>(
         };
         if Instant::now() >= deadline {
             let seconds = timeout.as_secs_f64();
-            let message =
-                format!("not so within {seconds} s: {what}; {so_far}. The cluster goes on with it; wait longer with --timeout");
+            let message = format!(
+                "not so within {seconds} s: {what}; {so_far}. The cluster goes on with it; wait longer with --timeout, \
+                         or take it back"
+            );
             return Err(CliError::Failed(message));
         }
         progress.set_message(so_far);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{self, Read};
 use std::path::Path;
 
 use toml::Spanned;
@@ -11,11 +12,23 @@ use super::{ConfigError, SETTINGS};
 /// Text by setting name, with the line where it stands.
 pub type Found = BTreeMap<String, (String, usize)>;
 
+/// Far more than all settings with their comments take.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
 /// Reads a file.
 pub fn read(path: &Path) -> Result<Found, ConfigError> {
     let shown = path.display().to_string();
-    let text = fs::read_to_string(path).map_err(|error| ConfigError::Unreadable { path: shown.clone(), error })?;
+    let text = read_text(path).map_err(|error| ConfigError::Unreadable { path: shown.clone(), error })?;
     parse(&text, &shown)
+}
+
+fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let read = fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if read as u64 > FILE_BYTES_MAX {
+        return Err(io::Error::other(format!("it has more than {FILE_BYTES_MAX} bytes, and no configuration has")));
+    }
+    Ok(text)
 }
 
 fn parse(text: &str, path: &str) -> Result<Found, ConfigError> {

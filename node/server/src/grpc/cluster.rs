@@ -1,5 +1,7 @@
 //! The Cluster service: what there is, and what the server accepts.
 
+use std::collections::BTreeSet;
+
 use flotilla_broker::{ClusterDescription, Image, NodeDescription, NodeState, Topic};
 use flotilla_proto::v1;
 use flotilla_proto::v1::cluster_server::Cluster;
@@ -47,9 +49,12 @@ impl Cluster for ClusterService {
 }
 
 async fn get_metadata(shared: &Shared, call: Call, request: &v1::GetMetadataRequest) -> Result<v1::GetMetadataResponse, Problem> {
-    let mut topics = Vec::with_capacity(request.topics.len());
-    for name in &request.topics {
+    let mut topics = Vec::new();
+    // Each once, however often it is asked for: so an answer is never more than all that there is.
+    for name in request.topics.iter().collect::<BTreeSet<_>>() {
         topics.push(topic_metadata(shared, &*shared.gateway.topic(&shared.broker, call, name, None).await?));
+        // Of those known here nothing is waited for.
+        tokio::task::consume_budget().await;
     }
     let image = shared.broker.image();
     Ok(v1::GetMetadataResponse {

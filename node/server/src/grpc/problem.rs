@@ -95,6 +95,20 @@ reasons! {
     Internal "INTERNAL" Internal NEVER;
 }
 
+/// Bytes of a message, or of a detail. They repeat what the client sent, and travel as HTTP headers, which clients take
+/// up to a few KiB of.
+const TEXT_BYTES_MAX: usize = 1024;
+
+/// The text, or its beginning.
+fn shortened(text: String) -> String {
+    const MARK: &str = "...";
+    if text.len() <= TEXT_BYTES_MAX {
+        return text;
+    }
+    let end = text.floor_char_boundary(TEXT_BYTES_MAX - MARK.len());
+    format!("{}{MARK}", text.get(..end).unwrap_or_default())
+}
+
 /// A failure on its way to a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -107,7 +121,7 @@ pub struct Problem {
 impl Problem {
     /// A failure with its explanation: what is wrong and what to do.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), metadata: HashMap::new(), field: None }
+        Self { reason, message: shortened(message.into()), metadata: HashMap::new(), field: None }
     }
 
     /// A field of the request that does not make sense. `why` completes "FIELD ...".
@@ -150,7 +164,7 @@ impl Problem {
 
     /// Adds a detail for programs.
     pub fn with(mut self, name: &str, value: impl ToString) -> Self {
-        self.metadata.insert(name.to_owned(), value.to_string());
+        self.metadata.insert(name.to_owned(), shortened(value.to_string()));
         self
     }
 
@@ -224,6 +238,15 @@ mod tests {
             name.push(c.to_ascii_uppercase());
         }
         name
+    }
+
+    #[test]
+    fn what_repeats_a_long_request_is_short() {
+        let long = "\u{7f}é".repeat(100_000);
+        let problem = Problem::new(Reason::InvalidName, format!("{long:?} is no name")).with("topic", &long).at("name");
+        assert!(problem.message().len() <= TEXT_BYTES_MAX && problem.message().ends_with("..."));
+        // gRPC clients take 8 KiB of headers.
+        assert!(Status::from(problem).details().len() < 4 * TEXT_BYTES_MAX);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::slots::{Slot, Slots};
 
@@ -27,34 +28,33 @@ pub async fn accept<F>(
 {
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
+    let mut not_before = Instant::now();
     loop {
+        let next = async {
+            tokio::time::sleep_until(not_before).await;
+            listener.accept().await
+        };
         tokio::select! {
             () = &mut shutdown => break,
             Some(_) = connections.join_next() => {}
-            stream = next(&listener) => {
-                // Without a slot the connection is closed at once.
-                if let Some(slot) = slots.admit() {
-                    connections.spawn(serve(stream, Arc::new(slot)));
+            next = next => match next {
+                Ok((stream, _)) => {
+                    // Without a slot the connection is closed at once.
+                    if let Some(slot) = slots.admit() {
+                        connections.spawn(serve(stream, Arc::new(slot)));
+                    }
                 }
+                Err(error) if lacks_resources(&error) => {
+                    tracing::warn!(%error, "a connection could not be accepted: raise the limit of open files (ulimit -n), or lower connections_max");
+                    not_before = Instant::now() + BACKOFF;
+                }
+                // The client was gone before its connection was accepted.
+                Err(error) => tracing::debug!(%error, "a connection could not be accepted"),
             }
         }
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
-}
-
-async fn next(listener: &TcpListener) -> TcpStream {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => return stream,
-            Err(error) if lacks_resources(&error) => {
-                tracing::warn!(%error, "a connection could not be accepted: raise the limit of open files (ulimit -n), or lower connections_max");
-                tokio::time::sleep(BACKOFF).await;
-            }
-            // The client was gone before its connection was accepted.
-            Err(error) => tracing::debug!(%error, "a connection could not be accepted"),
-        }
-    }
 }
 
 /// The connection stays in the listener's queue: trying again at once would turn in circles.

@@ -81,7 +81,7 @@ fn router(pages: Pages) -> Router {
 fn check(pages: &Pages, good: fn(Phase) -> bool) -> (StatusCode, &'static str) {
     let phase = *pages.phase.borrow();
     let text = match phase {
-        Phase::Starting => "starting: the node opens its data\n",
+        Phase::Starting => "starting: the node opens its data, or waits for the others of its cluster (its log says which)\n",
         Phase::Ready => "ok\n",
         Phase::Draining => "draining: the node leads nothing, until flotilla node undrain takes it back\n",
         Phase::Stopping => "stopping: the node finishes what is in flight\n",

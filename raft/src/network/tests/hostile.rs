@@ -101,6 +101,8 @@ async fn a_peer_that_sends_nonsense_loses_its_link_and_the_groups_go_on() {
     let hello = pb::Hello { boot: 99, ..cluster.registry(3).peers().hello(to) };
     let hello = pb::Hello { node_id: 2, ..hello };
     let frames = |kinds: Vec<Kind>| Message::Frames(pb::Frames { frames: kinds.into_iter().map(frame).collect() });
+    // No election could follow.
+    let last_term = |committed| Some(pb::Vote { term: u64::MAX - 1, voted_for: 2, committed });
     let nonsense = [
         Message::Hello(hello.clone()),
         Message::Frames(pb::Frames { frames: vec![pb::Frame::default()] }),
@@ -108,6 +110,8 @@ async fn a_peer_that_sends_nonsense_loses_its_link_and_the_groups_go_on() {
         frames(vec![Kind::Append(pb::Append { stream_id: 0, ..append(None, vec![entry(0, 0)]) })]),
         frames(vec![Kind::Vote(pb::VoteRequest { vote: vote(1, true), last: None, leadership_transfer: true })]),
         frames(vec![Kind::TransferLeader(pb::TransferLeader { from_leader: vote(1, true), to_node_id: 1, last: None })]),
+        frames(vec![Kind::Vote(pb::VoteRequest { vote: last_term(false), last: None, leadership_transfer: true })]),
+        frames(vec![Kind::Append(pb::Append { vote: last_term(true), ..append(None, vec![entry(0, 0)]) })]),
     ];
     for nonsense in nonsense {
         let channel = crate::network::endpoint(&format!("127.0.0.1:{}", cluster.port(to))).unwrap().connect().await.unwrap();

@@ -92,7 +92,7 @@ pub enum NodeRefusal {
         partitions: usize,
     },
     /// A cluster without nodes is none.
-    #[error("node {node_id} is the only node: a cluster needs at least one")]
+    #[error("no node but {node_id} stays in the cluster, which needs at least one: add another before this one leaves")]
     Last {
         /// The node.
         node_id: u64,

@@ -99,6 +99,11 @@ fn partition_problem(of: &api::TopicPartition) -> Option<Problem> {
             let replicas = list(&partition.replicas);
             (Kind::PartitionLeaderless, format!("{named} has no leader: a majority of nodes {replicas} must be online"))
         }
+        Some(_) if partition.in_sync.len() * 2 <= partition.replicas.len() => {
+            let replicas = list(&partition.replicas);
+            let message = format!("{named} takes no writes: a majority of nodes {replicas} must be online and up to date");
+            (Kind::PartitionUnderReplicated, message)
+        }
         Some(_) if !missing.is_empty() => {
             let missing = list(&missing);
             (Kind::PartitionUnderReplicated, format!("{named} is under-replicated: behind or offline on node {missing}"))

@@ -148,7 +148,7 @@ impl Gateway {
             Target::Partition { group_id, .. } => directory.leader_of(*group_id),
             Target::Controller => directory.controller_leader(),
         };
-        match leader.filter(|node| *node != directory.node_id()) {
+        match leader.filter(|node| *node != directory.node_id() && directory.is_online(*node)) {
             Some(node) => {
                 let message = format!("node {node} leads {target}, and this one cannot pass requests on to it: ask it, or retry");
                 let problem = Problem::new(Reason::NotLeader, message).with("leader", node);

@@ -143,6 +143,8 @@ async fn topic_refusals() {
     assert_eq!(reason(&node.topics().delete_topic(absent).await.unwrap_err()), "UNKNOWN_TOPIC");
     let metadata = v1::GetMetadataRequest { topics: vec!["absent".into()] };
     assert_eq!(reason(&node.cluster().get_metadata(metadata).await.unwrap_err()), "UNKNOWN_TOPIC");
+    let often = v1::GetMetadataRequest { topics: vec!["t".into(); 1000] };
+    assert_eq!(node.cluster().get_metadata(often).await.unwrap().into_inner().topics.len(), 1);
 }
 
 #[tokio::test]
