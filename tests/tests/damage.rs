@@ -318,6 +318,13 @@ async fn the_others_go_on() {
         assert_eq!(end, RECORDS + VALUES as u64);
         assert_eq!(read_topic(&client, "third").await.unwrap(), node.expected["third"]);
         assert_eq!(read_topic(&client, "first").await.unwrap_err().reason(), "DAMAGED");
+        // Who needs a leader is told, too, and does not wait for one.
+        let position = Some(api::Position { at: Some(api::position::At::Earliest(api::Earliest {})) });
+        let offsets = api::ListOffsetsRequest { topic: "first".to_owned(), partitions: Vec::new(), position };
+        assert_eq!(client.list_offsets(offsets).await.unwrap_err().reason(), "DAMAGED");
+        let producer = client.producer("first", flotilla_client::ProducerOptions::default()).await.unwrap();
+        let outcome = producer.send(flotilla_client::Record::new(b"lost")).await.unwrap().await;
+        assert_eq!(outcome.unwrap_err().reason(), "DAMAGED");
     }
 }
 

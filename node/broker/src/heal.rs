@@ -162,6 +162,18 @@ impl Broker {
         Some((leader, self.node_address(leader).unwrap_or_default()))
     }
 
+    /// Whether nobody can serve a partition because its data here is damaged: then it is for this node to say so.
+    #[must_use]
+    pub fn answers_for_damaged(&self, group_id: u64) -> bool {
+        if !matches!(self.inner.hosted.load().get(&group_id), Some(Hosted::Down(_))) || self.leader_of(group_id).is_some() {
+            return false;
+        }
+        let image = self.image();
+        let found = image.partition_of_group(group_id);
+        let layout = found.and_then(|(topic, number)| topic.partitions.get(number as usize));
+        layout.is_some_and(|layout| !self.others_can_lead(&layout.replicas))
+    }
+
     /// Whether those of `replicas` that this node reaches are a majority without it.
     pub(crate) fn others_can_lead(&self, replicas: &[u64]) -> bool {
         let near = replicas.iter().filter(|node| **node != self.node_id() && self.inner.peers.is_up(**node));

@@ -6,7 +6,7 @@ use flotilla_broker::Broker;
 pub trait Directory: Send + Sync + 'static {
     /// This node.
     fn node_id(&self) -> u64;
-    /// The node that leads a partition's group, if one is known.
+    /// The node that leads a partition's group, if one is known; or that says why there is none.
     fn leader_of(&self, group_id: u64) -> Option<u64>;
     /// The node that leads the controller's group, if one is known.
     fn controller_leader(&self) -> Option<u64>;
@@ -24,7 +24,7 @@ impl Directory for Broker {
     }
 
     fn leader_of(&self, group_id: u64) -> Option<u64> {
-        Broker::leader_of(self, group_id)
+        Broker::leader_of(self, group_id).or_else(|| self.answers_for_damaged(group_id).then(|| Broker::node_id(self)))
     }
 
     fn controller_leader(&self) -> Option<u64> {
