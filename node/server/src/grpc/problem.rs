@@ -105,7 +105,7 @@ fn shortened(text: String) -> String {
     if text.len() <= TEXT_BYTES_MAX {
         return text;
     }
-    let end = text.floor_char_boundary(TEXT_BYTES_MAX - MARK.len());
+    let end = (0..=TEXT_BYTES_MAX - MARK.len()).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     format!("{}{MARK}", text.get(..end).unwrap_or_default())
 }
 
