@@ -275,7 +275,11 @@ fn any_cluster(racks: &'static [&'static str]) -> impl Strategy<Value = Chance> 
         let ids: Vec<u64> = (1..=nodes.len() as u64).collect();
         let replicas =
             (1..=ids.len().min(4)).prop_flat_map(move |count| proptest::sample::subsequence(ids.clone(), count).prop_shuffle());
-        let (racks, states): (Vec<String>, Vec<v1::NodeState>) = nodes.into_iter().unzip();
+        let (racks, mut states): (Vec<String>, Vec<v1::NodeState>) = nodes.into_iter().unzip();
+        // The last one is not let go.
+        if states.iter().all(|state| *state == LEAVING) {
+            states[0] = v1::NodeState::Active;
+        }
         proptest::collection::vec(replicas, 1..60).prop_map(move |partitions| Chance {
             racks: racks.clone(),
             states: states.clone(),
