@@ -4,7 +4,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use flotilla_client::Code;
@@ -27,6 +27,7 @@ const TOPIC: &str = "target";
 const CONNECTIONS_MAX: usize = 20;
 /// A connection that is not closed by then stays.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 async fn channel(server: &Server) -> Channel {
     Channel::from_shared(format!("http://{}", server.address())).unwrap().connect().await.unwrap()
@@ -48,9 +49,17 @@ async fn silent_connections_lock_nobody_out_and_take_no_descriptors() {
     read::create_topic(&client, TOPIC, 1).await;
     assert_eq!(flotilla_tests::history::send(&client, TOPIC, 1, 0..100).await.unwrap().acked(), 100);
     assert!(server.get("/readyz").unwrap().starts_with("HTTP/1.1 200"));
-    let open = server.open_files() - before;
-    // Those of the gRPC port, those of the HTTP port, those that are being closed, and a topic's files.
-    assert!(open < CONNECTIONS_MAX + 64 + 64 + 20, "{open} more descriptors are open than before");
+    // Those that gave way, and those that may be other nodes', are closed in a moment; a few of each port stay, and a
+    // topic's files.
+    let began = Instant::now();
+    loop {
+        let open = server.open_files() - before;
+        if open < 2 * CONNECTIONS_MAX + 20 {
+            break;
+        }
+        assert!(began.elapsed() < CLOSE_TIMEOUT, "{open} more descriptors are open than before");
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
     assert!(server.is_running());
 }
 
