@@ -16,9 +16,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let public = protox::compile(paths("flotilla/v1", PUBLIC), ["."])?;
     let out_dir = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out_dir.join("descriptors.bin"), public.encode_to_vec())?;
-    tonic_prost_build::configure().bytes(".").compile_fds(public)?;
+    let generator = || tonic_prost_build::configure().bytes(".").codec_path("crate::codec::ExactCodec");
+    generator().compile_fds(public)?;
     let internal = protox::compile(paths("flotilla/internal/v1", INTERNAL), ["."])?;
-    tonic_prost_build::configure().bytes(".").compile_fds(internal)?;
+    generator().compile_fds(internal)?;
     Ok(())
 }
 

@@ -73,6 +73,8 @@ calls! {
     cancel_move: PartitionsClient(CancelMoveRequest) -> CancelMoveResponse, IfNotDone;
     /// Makes another replica a partition's leader. Returns when it leads.
     transfer_leader: PartitionsClient(TransferLeaderRequest) -> TransferLeaderResponse, Safe;
+    /// Begins a damaged partition without other replicas again from what can be read of it. What cannot is lost.
+    recover_partition: PartitionsClient(RecoverPartitionRequest) -> RecoverPartitionResponse, IfNotDone;
     /// One unary produce call, repeated only where it provably had no effect. [`Client::producer`] is faster.
     produce: ProducerClient(ProduceRequest) -> ProduceResponse, IfNotDone;
     /// A new producer id.

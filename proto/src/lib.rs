@@ -1,7 +1,9 @@
-//! Flotilla's protobuf files and the code generated from them. No logic.
+//! Flotilla's protobuf files and the code generated from them. No logic but [`codec`].
 //!
 //! The `.proto` files beside this crate are the reference; their comments are the documentation.
 #![allow(missing_docs, clippy::all, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+pub mod codec;
 
 /// The public API, one file per service.
 pub mod v1 {

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::ops::Range;
 
 use crate::types::{Decision, GroupId, Item, LogId};
 
@@ -38,6 +39,28 @@ pub trait Machine: Send + Sync + 'static {
 
     /// Applies the items of one entry, in order; returns one [`Applied`] for each.
     fn apply(&mut self, log_id: LogId, items: &[Item], rows: &mut dyn Rows) -> Vec<Applied>;
+
+    /// Takes over an entry about whose items it was decided when more of the log was there than is left after a loss (see
+    /// [`Registry::accept_loss`](crate::registry::Registry::accept_loss)): decisions stay, and have their effect on the rows.
+    fn adopt(&mut self, log_id: LogId, items: &[Item], decisions: &[Decision], rows: &mut dyn Rows) {
+        let _ = decisions;
+        self.apply(log_id, items, rows);
+    }
+
+    /// Notes that what was kept under `offsets` may be lost. Those from [`Machine::next_offset`] on are not given out again.
+    fn lose(&mut self, offsets: Range<u64>, rows: &mut dyn Rows) {
+        let _ = (offsets, rows);
+    }
+
+    /// A range of offsets that has all in it that are known to be lost; something may be left among them.
+    fn lost(&self) -> Range<u64> {
+        0..0
+    }
+
+    /// The offset of what is kept next; 0 where nothing ever is.
+    fn next_offset(&self) -> u64 {
+        0
+    }
 
     /// Called when the effects of everything applied so far can be read (rows written, payloads in place).
     fn published(&mut self) {}

@@ -374,3 +374,56 @@ async fn state() {
         }
     }
 }
+
+/// Somebody gives up what is damaged: what is left is served from where it was, the topic is written again, and no offset is
+/// given out twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_serves_once_the_loss_is_accepted() {
+    let mut node = Node::new(Stop::Killed).await;
+    let name = node.group_files("first", ".segment").remove(0);
+    let used = node.used(&name);
+    for _ in 0..settings::number("FLOTILLA_DAMAGES", 2) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node");
+        files::copy(&node.path(), &path);
+        let at = node.random.below(used as usize) as u64;
+        files::flip(&path.join(&name), at);
+        // So that a start reads every header.
+        files::below(&path)
+            .iter()
+            .filter(|file| file.extension().is_some_and(|it| it == "index"))
+            .for_each(|file| fs::remove_file(file).unwrap());
+        let mut server = Server::started(&path, &ARGS);
+        let client = server.client().await;
+        let recover = |topic: &str, accept_loss| {
+            client.recover_partition(api::RecoverPartitionRequest { topic: topic.to_owned(), partition: 0, accept_loss })
+        };
+        if read_topic(&client, "first").await.is_ok() {
+            println!("a bit of {name} that nobody reads was flipped, at {at}");
+            continue;
+        }
+        assert_eq!(recover("first", false).await.unwrap_err().reason(), "INVALID_REQUEST");
+        assert_eq!(recover("second", true).await.unwrap_err().reason(), "NOT_RECOVERABLE");
+        let recovered = recover("first", true).await.unwrap();
+        println!("a bit of {name} flipped at {at}: {recovered:?}");
+        assert!(recovered.lost_offsets > 0 && recovered.lost_offsets < RECORDS / 2, "{recovered:?}");
+        let lost = |offset: u64| recovered.lost.iter().any(|lost| (lost.from..lost.to).contains(&offset));
+        let values = (0..).zip(&node.expected["first"].values);
+        let mut expected: Vec<_> =
+            values.filter(|(offset, _)| !lost(*offset)).map(|(offset, value)| (offset, value.clone())).collect();
+        for _ in 0..2 {
+            let client = server.client().await;
+            let producer = client.producer("first", flotilla_client::ProducerOptions::default()).await.unwrap();
+            let sent = producer.send(flotilla_client::Record::new(b"more")).await.unwrap().await.unwrap();
+            assert!(sent.offset >= recovered.next_offset, "{sent:?}");
+            expected.push((sent.offset, b"more".to_vec()));
+            producer.close().await.unwrap();
+            let read = read::all(&client, "first").await.remove(&0).unwrap();
+            let read: Vec<_> = read.into_iter().map(|read| (read.offset, read.value.unwrap())).collect();
+            assert!(read == expected, "what is left is not served as it was");
+            assert_eq!(read_topic(&client, "second").await.unwrap(), node.expected["second"]);
+            server.kill();
+            server.start();
+        }
+    }
+}

@@ -59,7 +59,7 @@ impl ProducerOptions {
             );
         }
         if self.in_flight_max == 0 || self.batch_bytes == 0 || self.batch_records_max == 0 {
-            return wrong("in_flight_max, batch_bytes and batch_records_max must be at least 1");
+            return wrong("a batch must hold at least one byte and one record, and at least one must be allowed on its way");
         }
         if self.buffer_bytes < self.batch_bytes || self.buffer_bytes > u32::MAX as usize {
             return wrong("buffer_bytes must be at least batch_bytes, and below 4 GiB");

@@ -27,6 +27,8 @@ pub struct ClusterDescription {
     pub under_replicated_partitions: usize,
     /// Partitions on their way to other nodes.
     pub moving_partitions: usize,
+    /// Replicas of the partition that has most.
+    pub replicas_max: usize,
 }
 
 /// A node.
@@ -59,6 +61,8 @@ pub struct PartitionHealth {
     pub under_replicated: usize,
     /// On their way to other nodes.
     pub moving: usize,
+    /// Replicas of the partition that has most.
+    pub replicas_max: usize,
     /// By node: replicas held, partitions led.
     pub by_node: BTreeMap<u64, (u32, u32)>,
 }
@@ -94,6 +98,7 @@ impl Broker {
             leaderless_partitions: health.leaderless,
             under_replicated_partitions: health.under_replicated,
             moving_partitions: health.moving,
+            replicas_max: health.replicas_max,
         }
     }
 
@@ -105,6 +110,7 @@ impl Broker {
             for node_id in &partition.replicas {
                 health.by_node.entry(*node_id).or_default().0 += 1;
             }
+            health.replicas_max = health.replicas_max.max(partition.replicas.len());
             health.moving += usize::from(partition.target.is_some());
             let in_sync = self.in_sync(partition.group_id);
             health.under_replicated += usize::from(!partition.replicas.iter().all(|node_id| in_sync.contains(node_id)));

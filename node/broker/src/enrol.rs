@@ -9,12 +9,14 @@ use flotilla_machines::controller::Image;
 use flotilla_proto::internal::v1;
 use flotilla_proto::internal::v1::controller_command::Command;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, Inner};
 use crate::founding::{ASK_INTERVAL, ask_all, registration};
 use crate::peer_calls::Proposed;
 
 /// The controller's group has at most so many voters; every other node learns from them.
 pub(crate) const CONTROLLER_VOTERS_MAX: usize = 5;
+/// How long a start waits for what the seeds say.
+const SEEDS_PATIENCE: Duration = Duration::from_secs(1);
 /// How often the addresses of the others are looked up when nothing says that they changed.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -68,6 +70,30 @@ impl Broker {
         nodes.extend(image.nodes().map(|(node_id, node)| (node_id, node.peer_address.clone())));
         nodes.remove(&self.node_id());
         nodes
+    }
+
+    /// Refuses to go on if the seeds belong to another cluster than this node's data. Who does not answer says nothing.
+    ///
+    /// # Errors
+    /// Whose is what; in words.
+    pub(crate) async fn check_seeds(&self) -> Result<(), String> {
+        let Inner { options, calls, cluster_id: own, directory_id, .. } = &*self.inner;
+        let directory_id = Bytes::copy_from_slice(directory_id);
+        let introduction = v1::IntroduceRequest { node_id: options.node_id, directory_id: directory_id.clone() };
+        let asked = ask_all(calls, &options.seeds, introduction);
+        let Ok(answers) = tokio::time::timeout(SEEDS_PATIENCE, asked).await else { return Ok(()) };
+        let of_others = answers.iter().filter_map(|(seed, answer)| Some((seed, answer.as_ref()?)));
+        let of_others = of_others.filter(|(_, answer)| answer.directory_id != directory_id);
+        let clusters: Vec<_> = of_others.filter_map(|(seed, answer)| Some((seed, answer.cluster_id.as_ref()?))).collect();
+        let Some((seed, _)) = clusters.first() else { return Ok(()) };
+        if clusters.iter().any(|(_, cluster)| cluster[..] == own.0) {
+            return Ok(());
+        }
+        let dir = options.data_dir.display();
+        Err(format!(
+            "the data in {dir} belongs to cluster {own}, but {seed} and all other seeds that answer to another one: correct the seeds, \
+             or start the node with its own data directory"
+        ))
     }
 
     /// Returns when the metadata knows this node as it is.

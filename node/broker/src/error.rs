@@ -66,7 +66,9 @@ pub enum NotServing {
         offline: Vec<u64>,
     },
     /// Stored data is damaged; nothing of it is served.
-    #[error("{what} is down: {reason}")]
+    #[error(
+        "{what} is damaged: {reason}; if no other node has it, \"flotilla partition recover\" begins it again from what is left"
+    )]
     Damaged {
         /// Partition, in words.
         what: String,
@@ -297,6 +299,27 @@ pub enum InitProducerError {
     /// The controller refused it.
     #[error(transparent)]
     Refused(#[from] ControllerRefusal),
+}
+
+/// Why a damaged partition does not begin again.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    /// Nothing is known to be wrong with it.
+    #[error("no damage is known of it; damage is found when somebody reads it, and by the background verification")]
+    NotDamaged,
+    /// What is lost here may be there.
+    #[error(
+        "it has replicas on other nodes ({}): the damaged one copies from them by itself; start these nodes, or remove those that \
+         will not come back",
+        names(.nodes)
+    )]
+    HasReplicas {
+        /// The other nodes.
+        nodes: Vec<u64>,
+    },
+    /// The disk refused. Asking again goes on where it was.
+    #[error("the storage failed: {0}")]
+    Storage(io::Error),
 }
 
 /// What a failed proposal means: not appended (so it may be sent again as it is), or unknown.

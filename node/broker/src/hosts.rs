@@ -1,5 +1,6 @@
 //! Where machines meet Raft: adapters that let a Raft group drive a machine, and share what it has applied.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use flotilla_machines::controller::{ControllerMachine, Image};
@@ -84,6 +85,26 @@ impl Machine for PartitionHost {
         items.iter().map(|item| applied(machine.apply(item.kind, &item.payload, &mut rows))).collect()
     }
 
+    fn adopt(&mut self, _log_id: LogId, items: &[Item], decisions: &[Decision], rows: &mut dyn Rows) {
+        let mut machine = self.machine.lock();
+        let mut rows = RowsAdapter(rows);
+        for (item, decision) in items.iter().zip(decisions) {
+            machine.adopt(item.kind, &item.payload, decided(*decision), &mut rows);
+        }
+    }
+
+    fn lose(&mut self, offsets: Range<u64>, rows: &mut dyn Rows) {
+        self.machine.lock().lose(offsets, &mut RowsAdapter(rows));
+    }
+
+    fn lost(&self) -> Range<u64> {
+        self.machine.lock().lost()
+    }
+
+    fn next_offset(&self) -> u64 {
+        self.machine.lock().next_offset()
+    }
+
     fn published(&mut self) {
         let ends = {
             let machine = self.machine.lock();
@@ -153,6 +174,15 @@ impl MachineRows for RowsAdapter<'_> {
 
     fn delete(&mut self, table: u8, key: &[u8]) {
         self.0.delete(table, key);
+    }
+}
+
+fn decided(decision: Decision) -> MachineDecision {
+    match decision {
+        Decision::Drop => MachineDecision::Drop,
+        Decision::Keep(Kept { base_offset, offset_count, max_timestamp_ms }) => {
+            MachineDecision::Keep { base_offset, offset_count, max_timestamp_ms }
+        }
     }
 }
 

@@ -25,6 +25,7 @@ mod produce;
 mod producer_ids;
 mod reader;
 mod reconcile;
+mod recover;
 mod release;
 mod retention;
 mod revive;
@@ -37,15 +38,17 @@ mod topics;
 pub use broker::Broker;
 pub use cluster::{ClusterDescription, NodeDescription, PartitionHealth};
 pub use error::{
-    CommitError, CommittedError, FetchError, InitProducerError, NotServing, OpenError, ProduceError, TopicError, TopicMissing,
+    CommitError, CommittedError, FetchError, InitProducerError, NotServing, OpenError, ProduceError, RecoverError, TopicError,
+    TopicMissing,
 };
 pub use fetch::{Fetched, FetchedBatch, FetchedRecord, PartitionOffset, Position, Room, Stop};
-pub use flotilla_machines::controller::ControllerRefusal;
+pub use flotilla_machines::controller::{ControllerRefusal, MoveRefusal, NodeRefusal};
 pub use flotilla_machines::controller::{Image, NodeState, Topic, TopicConfig};
 pub use flotilla_machines::partition::PartitionRefusal;
 pub use flotilla_raft::failure::Failure;
 pub use flotilla_raft::figures::{Distribution, JournalFigures, TransferFigures};
 pub use flotilla_raft::journal::JournalOptions;
+pub use flotilla_raft::registry::Salvaged;
 pub use flotilla_raft::segments::SegmentOptions;
 pub use flotilla_records::{Codec, Header, ProducerStamp, TimestampType};
 pub use founding::{Home, Member, Newcomer};

@@ -123,6 +123,7 @@ impl Broker {
     /// # Errors
     /// If the cluster refuses the node.
     pub async fn wait_ready(&self) -> Result<(), OpenError> {
+        self.check_seeds().await.map_err(OpenError::Controller)?;
         self.enrol().await.map_err(OpenError::Controller)?;
         self.metadata_is_current().await;
         self.reconcile(&self.image()).await;

@@ -1,5 +1,6 @@
 //! One partition that this node hosts.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -66,6 +67,12 @@ impl Partition {
 
     pub(crate) fn ends(&self) -> Ends {
         *self.ends.borrow()
+    }
+
+    /// Whether somebody has accepted that there is nothing under these offsets.
+    pub(crate) fn is_lost(&self, offsets: Range<u64>) -> bool {
+        let lost = self.machine.lock().lost();
+        lost.start <= offsets.start && offsets.end <= lost.end
     }
 
     /// Changes of the ends, from now on.

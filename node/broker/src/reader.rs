@@ -93,6 +93,10 @@ impl PartitionReader {
         let batches: Vec<FetchedBatch> =
             within.map(|item| FetchedBatch::new(item.kept, item.log_id.term, item.payload)).collect();
         let Some(last) = batches.last() else {
+            if self.partition.is_lost(from..end) {
+                self.next = end;
+                return Ok(Fetched { from, next_offset: end, ends: self.ends(), batches });
+            }
             let reason = format!("offset {from} is missing below the high watermark {end}");
             return Err(FetchError::Read(format!("{}: {reason}", self.partition.describe())));
         };

@@ -42,6 +42,10 @@ fn partition_meta() {
         assert_eq!(partition(damaged).0, table::PARTITION_META);
     }
     assert_eq!(partition((table::PARTITION_META, vec![], vec![0xff])).0, table::PARTITION_META);
+    for (lost_from, lost_to) in [(3, 2), (3, 6)] {
+        let meta = v1::PartitionMeta { lost_from, lost_to, ..meta(5) };
+        assert_eq!(partition(row(table::PARTITION_META, b"", meta)).0, table::PARTITION_META);
+    }
 }
 
 #[test]

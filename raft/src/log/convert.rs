@@ -84,6 +84,12 @@ pub(crate) fn first_entry(voters: &[u64]) -> io::Result<Entry> {
     Ok(Entry { log_id: LogId::default(), body: Body::Membership(encode_membership(&membership, None)) })
 }
 
+/// A stored membership as of `last`: `node` alone.
+pub(crate) fn sole_voter(node: u64, last: LogId) -> io::Result<Bytes> {
+    let membership = Membership::new(vec![BTreeSet::from([node])], BTreeMap::from([(node, EmptyNode::new())]));
+    Ok(encode_membership(&membership.map_err(io::Error::other)?, Some(last)))
+}
+
 fn encode_membership(membership: &Membership<u64, EmptyNode>, log_id: Option<LogId>) -> Bytes {
     let configs = membership.get_joint_config().iter();
     let value = MembershipValue {

@@ -57,6 +57,10 @@ impl Lives {
         Self { disk, groups_dir, damaged_dir, segments, state, driver, next: AtomicU64::new(boot_epoch << 32) }
     }
 
+    pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
     pub(crate) fn state(&self) -> &Arc<dyn State> {
         &self.state
     }
@@ -120,6 +124,30 @@ impl Lives {
         self.disk.sync_dir(&dir)
     }
 
+    /// Takes back what [`Lives::mark_removed`] noted. Blocks.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub(crate) fn unmark_removed(&self, group: GroupId, incarnation: Incarnation) -> io::Result<()> {
+        let dir = segments_dir(&self.groups_dir, group, incarnation);
+        self.disk.remove(&dir.join(REMOVED))?;
+        self.disk.sync_dir(&dir)
+    }
+
+    /// Where a life that was set aside has its segments.
+    pub(crate) fn set_aside_dir(&self, group: GroupId, incarnation: Incarnation) -> PathBuf {
+        segments_dir(&self.damaged_dir, group, incarnation)
+    }
+
+    /// The newest life of a group that was set aside.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub(crate) fn newest_set_aside(&self, group: GroupId) -> io::Result<Option<Incarnation>> {
+        let lives = self.set_aside_before()?;
+        Ok(lives.into_iter().filter(|(owner, _)| *owner == group).map(|(_, incarnation)| incarnation).max())
+    }
+
     /// Moves the segments of all of a group's lives to where what is damaged is kept; returns how many there were. None of
     /// them may be in use. Blocks.
     ///
@@ -128,13 +156,37 @@ impl Lives {
     pub(crate) fn set_aside(&self, group: GroupId) -> io::Result<usize> {
         let lives: Vec<_> = self.directories()?.into_iter().filter(|(owner, _)| *owner == group).collect();
         self.keep_damaged()?;
+        let mut moved = 0;
         for (_, incarnation) in &lives {
             let [from, to] = [&self.groups_dir, &self.damaged_dir].map(|dir| segments_dir(dir, group, *incarnation));
+            if self.was_given_up(&from)? {
+                self.delete(group, *incarnation)?;
+                continue;
+            }
+            // The directory was made anew by a start after an attempt that was cut short.
+            if self.holds_no_segment(&from)? && self.directory_is_there(&to)? {
+                self.disk.remove_dir_all(&from)?;
+                continue;
+            }
             self.disk.rename(&from, &to)?;
+            moved += 1;
         }
         self.disk.sync_dir(&self.damaged_dir)?;
         self.disk.sync_dir(&self.groups_dir)?;
-        Ok(lives.len())
+        Ok(moved)
+    }
+
+    fn was_given_up(&self, dir: &Path) -> io::Result<bool> {
+        Ok(self.disk.list(dir)?.contains(&dir.join(REMOVED)))
+    }
+
+    fn holds_no_segment(&self, dir: &Path) -> io::Result<bool> {
+        Ok(!self.disk.list(dir)?.iter().any(|path| path.extension().is_some_and(|extension| extension == "segment")))
+    }
+
+    fn directory_is_there(&self, dir: &Path) -> io::Result<bool> {
+        let Some(parent) = dir.parent() else { return Ok(false) };
+        Ok(self.disk.list(parent)?.iter().any(|path| path == dir))
     }
 
     /// Copies a file to where what is damaged is kept, under `name`, unless that was done before. Blocks.
@@ -180,7 +232,7 @@ impl Lives {
         found.retain(|(group, incarnation)| *group != NODE_ROWS && valid.get(group) != Some(incarnation));
         for (group, incarnation) in found {
             let dir = segments_dir(&self.groups_dir, group, incarnation);
-            let given_up = !directories.contains(&(group, incarnation)) || self.disk.list(&dir)?.contains(&dir.join(REMOVED));
+            let given_up = !directories.contains(&(group, incarnation)) || self.was_given_up(&dir)?;
             if valid.contains_key(&group) || given_up {
                 tracing::info!(%group, %incarnation, "deleting data that a crash left over");
                 self.delete(group, incarnation)?;

@@ -4,9 +4,11 @@
 pub(crate) mod convert;
 pub(crate) mod decisions;
 pub(crate) mod group_log;
+pub(crate) mod life_writer;
 pub(crate) mod lives;
 pub(crate) mod machine_store;
 pub(crate) mod restore;
+pub(crate) mod salvage;
 pub(crate) mod store;
 pub(crate) mod tail;
 #[cfg(test)]

@@ -78,7 +78,7 @@ fn restore_decisions(state: &dyn State, keys: &GroupKeys, log: &GroupLog, applie
     Ok(())
 }
 
-fn read_rows(state: &dyn State, keys: &GroupKeys) -> io::Result<Vec<Row>> {
+pub(crate) fn read_rows(state: &dyn State, keys: &GroupKeys) -> io::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (key, value) in scan_all(state, &keys.prefix())? {
         let (table, key) = keys.decode_row(&key).map_err(io::Error::other)?;
@@ -89,7 +89,7 @@ fn read_rows(state: &dyn State, keys: &GroupKeys) -> io::Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn scan_all(state: &dyn State, prefix: &[u8]) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+pub(crate) fn scan_all(state: &dyn State, prefix: &[u8]) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut all: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
     let mut from = prefix.to_vec();
     loop {

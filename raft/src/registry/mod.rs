@@ -2,9 +2,11 @@
 //!
 //! - `options.rs` what it is opened with, and its errors · `start.rs` how a group starts, `restart.rs` again
 //! - `suspects.rs` groups whose data is damaged: they stay down, until what they had is set aside
+//! - `accept_loss.rs` such a group without other replicas: it begins again from what is left
 //! - `workers.rs` what drives the journal and the flusher
 //! - `elections.rs` campaigns for groups whose leader's node is gone
 
+mod accept_loss;
 mod elections;
 mod options;
 mod restart;
@@ -32,11 +34,12 @@ use crate::group::{ADMISSION_UNIT_BYTES, Group};
 use crate::holders::Holders;
 use crate::journal::{BatchStats, Damage, Journal, JournalHandle, JournalObserver, Record, RecoveredGroup, Recycle};
 use crate::log::lives::Lives;
+pub use crate::log::salvage::Salvaged;
 use crate::network::{Peers, Transfers};
 use crate::standing::Changes;
 use crate::state::{State, WatchedState};
 use crate::tail_budget::TailBudget;
-use crate::types::{GroupId, Incarnation, Vote};
+use crate::types::GroupId;
 pub use options::{Begin, OpenError, RegistryOptions, StartError, TransferOptions};
 
 /// See the module.
@@ -68,10 +71,8 @@ pub struct Registry {
 
 /// A group that has data and cannot run.
 struct Down {
-    /// The valid life of its data; `None` if the journal does not know it.
-    incarnation: Option<Incarnation>,
-    /// What is known of its vote.
-    vote: Option<Vote>,
+    /// What the journal knows of it; `None`: nothing.
+    known: Option<RecoveredGroup>,
     /// Whether its data is damaged, and not merely could not be read.
     damaged: bool,
     reason: String,
@@ -167,7 +168,7 @@ impl Registry {
     #[must_use]
     pub fn recovered_groups(&self) -> Vec<GroupId> {
         let down = lock(&self.down);
-        let down: Vec<GroupId> = down.iter().filter(|(_, down)| down.incarnation.is_some()).map(|(id, _)| *id).collect();
+        let down: Vec<GroupId> = down.iter().filter(|(_, down)| down.known.is_some()).map(|(id, _)| *id).collect();
         lock(&self.recovered).keys().copied().chain(down).collect()
     }
 
@@ -240,7 +241,7 @@ impl Registry {
             }
             None => {
                 let recovered = lock(&self.recovered).remove(&group).map(|recovered| recovered.incarnation);
-                let known = lock(&self.down).get(&group).and_then(|down| down.incarnation);
+                let known = lock(&self.down).get(&group).and_then(Down::incarnation);
                 let down = known.inspect(|_| drop(lock(&self.down).remove(&group)));
                 recovered.or(down)
             }

@@ -21,7 +21,7 @@ use crate::proposals::{Preamble, Proposals};
 use crate::segments::SegmentError;
 use crate::standing::{Standing, Watched};
 use crate::state::StateError;
-use crate::types::{GroupId, Incarnation, NodeId, Vote};
+use crate::types::{GroupId, NodeId};
 
 /// A leader's node that is gone is noticed by the links; what these timers catch is rare, and a thousand groups tick:
 /// at rest they are what a group costs.
@@ -47,7 +47,7 @@ impl Registry {
         if let Some(down) = lock(&self.down).get(&group) {
             return Err(StartError::Damaged { group, reason: down.reason.clone() });
         }
-        let known = lock(&self.recovered).get(&group).map(|recovered| (recovered.incarnation, recovered.vote));
+        let known = lock(&self.recovered).get(&group).cloned();
         let opened = self.open_group(group, machine, preamble, begin).await;
         let opened = opened.inspect_err(|error| self.stays_down(group, known, error))?;
         lock(&self.running).insert(group, opened.clone());
@@ -57,15 +57,14 @@ impl Registry {
 
     /// Remembers a group that has data and did not start. Its data stays as it is until the node is started again, or the
     /// group is set aside.
-    fn stays_down(&self, group: GroupId, known: Option<(Incarnation, Option<Vote>)>, error: &StartError) {
+    fn stays_down(&self, group: GroupId, known: Option<RecoveredGroup>, error: &StartError) {
         let (reason, damaged) = match error {
             StartError::Damaged { reason, .. } => (reason.clone(), true),
             other => (other.to_string(), false),
         };
         // What is new and did not start left nothing behind that another attempt could not use.
         if known.is_some() || damaged {
-            let (incarnation, vote) = known.map_or((None, None), |(incarnation, vote)| (Some(incarnation), vote));
-            lock(&self.down).insert(group, Down { incarnation, vote, damaged, reason });
+            lock(&self.down).insert(group, Down { known, damaged, reason });
         }
     }
 

@@ -9,12 +9,21 @@ use bytes::Bytes;
 use super::{Down, Registry, lock};
 use crate::journal::{Journal, Record, Recovered, RecoveredGroup, Step, Suspect};
 use crate::log::lives::Lives;
-use crate::types::{GroupId, Vote};
+use crate::types::{GroupId, Incarnation, Vote};
 
 impl Down {
     /// A group of which there is data, and of which the journal should know and does not.
     pub(super) fn unknown(reason: String) -> Self {
-        Self { incarnation: None, vote: None, damaged: true, reason }
+        Self { known: None, damaged: true, reason }
+    }
+
+    /// The valid life of its data; `None` if the journal does not know it.
+    pub(super) fn incarnation(&self) -> Option<Incarnation> {
+        self.known.as_ref().map(|known| known.incarnation)
+    }
+
+    pub(super) fn vote(&self) -> Option<Vote> {
+        self.known.as_ref().and_then(|known| known.vote)
     }
 }
 
@@ -33,12 +42,16 @@ impl Registry {
     pub async fn condemn(&self, group: GroupId, reason: String) -> io::Result<()> {
         let Some(running) = lock(&self.running).remove(&group) else { return Ok(()) };
         tracing::error!(%group, reason, "the group's data is damaged: it is stopped on this node");
-        let known = Down { incarnation: Some(running.log().incarnation()), vote: running.log().vote(), damaged: true, reason };
-        lock(&self.down).insert(group, known);
+        let log = running.log();
+        let known = RecoveredGroup { vote: log.vote(), damaged: true, ..RecoveredGroup::empty(log.incarnation()) };
+        lock(&self.down).insert(group, Down { known: Some(known), damaged: true, reason });
         self.changes.note(group);
         let given_back = self.give_back(&running).await;
-        // Its entries may be wanted by the journal; to start from them is not.
-        lock(&self.recovered).remove(&group);
+        // Not to be started from.
+        let known = lock(&self.recovered).remove(&group);
+        if let (Some(known), Some(down)) = (known, lock(&self.down).get_mut(&group)) {
+            down.known = Some(known);
+        }
         given_back
     }
 
@@ -49,20 +62,10 @@ impl Registry {
     /// # Errors
     /// If the group is not damaged, or the disk refuses: calling it again goes on.
     pub async fn set_aside(&self, group: GroupId, vote: Vote) -> io::Result<()> {
-        let known = lock(&self.down).get(&group).filter(|down| down.damaged).map(|down| down.vote);
+        let known = lock(&self.down).get(&group).filter(|down| down.damaged).map(Down::vote);
         let Some(known) = known else { return Err(io::Error::other(format!("group {group} is not known to be damaged"))) };
         self.transfers.forget(group).await;
-        let hit = self.damage.iter().filter(|damage| damage.groups.includes(group));
-        let files: Vec<_> = hit.map(|damage| damage.file.clone()).collect();
-        let (lives, boot) = (self.lives.clone(), self.boot_epoch);
-        let moved = move || {
-            for file in files {
-                let name = file.file_name().unwrap_or_default().to_string_lossy();
-                lives.keep_copy(&file, &format!("journal-{name}-found-at-start-{boot}"))?;
-            }
-            lives.set_aside(group)
-        };
-        let moved = self.options.driver.try_run(moved).await?;
+        let moved = self.keep_aside(group).await?;
         let incarnation = self.lives.next();
         let vote = known.filter(|known| known.term > vote.term).unwrap_or(vote);
         let switch = Record::Switch { group, incarnation, snapshot: None, membership: Bytes::new() };
@@ -73,6 +76,21 @@ impl Registry {
         lock(&self.down).remove(&group);
         tracing::warn!(%group, moved, "the group's damaged data was set aside; it begins again without any");
         Ok(())
+    }
+
+    /// Moves a group's data to where what is damaged is kept, with copies of the journal's files that are damaged.
+    pub(super) async fn keep_aside(&self, group: GroupId) -> io::Result<usize> {
+        let hit = self.damage.iter().filter(|damage| damage.groups.includes(group));
+        let files: Vec<_> = hit.map(|damage| damage.file.clone()).collect();
+        let (lives, boot) = (self.lives.clone(), self.boot_epoch);
+        let moved = move || {
+            for file in files {
+                let name = file.file_name().unwrap_or_default().to_string_lossy();
+                lives.keep_copy(&file, &format!("journal-{name}-found-at-start-{boot}"))?;
+            }
+            lives.set_aside(group)
+        };
+        self.options.driver.try_run(moved).await
     }
 }
 

@@ -36,7 +36,7 @@ pub const FRAME_PAYLOAD_BYTES_MAX: u64 = 256 * 1024 * 1024;
 pub(super) const PREFIX_BYTES: usize = 48;
 /// Length of an item's part of a frame header in bytes.
 const ITEM_BYTES: usize = 32;
-const MAGIC: u32 = u32::from_le_bytes(*b"FRM1");
+pub(super) const MAGIC: u32 = u32::from_le_bytes(*b"FRM1");
 const CRC_START: usize = 8;
 
 /// An applied entry with what apply decided about each of its items.
@@ -305,7 +305,7 @@ impl FrameHeader {
     }
 
     /// Term and index of the last entry that the frame stands for.
-    pub(super) fn last_log_id(&self) -> LogId {
+    pub(crate) fn last_log_id(&self) -> LogId {
         LogId { term: self.log_id.term, index: self.last_index }
     }
 }

@@ -9,7 +9,8 @@
 //! everything behind it (it will be flushed again) and reports everything missing before it as [`Damage`].
 //!
 //! - `frame.rs` the format of a frame · `index.rs` of the sparse index · `mark.rs` of `log-start`
-//! - `segment.rs` one file and the cursor that reads it · `open.rs` recovery · `writer.rs` · `reader.rs` · `rewrite.rs`
+//! - `segment.rs` one file and the cursor that reads it · `open.rs` recovery · `writer.rs` · `reader.rs` · `rewrite.rs` · `salvage.rs`
+//!   what is left of damaged ones
 
 mod error;
 mod frame;
@@ -18,6 +19,7 @@ mod mark;
 mod open;
 mod reader;
 mod rewrite;
+mod salvage;
 mod segment;
 mod write;
 mod writer;
@@ -33,6 +35,7 @@ pub use error::{Damage, SegmentError};
 pub use frame::{BodyKind, FRAME_ITEMS_MAX, FRAME_PAYLOAD_BYTES_MAX, Frame, FrameHeader, ItemHeader, StoredFrame};
 pub use reader::SegmentReader;
 pub use rewrite::Rewritten;
+pub(crate) use salvage::salvage;
 pub use writer::SegmentWriter;
 
 use crate::types::{GroupId, Incarnation, Kept, LogId};

@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -11,10 +10,8 @@ use super::view::is_live;
 use super::{Chunk, Cursor, SnapshotHead};
 use crate::driver::Driver;
 use crate::log::group_log::{GroupLog, NewLife};
-use crate::log::lives::Lives;
-use crate::segments::{SegmentError, SegmentReader, SegmentWriter, StoredFrame};
-use crate::state::WriteBatch;
-use crate::state::keys::GroupKeys;
+use crate::log::life_writer::LifeWriter;
+use crate::segments::{SegmentError, SegmentReader};
 use crate::types::{GroupId, Incarnation};
 
 /// Payload bytes that are copied at once from the data that is here already.
@@ -23,11 +20,7 @@ const COPY_BYTES: usize = 1 << 20;
 /// A snapshot that is being received.
 pub struct IncomingSnapshot {
     head: SnapshotHead,
-    lives: Arc<Lives>,
-    incarnation: Incarnation,
-    keys: GroupKeys,
-    writer: SegmentWriter,
-    reader: SegmentReader,
+    life: LifeWriter,
     cursor: Cursor,
     /// The first raft index whose frame did not lie here already.
     wanted_from: u64,
@@ -36,8 +29,7 @@ pub struct IncomingSnapshot {
 /// A snapshot that is here completely and durably, and not valid yet.
 pub struct ReceivedSnapshot {
     head: SnapshotHead,
-    incarnation: Incarnation,
-    segments: (SegmentWriter, SegmentReader),
+    life: NewLife,
 }
 
 impl IncomingSnapshot {
@@ -51,18 +43,15 @@ impl IncomingSnapshot {
             let reason = format!("group {group} was offered a snapshot of group {}", head.group);
             return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
         }
-        let lives = log.lives().clone();
-        let incarnation = lives.next();
-        let (writer, reader) = lives.open_segments(group, incarnation, None).map_err(io::Error::other)?;
-        let keys = GroupKeys::new(group, incarnation);
-        let mut incoming = Self { head, lives, incarnation, keys, writer, reader, cursor: Cursor::start(), wanted_from: 0 };
+        let life = LifeWriter::begin(log.lives().clone(), group)?;
+        let mut incoming = Self { head, life, cursor: Cursor::start(), wanted_from: 0 };
         incoming.copy_from(&log.reader().pin())?;
         Ok(incoming)
     }
 
     /// Does what blocks.
     pub(crate) fn driver(&self) -> Driver {
-        self.lives.driver().clone()
+        self.life.lives().driver().clone()
     }
 
     /// What is being received.
@@ -94,13 +83,14 @@ impl IncomingSnapshot {
             return Err(self.invalid("a chunk is missing"));
         }
         let wanted_from = self.wanted_from;
-        let frames: Vec<StoredFrame> =
-            chunk.frames.into_iter().filter(|frame| frame.header.log_id.index >= wanted_from).collect();
+        let frames = chunk.frames.into_iter().filter(|frame| frame.header.log_id.index >= wanted_from).collect::<Vec<_>>();
         if frames.iter().any(|frame| frame.header.last_index > self.head.last.index) {
             return Err(self.invalid("a chunk holds entries behind its end"));
         }
-        self.write_rows(chunk.rows)?;
-        self.write_frames(frames)?;
+        // The first byte of a key is its table.
+        let row = |(key, value): (Vec<u8>, Vec<u8>)| key.split_first().map(|(table, key)| (*table, key.to_vec(), value));
+        self.life.write_rows(chunk.rows.into_iter().filter_map(row))?;
+        self.life.write_frames(frames)?;
         self.cursor = match chunk.next {
             Cursor::Frames { from_index } => {
                 self.wanted_from = self.wanted_from.max(from_index);
@@ -115,18 +105,12 @@ impl IncomingSnapshot {
     ///
     /// # Errors
     /// If it is not complete, or cannot be made durable.
-    pub fn finish(mut self) -> io::Result<ReceivedSnapshot> {
+    pub fn finish(self) -> io::Result<ReceivedSnapshot> {
         if self.cursor != Cursor::End {
             return Err(self.invalid("it is not complete"));
         }
-        self.writer.skip_through(self.head.last).map_err(io::Error::other)?;
-        self.writer.sync().map_err(io::Error::other)?;
-        let mut batch = WriteBatch::default();
-        batch.put(self.keys.membership(), self.head.membership.to_vec());
-        batch.put(self.keys.applied(), GroupKeys::encode_log_id(self.head.last));
-        self.lives.state().write(batch).map_err(io::Error::other)?;
-        self.lives.state().flush().map_err(io::Error::other)?;
-        Ok(ReceivedSnapshot { head: self.head, incarnation: self.incarnation, segments: (self.writer, self.reader) })
+        let life = self.life.finish(self.head.last, self.head.membership.clone())?;
+        Ok(ReceivedSnapshot { head: self.head, life })
     }
 
     /// Deletes what was received.
@@ -134,9 +118,7 @@ impl IncomingSnapshot {
     /// # Errors
     /// If the disk refuses; the next start deletes it then.
     pub fn discard(self) -> io::Result<()> {
-        let Self { head, lives, incarnation, writer, .. } = self;
-        drop(writer);
-        lives.delete(head.group, incarnation)
+        self.life.discard()
     }
 
     /// Entries that are applied are the same everywhere: the live ones that lie here need not be sent.
@@ -153,29 +135,10 @@ impl IncomingSnapshot {
                 Err(error) => return Err(io::Error::other(error)),
             };
             let Some(next) = frames.last().map(|frame| frame.header.last_index + 1) else { return Ok(()) };
-            self.write_frames(frames.into_iter().filter(|frame| is_live(frame, self.head.live_from)).collect())?;
+            self.life.write_frames(frames.into_iter().filter(|frame| is_live(frame, self.head.live_from)).collect())?;
             (from, self.wanted_from) = (next, next);
         }
         Ok(())
-    }
-
-    fn write_rows(&mut self, rows: Vec<(Vec<u8>, Vec<u8>)>) -> io::Result<()> {
-        let mut batch = WriteBatch::default();
-        for (key, value) in rows {
-            let Some((table, key)) = key.split_first() else { continue };
-            batch.put(self.keys.row(*table, key), value);
-        }
-        if batch.is_empty() { Ok(()) } else { self.lives.state().write(batch).map_err(io::Error::other) }
-    }
-
-    fn write_frames(&mut self, frames: Vec<StoredFrame>) -> io::Result<()> {
-        if frames.is_empty() {
-            return Ok(());
-        }
-        self.writer.append_stored(frames).map_err(|error| match error {
-            SegmentError::Rejected { .. } => io::Error::new(io::ErrorKind::InvalidData, error),
-            other => io::Error::other(other),
-        })
     }
 
     fn invalid(&self, reason: &str) -> io::Error {
@@ -191,12 +154,11 @@ impl ReceivedSnapshot {
 
     /// Whose group it is, and the incarnation under which it lies.
     pub(crate) fn place(&self) -> (GroupId, Incarnation) {
-        (self.head.group, self.incarnation)
+        (self.head.group, self.life.incarnation)
     }
 
     pub(crate) fn into_life(self) -> NewLife {
-        let SnapshotHead { last, membership, .. } = self.head;
-        NewLife { incarnation: self.incarnation, segments: self.segments, snapshot: last, membership }
+        self.life
     }
 }
 

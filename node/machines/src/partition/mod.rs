@@ -9,11 +9,13 @@ mod delete_group;
 mod delete_records;
 mod force_commit;
 mod groups;
+mod loss;
 mod outcome;
 mod producers;
 mod raise_fence;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use bytes::Bytes;
 use flotilla_proto::internal::v1;
@@ -39,6 +41,8 @@ pub struct PartitionMachine {
     next_offset: u64,
     log_start_offset: u64,
     fence_epoch_floor: u64,
+    /// See [`PartitionMachine::lost`].
+    lost: Range<u64>,
     producers: Producers,
     groups: BTreeMap<String, Group>,
 }
@@ -142,6 +146,8 @@ impl PartitionMachine {
             log_start_offset: self.log_start_offset,
             now_ms: self.now_ms,
             fence_epoch_floor: self.fence_epoch_floor,
+            lost_from: self.lost.start,
+            lost_to: self.lost.end,
         };
         rows.put(table::PARTITION_META, META_KEY, meta.encode_to_vec());
     }
@@ -155,10 +161,14 @@ impl PartitionMachine {
         if meta.next_offset > OFFSET_MAX || meta.log_start_offset > meta.next_offset {
             return Err(damaged("the log start or the next offset is out of range"));
         }
+        if meta.lost_from > meta.lost_to || meta.lost_to > meta.next_offset {
+            return Err(damaged("the offsets that were lost are out of range"));
+        }
         self.now_ms = meta.now_ms;
         self.next_offset = meta.next_offset;
         self.log_start_offset = meta.log_start_offset;
         self.fence_epoch_floor = meta.fence_epoch_floor;
+        self.lost = meta.lost_from..meta.lost_to;
         Ok(())
     }
 }

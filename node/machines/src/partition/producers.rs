@@ -126,6 +126,13 @@ impl Producers {
         }
     }
 
+    /// Forgets all: each must go on under a new id.
+    pub(super) fn forget_all(&mut self, rows: &mut dyn Rows) {
+        while !self.by_idleness.is_empty() {
+            self.forget_longest_idle(rows);
+        }
+    }
+
     fn forget_longest_idle(&mut self, rows: &mut dyn Rows) {
         if let Some((_, id)) = self.by_idleness.pop_first() {
             self.by_id.remove(&id);

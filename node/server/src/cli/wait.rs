@@ -1,6 +1,6 @@
 //! Waiting at a prompt until the cluster has done what it was told to do.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
@@ -9,6 +9,8 @@ use super::exit::CliError;
 
 /// Between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// Between two lines that say how far it is, where stderr is no terminal.
+const SAY_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What a look has shown.
 #[derive(Debug)]
@@ -30,7 +32,9 @@ pub async fn until<T>(
     mut look: impl AsyncFnMut() -> Result<Seen<T>, CliError>,
 ) -> Result<T, CliError> {
     let deadline = Instant::now() + timeout;
-    let progress = if io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+    let terminal = io::stderr().is_terminal();
+    let progress = if terminal { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+    let mut said = (Instant::now(), String::new());
     loop {
         let looked = tokio::select! {
             looked = look() => looked,
@@ -52,6 +56,11 @@ pub async fn until<T>(
                          or take it back"
             );
             return Err(CliError::Failed(message));
+        }
+        if !terminal && said.1 != so_far && said.0.elapsed() >= SAY_INTERVAL {
+            // Who closed stderr does not want to know.
+            let _ = writeln!(io::stderr(), "waiting: {so_far}");
+            said = (Instant::now(), so_far.clone());
         }
         progress.set_message(so_far);
         progress.tick();

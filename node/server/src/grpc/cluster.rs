@@ -37,6 +37,7 @@ impl Cluster for ClusterService {
                 leaderless_partitions: u32::try_from(cluster.leaderless_partitions).unwrap_or(u32::MAX),
                 under_replicated_partitions: u32::try_from(cluster.under_replicated_partitions).unwrap_or(u32::MAX),
                 moving_partitions: u32::try_from(cluster.moving_partitions).unwrap_or(u32::MAX),
+                replicas_max: u32::try_from(cluster.replicas_max).unwrap_or(u32::MAX),
             })
         };
         unary(&self.0.metrics, "DescribeCluster", request.metadata(), describe).await

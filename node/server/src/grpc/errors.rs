@@ -1,8 +1,8 @@
 //! The one place where failures of the broker get the reason that clients see. The words are the broker's own.
 
 use flotilla_broker::{
-    CommitError, CommittedError, ControllerRefusal, FetchError, InitProducerError, NotServing, PartitionRefusal, ProduceError,
-    TopicError, TopicMissing,
+    CommitError, CommittedError, ControllerRefusal, FetchError, InitProducerError, MoveRefusal, NodeRefusal, NotServing,
+    PartitionRefusal, ProduceError, RecoverError, TopicError, TopicMissing,
 };
 use flotilla_records::BatchError;
 
@@ -136,6 +136,16 @@ impl From<TopicError> for Problem {
     }
 }
 
+impl From<RecoverError> for Problem {
+    fn from(error: RecoverError) -> Self {
+        let words = error.to_string();
+        match error {
+            RecoverError::NotDamaged | RecoverError::HasReplicas { .. } => Self::new(Reason::NotRecoverable, words),
+            RecoverError::Storage(_) => Self::new(Reason::Unavailable, words),
+        }
+    }
+}
+
 impl From<InitProducerError> for Problem {
     fn from(error: InitProducerError) -> Self {
         match error {
@@ -197,6 +207,10 @@ impl From<ControllerRefusal> for Problem {
             | ControllerRefusal::UnknownNode { .. }
             | ControllerRefusal::NodeNotActive { .. }
             | ControllerRefusal::InvalidTopicId { .. } => Self::new(Reason::Unavailable, words),
+            ControllerRefusal::Node(NodeRefusal::Unknown { node_id })
+            | ControllerRefusal::Move(MoveRefusal::UnknownNode { node_id }) => {
+                Self::new(Reason::UnknownNode, words).with("node_id", node_id)
+            }
             ControllerRefusal::Node(_) | ControllerRefusal::Move(_) => Self::new(Reason::InvalidRequest, words),
             ControllerRefusal::InvalidBlock { .. } | ControllerRefusal::Malformed(_) => Self::new(Reason::Internal, words),
         }

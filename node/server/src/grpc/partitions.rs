@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use flotilla_broker::{Image, PartitionDescription, Topic};
+use flotilla_broker::{Image, PartitionDescription, Salvaged, Topic};
 use flotilla_proto::v1;
 use flotilla_proto::v1::partitions_client::PartitionsClient;
 use flotilla_proto::v1::partitions_server::Partitions;
@@ -79,6 +79,14 @@ impl Partitions for PartitionsService {
         let (metadata, _, request) = request.into_parts();
         unary(&self.0.metrics, "TransferLeader", &metadata, self.transfer(Call::of(&metadata), request)).await
     }
+
+    async fn recover_partition(
+        &self,
+        request: Request<v1::RecoverPartitionRequest>,
+    ) -> Result<Response<v1::RecoverPartitionResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        unary(&self.0.metrics, "RecoverPartition", &metadata, self.recover(Call::of(&metadata), request)).await
+    }
 }
 
 impl PartitionsService {
@@ -122,6 +130,25 @@ impl PartitionsService {
         Ok(answer)
     }
 
+    async fn recover(&self, call: Call, request: v1::RecoverPartitionRequest) -> Result<v1::RecoverPartitionResponse, Problem> {
+        let shared = &self.0;
+        if !request.accept_loss {
+            return Err(Problem::field("accept_loss", "is not set: what cannot be read of the partition would be lost for good"));
+        }
+        let target = shared.gateway.partition(&shared.broker, call, &request.topic, request.partition).await?;
+        let image = shared.broker.image();
+        let layout = image.topic(&request.topic).and_then(|topic| topic.partitions.get(request.partition as usize));
+        let (group_id, replicas) = layout.map(|layout| (layout.group_id, layout.replicas.clone())).unwrap_or_default();
+        let Some(node_id) = replicas.first().copied() else { return Err(shared.gateway.not_leader(&target)) };
+        let here = || async {
+            let salvaged = shared.broker.recover_partition(group_id).await;
+            let problem = |problem: Problem| Problem::new(problem.reason(), format!("{target}: {}", problem.message()));
+            Ok(recovered(node_id, salvaged.map_err(|error| problem(error.into()))?))
+        };
+        let there = verbatim!(shared.gateway, PartitionsClient::recover_partition(request.clone()));
+        shared.gateway.at_node(call, (node_id, &target), here, there).await
+    }
+
     async fn group(&self, call: Call, topic: &str, partition: u32) -> Result<u64, Problem> {
         match self.0.gateway.partition(&self.0.broker, call, topic, partition).await? {
             Target::Partition { group_id, .. } => Ok(group_id),
@@ -148,6 +175,12 @@ impl PartitionsService {
         let gone = || Problem::new(Reason::UnknownPartition, format!("partition {partition} of topic {topic:?} is gone"));
         Ok(topic_partition(&known, found.ok_or_else(gone)?))
     }
+}
+
+fn recovered(node_id: u64, salvaged: Salvaged) -> v1::RecoverPartitionResponse {
+    let Salvaged { lost, lost_offsets, end_unknown, useless_bytes, next_offset } = salvaged;
+    let lost = lost.into_iter().map(|lost| v1::OffsetRange { from: lost.start, to: lost.end }).collect();
+    v1::RecoverPartitionResponse { node_id, lost, lost_offsets, end_unknown, useless_bytes, next_offset }
 }
 
 fn topic_partition(topic: &Topic, partition: PartitionDescription) -> v1::TopicPartition {

@@ -75,6 +75,7 @@ reasons! {
     DecompressedTooLarge "DECOMPRESSED_TOO_LARGE" InvalidArgument NEVER;
     UnknownTopic "UNKNOWN_TOPIC" NotFound NEVER;
     UnknownPartition "UNKNOWN_PARTITION" NotFound NEVER;
+    UnknownNode "UNKNOWN_NODE" NotFound NEVER;
     TopicExists "TOPIC_EXISTS" AlreadyExists NEVER;
     OffsetOutOfRange "OFFSET_OUT_OF_RANGE" OutOfRange NEVER;
     ProducerFenced "PRODUCER_FENCED" FailedPrecondition NEVER;
@@ -82,6 +83,7 @@ reasons! {
     UnknownProducer "UNKNOWN_PRODUCER" FailedPrecondition NEVER;
     Fenced "FENCED" FailedPrecondition NEVER;
     GroupInUse "GROUP_IN_USE" FailedPrecondition NEVER;
+    NotRecoverable "NOT_RECOVERABLE" FailedPrecondition NEVER;
     LimitReached "LIMIT_REACHED" FailedPrecondition NEVER;
     Overloaded "OVERLOADED" ResourceExhausted LATER;
     DiskFull "DISK_FULL" ResourceExhausted LATER;

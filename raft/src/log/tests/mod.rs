@@ -5,6 +5,7 @@
 
 mod failures;
 mod groups;
+mod losses;
 pub(crate) mod node;
 mod restarts;
 mod suite;

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::cli::exit::CliError;
 use crate::cli::global::Global;
+use crate::cli::node::view::stuck;
 use crate::cli::output::print;
 
 /// Lines printed for people; programs get all.
@@ -34,6 +35,7 @@ struct Problem {
 enum Kind {
     NoControllerLeader,
     NodeOffline,
+    NodeCannotLeave,
     PartitionLeaderless,
     PartitionUnderReplicated,
 }
@@ -86,7 +88,11 @@ fn problems(cluster: &api::DescribeClusterResponse, unhealthy: &[api::TopicParti
             node.node_id, node.address, node.node_id
         ),
     });
-    controller.into_iter().chain(offline).chain(unhealthy.iter().filter_map(partition_problem)).collect()
+    let stuck = cluster.nodes.iter().filter_map(|node| {
+        let message = stuck(cluster, node)?;
+        Some(Problem { kind: Kind::NodeCannotLeave, node_id: Some(node.node_id), topic: None, partition: None, message })
+    });
+    controller.into_iter().chain(offline).chain(stuck).chain(unhealthy.iter().filter_map(partition_problem)).collect()
 }
 
 fn partition_problem(of: &api::TopicPartition) -> Option<Problem> {
@@ -152,6 +158,24 @@ mod tests {
         assert!(found[3].message.ends_with("on node 2"), "{}", found[3].message);
         let shown = serde_json::to_value(&found[3]).unwrap();
         assert_eq!((&shown["kind"], &shown["partition"]), (&"partition_under_replicated".into(), &1.into()));
+    }
+
+    #[test]
+    fn a_node_that_cannot_leave_is_named() {
+        let with = |node, state: api::NodeState| api::Node { state: state.into(), replicas: 3, ..node };
+        let nodes = vec![
+            with(node(1, true), api::NodeState::Active),
+            with(node(2, true), api::NodeState::Active),
+            with(node(3, true), api::NodeState::Leaving),
+        ];
+        let mut described = api::DescribeClusterResponse { replicas_max: 3, ..cluster(Some(1), nodes) };
+        let found = problems(&described, &[]);
+        assert_eq!(
+            found.iter().map(|problem| (problem.kind, problem.node_id)).collect::<Vec<_>>(),
+            [(Kind::NodeCannotLeave, Some(3))]
+        );
+        described.replicas_max = 2;
+        assert_eq!(problems(&described, &[]), []);
     }
 
     #[test]

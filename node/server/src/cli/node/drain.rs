@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use flotilla_client::api;
+use flotilla_client::{Client, api};
 
-use super::view::{NodeView, answered, find};
+use super::view::{NodeView, answered};
 use crate::cli::exit::CliError;
 use crate::cli::global::Global;
 use crate::cli::output::print;
@@ -36,6 +36,12 @@ pub async fn run(args: DrainArgs, global: &Global) -> Result<(), CliError> {
 }
 
 /// The node that answers may hear of the new state a moment after the controller has it.
+/// How a node stands; none if it does not belong to the cluster.
+async fn find(client: &Client, node_id: u64) -> Result<Option<api::Node>, CliError> {
+    let nodes = client.describe_cluster(api::DescribeClusterRequest {}).await?.nodes;
+    Ok(nodes.into_iter().find(|node| node.node_id == node_id))
+}
+
 fn seen(node_id: u64, node: Option<api::Node>) -> Result<Seen<NodeView>, CliError> {
     let Some(node) = node else {
         return Err(CliError::Failed(format!("node {node_id} does not belong to the cluster any more")));

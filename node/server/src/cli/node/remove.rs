@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use flotilla_client::api;
+use flotilla_client::{Client, api};
 use serde_json::json;
 
-use super::view::find;
+use super::view::stuck;
 use crate::cli::exit::CliError;
 use crate::cli::global::Global;
 use crate::cli::output::print;
@@ -30,7 +30,7 @@ pub async fn run(args: RemoveArgs, global: &Global) -> Result<(), CliError> {
     client.remove_node(api::RemoveNodeRequest { node_id }).await?;
     if !args.no_wait {
         let what = format!("node {node_id} is gone");
-        until(&what, args.timeout, async || Ok(seen(find(&client, node_id).await?))).await?;
+        until(&what, args.timeout, async || look(&client, node_id).await).await?;
     }
     let removed = !args.no_wait;
     print(global.output, &json!({ "node_id": node_id, "removed": removed }), |_, _| match removed {
@@ -39,9 +39,9 @@ pub async fn run(args: RemoveArgs, global: &Global) -> Result<(), CliError> {
     })
 }
 
-fn seen(node: Option<api::Node>) -> Seen<()> {
-    match node {
-        None => Seen::Done(()),
-        Some(node) => Seen::NotYet(format!("node {} still holds {} replicas", node.node_id, node.replicas)),
-    }
+async fn look(client: &Client, node_id: u64) -> Result<Seen<()>, CliError> {
+    let cluster = client.describe_cluster(api::DescribeClusterRequest {}).await?;
+    let Some(node) = cluster.nodes.iter().find(|node| node.node_id == node_id) else { return Ok(Seen::Done(())) };
+    let holds = || format!("node {node_id} still holds {} replicas", node.replicas);
+    Ok(Seen::NotYet(stuck(&cluster, node).unwrap_or_else(holds)))
 }

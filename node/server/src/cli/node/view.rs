@@ -1,9 +1,8 @@
 //! Nodes as they are shown.
 
-use flotilla_client::{Client, Error, api};
+use flotilla_client::{Error, api};
 use serde::Serialize;
 
-use crate::cli::exit::CliError;
 use crate::cli::output::table;
 
 /// A node as it is shown.
@@ -67,8 +66,16 @@ pub fn answered(node: Option<api::Node>) -> Result<NodeView, Error> {
     node.map(NodeView::from).ok_or_else(|| Error::Protocol("no node in the answer".to_owned()))
 }
 
-/// How a node stands; none if it does not belong to the cluster.
-pub async fn find(client: &Client, node_id: u64) -> Result<Option<api::Node>, CliError> {
-    let nodes = client.describe_cluster(api::DescribeClusterRequest {}).await?.nodes;
-    Ok(nodes.into_iter().find(|node| node.node_id == node_id))
+/// Why a node that is to leave cannot: those that stay are too few for its replicas.
+pub fn stuck(cluster: &api::DescribeClusterResponse, node: &api::Node) -> Option<String> {
+    let leaving = node.state() == api::NodeState::Leaving && node.replicas > 0;
+    let active = cluster.nodes.iter().filter(|node| node.state() == api::NodeState::Active).count();
+    let needed = cluster.replicas_max as usize;
+    (leaving && active < needed).then(|| {
+        format!(
+            "node {0} cannot leave: some partitions have {needed} replicas, active nodes are only {active}; start another node, take \
+             drained ones back, or keep this one with flotilla node undrain {0}",
+            node.node_id
+        )
+    })
 }

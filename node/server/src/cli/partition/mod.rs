@@ -3,6 +3,7 @@
 mod cancel_move;
 mod list;
 mod move_replicas;
+mod recover;
 mod transfer_leader;
 pub mod view;
 
@@ -28,6 +29,8 @@ enum Verb {
     CancelMove(cancel_move::CancelMoveArgs),
     /// Make another replica the leader
     TransferLeader(transfer_leader::TransferLeaderArgs),
+    /// Begin a damaged partition without other replicas again from what can be read of it
+    Recover(recover::RecoverArgs),
 }
 
 /// A partition on the command line.
@@ -49,5 +52,6 @@ pub async fn run(args: PartitionArgs, global: &Global) -> Result<(), CliError> {
         Verb::Move(args) => move_replicas::run(args, global).await,
         Verb::CancelMove(args) => cancel_move::run(args, global).await,
         Verb::TransferLeader(args) => transfer_leader::run(args, global).await,
+        Verb::Recover(args) => recover::run(args, global).await,
     }
 }

@@ -12,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, Streaming};
 
-use super::super::forward::{Envelope, Gateway};
+use super::super::forward::{Envelope, Gateway, Repeat};
 use super::super::problem::{Problem, Reason};
 
 /// Names a feed; never used twice by a stream.
@@ -121,7 +121,7 @@ async fn run(
     };
     match ended {
         Ok(()) => Problem::new(Reason::Draining, format!("node {node} ended the stream")),
-        Err(status) => gateway.failed(&connection, &"the partition", &status),
+        Err(status) => gateway.failed(&connection, &"the partition", Repeat::Read, &status),
     }
 }
 

@@ -199,7 +199,9 @@ impl Gateway {
         loop {
             let served = match self.leader(target) {
                 Leader::Here => here().await,
-                Leader::There(node, address) if !call.direct => self.pass_on(call, target, (node, &address), &there).await,
+                Leader::There(node, address) if !call.direct => {
+                    self.pass_on(call, (target, repeat), (node, &address), &there).await
+                }
                 Leader::Nobody if repeat == Repeat::ReadCommitted => here().await,
                 Leader::There(..) | Leader::Nobody => Err(self.not_leader(target)),
             };
@@ -219,10 +221,36 @@ impl Gateway {
         }
     }
 
+    /// Lets a node answer for the target that only it has, whether it leads or not. Asks once.
+    ///
+    /// # Errors
+    /// What the node says; that it is offline; or that the outcome is not known.
+    pub async fn at_node<T, Here, There>(
+        &self,
+        call: Call,
+        (node, target): (u64, &Target),
+        here: impl Fn() -> Here,
+        there: impl Fn(Channel, Envelope) -> There,
+    ) -> Result<T, Problem>
+    where
+        Here: Future<Output = Result<T, Problem>>,
+        There: Future<Output = Result<Response<T>, Status>>,
+    {
+        match self.reachable(Some(node)) {
+            Leader::Here => here().await,
+            Leader::There(node, address) if !call.direct => {
+                self.pass_on(call, (target, Repeat::Once), (node, &address), &there).await
+            }
+            Leader::There(..) | Leader::Nobody => {
+                Err(Problem::new(Reason::Unavailable, format!("node {node}, which has {target}, is offline: start it")))
+            }
+        }
+    }
+
     async fn pass_on<T, There>(
         &self,
         call: Call,
-        target: &Target,
+        (target, repeat): (&Target, Repeat),
         (node, address): (u64, &str),
         there: &impl Fn(Channel, Envelope) -> There,
     ) -> Result<T, Problem>
@@ -231,25 +259,28 @@ impl Gateway {
     {
         let connection = self.connection(node, address).await?;
         let answer = there(connection.channel.clone(), Envelope { deadline: call.deadline }).await;
-        answer.map(Response::into_inner).map_err(|status| self.failed(&connection, target, &status))
+        answer.map(Response::into_inner).map_err(|status| self.failed(&connection, target, repeat, &status))
     }
 
     /// What a status means that came from another node, or from the connection to it.
-    pub fn failed(&self, connection: &Connection, target: &dyn fmt::Display, status: &Status) -> Problem {
+    pub fn failed(&self, connection: &Connection, target: &dyn fmt::Display, repeat: Repeat, status: &Status) -> Problem {
         if let Some(problem) = Problem::passed_on(status) {
             return problem;
         }
-        let node = connection.node_id;
+        let (node, reads) = (connection.node_id, matches!(repeat, Repeat::Read | Repeat::ReadCommitted));
         if matches!(status.code(), Code::DeadlineExceeded) {
-            let message = format!("node {node}, which leads {target}, did not answer in time; a write may still take effect");
+            let effect = if reads { "ask again" } else { "a write may still take effect" };
+            let message = format!("node {node}, which leads {target}, did not answer in time; {effect}");
             return Problem::new(Reason::DeadlineExceeded, message);
         }
         self.forget(connection);
         let cause = std::error::Error::source(status).map_or_else(|| status.message().to_owned(), innermost);
-        let message = format!(
-            "the connection to node {node}, which leads {target}, broke before the answer came ({cause}); \
-             the request may have taken effect"
-        );
-        Problem::new(Reason::OutcomeUnknown, message)
+        let (reason, effect) = match reads {
+            true => (Reason::Unavailable, "retry"),
+            false => (Reason::OutcomeUnknown, "the request may have taken effect"),
+        };
+        let message =
+            format!("the connection to node {node}, which leads {target}, broke before the answer came ({cause}); {effect}");
+        Problem::new(reason, message)
     }
 }

@@ -9,7 +9,7 @@ use futures::{StreamExt, stream};
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
-use super::{Call, Envelope, Gateway, Leader, PAUSE, Problem, Reason, Target};
+use super::{Call, Envelope, Gateway, Leader, PAUSE, Problem, Reason, Repeat, Target};
 
 /// Partitions of this node that are asked at the same time.
 const AT_ONCE: usize = 64;
@@ -114,7 +114,7 @@ impl Gateway {
         let asked = async {
             let connection = self.connection(node, address).await?;
             let answer = there(connection.channel.clone(), Envelope { deadline: call.deadline }, partitions.clone()).await;
-            let answers = answer.map_err(|status| self.failed(&connection, target, &status))?.into_inner();
+            let answers = answer.map_err(|status| self.failed(&connection, target, Repeat::Read, &status))?.into_inner();
             if answers.len() == partitions.len() {
                 return Ok(answers);
             }

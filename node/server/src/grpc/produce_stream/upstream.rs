@@ -9,7 +9,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Streaming;
 
-use super::super::forward::{Connection, Envelope, Gateway};
+use super::super::forward::{Connection, Envelope, Gateway, Repeat};
 use super::super::problem::{Problem, Reason};
 
 /// Answers that wait for the client's stream.
@@ -129,7 +129,7 @@ async fn relay(mut answers: Streaming<v1::ProduceResponse>, events: &mpsc::Sende
 fn unanswered(gateway: &Gateway, connection: &Connection, status: Option<&tonic::Status>) -> Problem {
     let node = connection.node_id;
     let problem = match status {
-        Some(status) => gateway.failed(connection, &"the partition", status),
+        Some(status) => gateway.failed(connection, &"the partition", Repeat::Once, status),
         None => Problem::new(Reason::OutcomeUnknown, format!("node {node} ended the stream before it answered")),
     };
     if problem.is_passing() || problem.reason() == Reason::OutcomeUnknown {

@@ -1,0 +1,55 @@
+//! A damaged partition that has no other replica begins again from what can be read of it, because somebody accepts that
+//! the rest is lost.
+
+use std::io;
+
+use flotilla_raft::registry::Salvaged;
+use flotilla_raft::types::GroupId;
+
+use crate::broker::{Broker, HOSTING_PATIENCE, Hosted};
+use crate::error::RecoverError;
+use crate::hosts::PartitionHost;
+
+impl Broker {
+    /// Begins again with what this node can read of a damaged partition; returns when it serves. Goes on if the caller
+    /// goes away.
+    ///
+    /// # Errors
+    /// See [`RecoverError`].
+    pub async fn recover_partition(&self, group_id: u64) -> Result<Salvaged, RecoverError> {
+        let broker = self.clone();
+        let recovering = tokio::spawn(async move { broker.recover(group_id).await });
+        recovering.await.map_err(|error| RecoverError::Storage(io::Error::other(error)))?
+    }
+
+    async fn recover(&self, group_id: u64) -> Result<Salvaged, RecoverError> {
+        let image = self.image();
+        let found = image.partition_of_group(group_id);
+        let layout = found.as_ref().and_then(|(topic, number)| topic.partitions.get(*number as usize));
+        let others = layout.iter().flat_map(|layout| layout.replicas.iter().chain(layout.target.iter().flatten()));
+        let others: Vec<u64> = others.copied().filter(|node| *node != self.node_id()).collect();
+        if !others.is_empty() {
+            return Err(RecoverError::HasReplicas { nodes: others });
+        }
+        self.condemn_damaged(group_id).await?;
+        let group = GroupId(group_id);
+        if self.inner.registry.damage_of(group).is_none() {
+            return Err(RecoverError::NotDamaged);
+        }
+        let (host, ..) = PartitionHost::new(group);
+        let salvaged = self.inner.registry.accept_loss(group, Box::new(host)).await.map_err(RecoverError::Storage)?;
+        self.reconcile(&self.image()).await;
+        self.wait_led(&[group], HOSTING_PATIENCE).await;
+        Ok(salvaged)
+    }
+
+    /// Stops the partition if it runs and damage was met in it.
+    async fn condemn_damaged(&self, group_id: u64) -> Result<(), RecoverError> {
+        let Some(group) = self.hosted_group(group_id) else { return Ok(()) };
+        let Some(reason) = group.watch().borrow().damage.clone() else { return Ok(()) };
+        let _hosting = self.inner.hosting.lock().await;
+        let condemned = self.inner.registry.condemn(GroupId(group_id), reason.clone()).await;
+        self.set_hosted(group_id, Hosted::Down(reason));
+        condemned.map_err(RecoverError::Storage)
+    }
+}

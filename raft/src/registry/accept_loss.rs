@@ -1,0 +1,98 @@
+//! A damaged group without other replicas begins again from what can still be read of it, because an operator accepts that the
+//! rest is lost.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use super::{Registry, lock};
+use crate::journal::{Record, RecoveredGroup};
+use crate::log::group_log::NewLife;
+use crate::log::life_writer::LifeWriter;
+use crate::log::lives::Lives;
+use crate::log::salvage::{Salvaged, Salvager};
+use crate::machine::Machine;
+use crate::segments::salvage;
+use crate::state::keys::GroupKeys;
+use crate::types::{Entry, GroupId, NodeId, Vote};
+
+impl Registry {
+    /// Makes a damaged group one that has what can be read of it, and this node as its only voter. What was not readable is
+    /// lost. `machine` is an empty one; it is of no use afterwards. Nothing is deleted: see [`crate::log::lives`].
+    ///
+    /// To be called only if no other node has a replica of the group. A crash on the way changes nothing: call it again.
+    ///
+    /// # Errors
+    /// If the group is not damaged, or the disk refuses.
+    pub async fn accept_loss(&self, group: GroupId, mut machine: Box<dyn Machine>) -> io::Result<Salvaged> {
+        let known = lock(&self.down).get(&group).filter(|down| down.damaged).map(|down| down.known.clone());
+        let Some(known) = known else { return Err(io::Error::other(format!("group {group} is not known to be damaged"))) };
+        self.transfers.forget(group).await;
+        self.keep_aside(group).await?;
+        let (lives, node, vote) = (self.lives.clone(), self.options.node_id, known.as_ref().and_then(|known| known.vote));
+        let begin = move || begin_again(&lives, group, &mut *machine, known, node);
+        let (life, salvaged) = self.options.driver.try_run(begin).await?;
+        let NewLife { incarnation, snapshot: last, membership, .. } = life;
+        let vote = vote.filter(|vote| vote.term >= last.term).unwrap_or(Vote { term: last.term, ..Vote::default() });
+        let switch = Record::Switch { group, incarnation, snapshot: Some(last), membership: membership.clone() };
+        self.write_through(vec![Record::Remove { group }, switch, Record::Vote { group, vote }]).await?;
+        let recovered = RecoveredGroup {
+            vote: Some(vote),
+            purged: Some(last),
+            committed: Some(last),
+            segments_synced: Some(last),
+            snapshot: Some((last, membership)),
+            last: Some(last),
+            ..RecoveredGroup::empty(incarnation)
+        };
+        self.holders.recovered(group, &recovered);
+        lock(&self.recovered).insert(group, recovered);
+        lock(&self.down).remove(&group);
+        tracing::warn!(%group, ?salvaged, "the group begins again from what was left of its damaged data");
+        Ok(salvaged)
+    }
+}
+
+/// Makes the new life. Blocks.
+fn begin_again(
+    lives: &Arc<Lives>,
+    group: GroupId,
+    machine: &mut dyn Machine,
+    known: Option<RecoveredGroup>,
+    node: NodeId,
+) -> io::Result<(NewLife, Salvaged)> {
+    // Where the journal does not know which life was valid, it was the newest that was complete.
+    let before = match &known {
+        Some(known) => Some(known.incarnation),
+        None => lives.newest_set_aside(group)?,
+    };
+    let life = LifeWriter::begin(lives.clone(), group)?;
+    let incarnation = life.incarnation();
+    // Should this be cut short, it must not be taken for the newest.
+    lives.mark_removed(group, incarnation)?;
+    let keys = GroupKeys::new(group, before.unwrap_or_default());
+    let mut salvager = Salvager::begin(&**lives.state(), &keys, machine, life)?;
+    let all_known = known.as_ref().is_some_and(|known| !known.damaged);
+    let last = known.as_ref().and_then(|known| known.last.max(known.segments_synced));
+    let entries = known.map(|known| known.tail).unwrap_or_default();
+    let mut entries: BTreeMap<u64, Entry> = entries.into_iter().map(|entry| (entry.log_id.index, entry)).collect();
+    let mut useless_bytes = 0;
+    if let Some(before) = before {
+        let last_index = last.filter(|_| all_known).map_or(u64::MAX - 1, |last| last.index);
+        useless_bytes = salvage(&**lives.disk(), &lives.set_aside_dir(group, before), last_index, |frame| {
+            // What a damaged segment lacks may still be in the journal.
+            let behind = entries.split_off(&frame.header.log_id.index);
+            for entry in std::mem::replace(&mut entries, behind).into_values() {
+                salvager.take_entry(entry)?;
+            }
+            entries = entries.split_off(&(frame.header.last_index + 1));
+            salvager.take_frame(frame)
+        })?;
+    }
+    for entry in entries.into_values() {
+        salvager.take_entry(entry)?;
+    }
+    let (life, salvaged) = salvager.finish(node, last, all_known)?;
+    lives.unmark_removed(group, incarnation)?;
+    Ok((life, Salvaged { useless_bytes, ..salvaged }))
+}
