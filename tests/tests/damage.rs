@@ -379,7 +379,7 @@ async fn state() {
 /// given out twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_left_serves_once_the_loss_is_accepted() {
-    let mut node = Node::new(Stop::Killed).await;
+    let mut node = Node::new(Stop::Cleanly).await;
     let name = node.group_files("first", ".segment").remove(0);
     let used = node.used(&name);
     for _ in 0..settings::number("FLOTILLA_DAMAGES", 2) {
