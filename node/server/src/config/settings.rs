@@ -102,7 +102,7 @@ settings! {
     stream_in_flight_max: u32 = "4096", "Requests of one produce stream that may wait for their answers; further ones wait on the connection";
     stream_in_flight_bytes_max: Size = "64MiB", "Bytes of one produce stream's requests that may wait for their answers";
     receive_bytes_max: Size = "256MiB", "Bytes of requests, complete or not, that the node holds at once, over all clients; further ones wait";
-    send_bytes_max: Size = "256MiB", "Bytes of answers that the node holds at once because their clients have not read them; further reads wait";
+    send_bytes_max: Size = "128MiB", "Bytes of answers that the node holds at once because their clients have not read them; further reads wait";
     push_bytes_max: Size = "1MiB", "Largest message pushed to a consumer, unless a single batch is larger";
     wait_max: Duration = "30s", "Longest wait of a fetch for its first record, whatever the request says";
     drain_timeout: Duration = "10s", "How long open streams may take to finish when the server stops";
