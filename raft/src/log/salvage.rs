@@ -18,7 +18,7 @@ use crate::types::{Body, Decision, Entry, Item, LogId, NodeId};
 const OFFSETS_GIVEN_UP: u64 = 1 << 32;
 /// Ranges of offsets that are told one by one.
 const RANGES_MAX: usize = 100;
-/// Payload bytes that are written at once.
+/// Bytes of frames that are written at once.
 const WRITE_BYTES: u64 = 1 << 20;
 
 /// What was left of a group's data.
@@ -54,7 +54,8 @@ pub(crate) struct Salvager<'a> {
     last: Option<LogId>,
     /// One behind the last offset that was taken over, or was dead before.
     kept_end: Option<u64>,
-    frames: Vec<StoredFrame>,
+    /// What is to be written next, and its bytes.
+    frames: (Vec<StoredFrame>, u64),
     salvaged: Salvaged,
 }
 
@@ -91,7 +92,7 @@ impl<'a> Salvager<'a> {
         }
         let kept_end = applied.map(|_| machine.live_from());
         let rows = MachineRows(rows.into_iter().map(|(table, key, value)| ((table, key), value)).collect());
-        let (last, frames, salvaged) = (None, Vec::new(), Salvaged::default());
+        let (last, frames, salvaged) = (None, <_>::default(), Salvaged::default());
         Ok(Self { machine, life, rows, applied, decided, last, kept_end, frames, salvaged })
     }
 
@@ -175,14 +176,15 @@ impl<'a> Salvager<'a> {
             is_live |= end > live_from;
         }
         if is_live {
-            self.frames.push(frame);
+            self.frames.1 += frame.header.bytes();
+            self.frames.0.push(frame);
         }
-        let waiting: u64 = self.frames.iter().map(|frame| frame.header.payload_bytes()).sum();
-        if waiting >= WRITE_BYTES { self.write_frames() } else { Ok(()) }
+        if self.frames.1 >= WRITE_BYTES { self.write_frames() } else { Ok(()) }
     }
 
     fn write_frames(&mut self) -> io::Result<()> {
-        self.life.write_frames(std::mem::take(&mut self.frames))
+        let (frames, _) = std::mem::take(&mut self.frames);
+        self.life.write_frames(frames)
     }
 
     fn note_lost(&mut self, offsets: Range<u64>) {

@@ -25,6 +25,8 @@ impl Registry {
     /// # Errors
     /// If the group is not damaged, or the disk refuses.
     pub async fn accept_loss(&self, group: GroupId, mut machine: Box<dyn Machine>) -> io::Result<Salvaged> {
+        // A second attempt waits for the first, and finds that there is nothing to do.
+        let _alone = self.salvaging.lock().await;
         let known = lock(&self.down).get(&group).filter(|down| down.damaged).map(|down| down.known.clone());
         let Some(known) = known else { return Err(io::Error::other(format!("group {group} is not known to be damaged"))) };
         self.transfers.forget(group).await;

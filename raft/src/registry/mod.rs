@@ -60,6 +60,8 @@ pub struct Registry {
     recovered: Mutex<BTreeMap<GroupId, RecoveredGroup>>,
     /// Groups that have data and cannot run. Another attempt must not begin a new life.
     down: Mutex<BTreeMap<GroupId, Down>>,
+    /// Held while a damaged group begins again: there is one at a time.
+    salvaging: tokio::sync::Mutex<()>,
     running: Running,
     changes: Arc<Changes>,
     transfers: Transfers,
@@ -143,6 +145,7 @@ impl Registry {
             damage: recovered.damage,
             recovered: Mutex::new(recovered.groups),
             down: Mutex::new(down),
+            salvaging: tokio::sync::Mutex::default(),
             running,
             changes: Changes::new(),
             transfers,

@@ -115,7 +115,9 @@ impl Registry {
             Some(reason) => StartError::Damaged { group, reason },
             None => io(io::Error::other(error)),
         })?;
-        if campaigns || raft.voter_ids().collect::<Vec<_>>() == [node_id] {
+        // Of the core itself: what its metrics say is empty until it runs.
+        let voters = raft.with_raft_state(|state| state.membership_state.effective().voter_ids().collect::<Vec<_>>()).await;
+        if campaigns || voters.map_err(|error| io(io::Error::other(error)))? == [node_id] {
             // Nobody leads, and others expect that this node will: there is no reason to wait for an election timeout.
             raft.trigger().elect(true).await.map_err(|error| io(io::Error::other(error)))?;
         }

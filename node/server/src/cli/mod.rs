@@ -93,7 +93,7 @@ pub fn main() -> ExitCode {
     match runtime.and_then(|runtime| runtime.block_on(run(line))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            output::note(format_args!("error: {error}"));
             ExitCode::from(error.exit_code())
         }
     }

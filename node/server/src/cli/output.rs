@@ -1,5 +1,6 @@
 //! Printing results: data to stdout, as a table or for programs.
 
+use std::fmt;
 use std::io::{self, Write};
 
 use serde::Serialize;
@@ -36,6 +37,11 @@ pub fn print<T: Serialize>(output: Output, value: &T, text: impl FnOnce(&T, bool
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written.map_err(CliError::io("stdout")),
     }
+}
+
+/// Says something on stderr. Whoever closed that does not want to know.
+pub fn note(what: impl fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "{what}");
 }
 
 /// A number of things: `1 record`, `2 records`.

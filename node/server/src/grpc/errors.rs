@@ -207,7 +207,7 @@ impl From<ControllerRefusal> for Problem {
             | ControllerRefusal::UnknownNode { .. }
             | ControllerRefusal::NodeNotActive { .. }
             | ControllerRefusal::InvalidTopicId { .. } => Self::new(Reason::Unavailable, words),
-            ControllerRefusal::Node(NodeRefusal::Unknown { node_id })
+            ControllerRefusal::Node(NodeRefusal::Unknown { node_id } | NodeRefusal::Removed { node_id })
             | ControllerRefusal::Move(MoveRefusal::UnknownNode { node_id }) => {
                 Self::new(Reason::UnknownNode, words).with("node_id", node_id)
             }

@@ -11,7 +11,7 @@ use super::report::Report;
 use super::topic::{BenchTopic, TopicArgs};
 use crate::cli::exit::CliError;
 use crate::cli::global::Global;
-use crate::cli::output::print;
+use crate::cli::output::{note, print};
 use crate::units::parse_number;
 
 /// Arguments of `flotilla bench consume`.
@@ -73,7 +73,7 @@ async fn fill(args: &ConsumeArgs, client: &Client, topic: &BenchTopic) -> Result
     if missing == 0 {
         return Ok(());
     }
-    eprintln!("producing {missing} records first");
+    note(format_args!("producing {missing} records first"));
     let size = usize::try_from(args.write.size).unwrap_or(usize::MAX);
     let mut payloads = Payloads::new(size, 1);
     let producer = client.producer(&topic.name, args.write.options()).await?;

@@ -11,7 +11,7 @@ use futures::FutureExt;
 use super::exit::CliError;
 use super::global::Global;
 use super::outage;
-use super::output::Output;
+use super::output::{Output, note};
 use crate::units::parse_number;
 use format::Format;
 use position::parse_position;
@@ -53,7 +53,8 @@ pub struct ConsumeArgs {
 /// Prints records until the end, the count or Ctrl-C.
 ///
 /// # Errors
-/// If the cluster refuses or cannot be reached, or stdout cannot be written. A closed pipe and Ctrl-C are no errors.
+/// If the cluster refuses or cannot be reached, or stdout cannot be written. A closed pipe is no error, nor is Ctrl-C where there
+/// is no end.
 pub async fn run(args: ConsumeArgs, global: &Global) -> Result<(), CliError> {
     let from = args.from.unwrap_or(if args.until_end { Position::Earliest } else { Position::Latest });
     let assignment = match args.partition.as_slice() {
@@ -65,10 +66,11 @@ pub async fn run(args: ConsumeArgs, global: &Global) -> Result<(), CliError> {
         Output::Json => Format::json(),
         Output::Yaml => return Err(CliError::Usage("records are printed as text or JSON: use -o json or --format".to_owned())),
     };
+    let ends = args.until_end || args.count.is_some();
     let options = ConsumerOptions { until_end: args.until_end, ..ConsumerOptions::default() };
     let client = global.client().await?;
     let consumer = client.consumer(&args.topic, assignment, options).await?;
-    let _told = outage::tell(&client, |line| eprintln!("{line}"));
+    let _told = outage::tell(&client, |line| note(line));
     let printer =
         Printer { format, left: args.count.unwrap_or(u64::MAX), out: BufWriter::with_capacity(WRITE_BYTES, io::stdout()) };
     tokio::select! {
@@ -76,7 +78,11 @@ pub async fn run(args: ConsumeArgs, global: &Global) -> Result<(), CliError> {
             Err(CliError::Io { error, .. }) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             printed => printed,
         },
-        _ = tokio::signal::ctrl_c() => Ok(()),
+        _ = tokio::signal::ctrl_c() => match ends {
+            // Not all that was asked for.
+            true => Err(CliError::Interrupted),
+            false => Ok(()),
+        },
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::exit::CliError;
 use super::global::Global;
-use super::output::{Output, print};
+use super::output::{Output, note, print};
 use child::{Child, ChildOptions};
 use view::DevView;
 
@@ -61,7 +61,7 @@ pub async fn run(args: DevArgs, global: &Global) -> Result<(), CliError> {
         () = stop.asked() => Ok(()),
     };
     if dev.any_alive() {
-        eprintln!("stopping the nodes (once more to kill them)");
+        note("stopping the nodes (once more to kill them)");
     }
     tokio::select! {
         () = dev.stop() => {}
@@ -155,7 +155,7 @@ impl Dev {
     async fn watch(&mut self) -> Result<(), CliError> {
         while self.any_alive() {
             let died = ended(&mut self.children).await;
-            eprintln!("{died}");
+            note(died);
         }
         Err(CliError::Failed("no node runs any more".to_owned()))
     }

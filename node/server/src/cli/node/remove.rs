@@ -8,7 +8,7 @@ use serde_json::json;
 use super::view::stuck;
 use crate::cli::exit::CliError;
 use crate::cli::global::Global;
-use crate::cli::output::print;
+use crate::cli::output::{note, print};
 use crate::cli::wait::{Seen, until};
 use crate::units::parse_duration;
 
@@ -30,7 +30,11 @@ pub async fn run(args: RemoveArgs, global: &Global) -> Result<(), CliError> {
     client.remove_node(api::RemoveNodeRequest { node_id }).await?;
     if !args.no_wait {
         let what = format!("node {node_id} is gone");
-        until(&what, args.timeout, async || look(&client, node_id).await).await?;
+        let gone = until(&what, args.timeout, async || look(&client, node_id).await).await;
+        if matches!(gone, Err(CliError::Interrupted)) {
+            note(format_args!("node {node_id} goes on leaving; flotilla node undrain {node_id} takes it back"));
+        }
+        gone?;
     }
     let removed = !args.no_wait;
     print(global.output, &json!({ "node_id": node_id, "removed": removed }), |_, _| match removed {

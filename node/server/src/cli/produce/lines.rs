@@ -88,6 +88,8 @@ impl<'a> Lines<'a> {
             }
             progress.inc(chunk.len() as u64);
             progress.set_message(format!("{} records", self.taken.get()));
+            // A file that is always ready, and a node that is fast enough, would never let Ctrl-C in.
+            tokio::task::yield_now().await;
         }
         if line.is_empty() { Ok(()) } else { self.send(&line, &name).await }
     }

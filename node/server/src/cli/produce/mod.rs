@@ -15,7 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::exit::CliError;
 use super::global::Global;
 use super::outage;
-use super::output::{Output, count, print};
+use super::output::{Output, count, note, print};
 use super::signals::StopRequests;
 use crate::units::{format_duration, parse_duration, parse_number, parse_size};
 use lines::{Input, Lines};
@@ -107,7 +107,7 @@ pub async fn run(args: ProduceArgs, global: &Global) -> Result<(), CliError> {
     }
     let progress = progress_bar(input.bytes);
     let shown = progress.clone();
-    let _told = outage::tell(&client, move |line| shown.suspend(|| eprintln!("{line}")));
+    let _told = outage::tell(&client, move |line| shown.suspend(|| note(&line)));
     let mut requests = StopRequests::interrupts().map_err(CliError::io("cannot watch for Ctrl-C"))?;
     let started = Instant::now();
     let sent = Cell::new(0);
@@ -131,7 +131,7 @@ pub async fn run(args: ProduceArgs, global: &Global) -> Result<(), CliError> {
     let (took, pause) = (started.elapsed(), pauses.longest());
     let report = Report { lines: taken + refused, refused, stats: producer.stats(), in_order, took, pause };
     let ended = flushed.and(read);
-    eprint!("{}", report.text(ended.is_ok()));
+    note(report.text(ended.is_ok()).trim_end());
     if matches!(global.output, Output::Json | Output::Yaml) {
         print(global.output, &report.json(), |_, _| String::new())?;
     }
@@ -180,7 +180,7 @@ impl Patience {
         if waiting > 0 {
             let (waiting, at_most) = (count(waiting, "record"), format_duration(self.delivery_timeout));
             progress.suspend(|| {
-                eprintln!("waiting for {waiting} to be acknowledged, {at_most} at most; Ctrl-C again gives up");
+                note(format_args!("waiting for {waiting} to be acknowledged, {at_most} at most; Ctrl-C again gives up"))
             });
         }
     }

@@ -5,7 +5,7 @@ use flotilla_client::{Error, api};
 use super::view::{ConfigArgs, TopicView};
 use crate::cli::exit::CliError;
 use crate::cli::global::Global;
-use crate::cli::output::{print, table};
+use crate::cli::output::{note, print, table};
 use crate::units::parse_number;
 
 /// Arguments of `flotilla topic alter`.
@@ -35,12 +35,16 @@ pub async fn run(args: AlterArgs, global: &Global) -> Result<(), CliError> {
     }
     let client = global.client().await?;
     let mut topic = None;
-    if configured {
-        let request = api::AlterTopicRequest { name: args.name.clone(), config: Some(args.config.to_config()), reset };
-        topic = client.alter_topic(request).await?.topic;
-    }
     if let Some(partitions) = args.partitions {
-        topic = client.add_partitions(api::AddPartitionsRequest { name: args.name, partitions }).await?.topic;
+        topic = client.add_partitions(api::AddPartitionsRequest { name: args.name.clone(), partitions }).await?.topic;
+    }
+    if configured {
+        let request = api::AlterTopicRequest { name: args.name, config: Some(args.config.to_config()), reset };
+        let altered = client.alter_topic(request).await;
+        if altered.is_err() && topic.is_some() {
+            note("the topic has its partitions, the settings are as they were");
+        }
+        topic = altered?.topic;
     }
     let topic = topic.ok_or_else(|| Error::Protocol("no topic in the answer".to_owned()))?;
     print(global.output, &TopicView::from(topic), |topic, _| table(&TopicView::HEAD, &[topic.row()]))
