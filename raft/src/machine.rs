@@ -40,21 +40,17 @@ pub trait Machine: Send + Sync + 'static {
     /// Applies the items of one entry, in order; returns one [`Applied`] for each.
     fn apply(&mut self, log_id: LogId, items: &[Item], rows: &mut dyn Rows) -> Vec<Applied>;
 
-    /// Takes over an entry about whose items it was decided when more of the log was there than is left after a loss (see
-    /// [`Registry::accept_loss`](crate::registry::Registry::accept_loss)): decisions stay, and have their effect on the rows.
-    fn adopt(&mut self, log_id: LogId, items: &[Item], decisions: &[Decision], rows: &mut dyn Rows) {
+    /// Takes over an entry behind a loss (see [`Registry::accept_loss`](crate::registry::Registry::accept_loss)). What was
+    /// decided about its items when more of the log was there stays so; where that is not known, it is decided now, and an
+    /// item is not refused for what may be lost. Returns the decisions.
+    fn adopt(&mut self, log_id: LogId, items: &[Item], decisions: Option<&[Decision]>, rows: &mut dyn Rows) -> Vec<Decision> {
         let _ = decisions;
-        self.apply(log_id, items, rows);
+        self.apply(log_id, items, rows).into_iter().map(|applied| applied.decision).collect()
     }
 
     /// Notes that what was kept under `offsets` may be lost. Those from [`Machine::next_offset`] on are not given out again.
     fn lose(&mut self, offsets: Range<u64>, rows: &mut dyn Rows) {
         let _ = (offsets, rows);
-    }
-
-    /// A range of offsets that has all in it that are known to be lost; something may be left among them.
-    fn lost(&self) -> Range<u64> {
-        0..0
     }
 
     /// The offset of what is kept next; 0 where nothing ever is.

@@ -80,9 +80,11 @@ impl Broker {
         let Inner { options, calls, cluster_id: own, directory_id, .. } = &*self.inner;
         let directory_id = Bytes::copy_from_slice(directory_id);
         let introduction = v1::IntroduceRequest { node_id: options.node_id, directory_id: directory_id.clone() };
-        let asked = ask_all(calls, &options.seeds, introduction);
-        let Ok(answers) = tokio::time::timeout(SEEDS_PATIENCE, asked).await else { return Ok(()) };
-        let of_others = answers.iter().filter_map(|(seed, answer)| Some((seed, answer.as_ref()?)));
+        let ask = async |seed: &String| {
+            (seed.clone(), tokio::time::timeout(SEEDS_PATIENCE, calls.introduce(seed, introduction.clone())).await)
+        };
+        let answers = futures::future::join_all(options.seeds.iter().map(ask)).await;
+        let of_others = answers.iter().filter_map(|(seed, answer)| Some((seed, answer.as_ref().ok()?.as_ref()?)));
         let of_others = of_others.filter(|(_, answer)| answer.directory_id != directory_id);
         let clusters: Vec<_> = of_others.filter_map(|(seed, answer)| Some((seed, answer.cluster_id.as_ref()?))).collect();
         let Some((seed, _)) = clusters.first() else { return Ok(()) };

@@ -85,20 +85,18 @@ impl Machine for PartitionHost {
         items.iter().map(|item| applied(machine.apply(item.kind, &item.payload, &mut rows))).collect()
     }
 
-    fn adopt(&mut self, _log_id: LogId, items: &[Item], decisions: &[Decision], rows: &mut dyn Rows) {
+    fn adopt(&mut self, _log_id: LogId, items: &[Item], decisions: Option<&[Decision]>, rows: &mut dyn Rows) -> Vec<Decision> {
         let mut machine = self.machine.lock();
         let mut rows = RowsAdapter(rows);
-        for (item, decision) in items.iter().zip(decisions) {
-            machine.adopt(item.kind, &item.payload, decided(*decision), &mut rows);
-        }
+        let adopt = |(number, item): (usize, &Item)| {
+            let decision = decisions.and_then(|decisions| decisions.get(number)).map(|decision| decided(*decision));
+            decision_of(machine.adopt(item.kind, &item.payload, decision, &mut rows))
+        };
+        items.iter().enumerate().map(adopt).collect()
     }
 
     fn lose(&mut self, offsets: Range<u64>, rows: &mut dyn Rows) {
         self.machine.lock().lose(offsets, &mut RowsAdapter(rows));
-    }
-
-    fn lost(&self) -> Range<u64> {
-        self.machine.lock().lost()
     }
 
     fn next_offset(&self) -> u64 {
@@ -186,12 +184,15 @@ fn decided(decision: Decision) -> MachineDecision {
     }
 }
 
-fn applied<O: Send + Sync + 'static>(applied: MachineApplied<O>) -> Applied {
-    let decision = match applied.decision {
+fn decision_of(decision: MachineDecision) -> Decision {
+    match decision {
         MachineDecision::Drop => Decision::Drop,
         MachineDecision::Keep { base_offset, offset_count, max_timestamp_ms } => {
             Decision::Keep(Kept { base_offset, offset_count, max_timestamp_ms })
         }
-    };
-    Applied { outcome: Box::new(applied.outcome), decision }
+    }
+}
+
+fn applied<O: Send + Sync + 'static>(applied: MachineApplied<O>) -> Applied {
+    Applied { outcome: Box::new(applied.outcome), decision: decision_of(applied.decision) }
 }

@@ -12,7 +12,7 @@ use crate::hosts::PartitionHost;
 
 impl Broker {
     /// Begins again with what this node can read of a damaged partition; returns when it serves. Goes on if the caller
-    /// goes away.
+    /// goes away, who can ask again.
     ///
     /// # Errors
     /// See [`RecoverError`].
@@ -33,7 +33,8 @@ impl Broker {
         }
         self.condemn_damaged(group_id).await?;
         let group = GroupId(group_id);
-        if self.inner.registry.damage_of(group).is_none() {
+        let begun = self.inner.registry.damage_of(group).is_some() || self.inner.registry.salvaged(group).is_some();
+        if !begun {
             return Err(RecoverError::NotDamaged);
         }
         let (host, ..) = PartitionHost::new(group);

@@ -24,7 +24,7 @@ fn what_is_left_keeps_its_offsets_and_what_is_missing_is_known() {
     let (mut machine, mut store) = (PartitionMachine::default(), Store::default());
     append(&mut machine, &mut store, Some(STAMP)).unwrap();
     // Two batches are missing; the next one is there.
-    machine.adopt(item::BATCH, &batch(Some(Stamp { sequence: 6, ..STAMP }), 2, 0), kept(6, 2), &mut store);
+    machine.adopt(item::BATCH, &batch(Some(Stamp { sequence: 6, ..STAMP }), 2, 0), Some(kept(6, 2)), &mut store);
     assert_eq!((machine.next_offset(), machine.lost(), machine.log_start_offset()), (8, 2..6, 0));
     // Its producer goes on behind it, and what it repeats is recognised; what was lost may not come again.
     let again = append(&mut machine, &mut store, Some(Stamp { sequence: 6, ..STAMP }));
@@ -32,9 +32,9 @@ fn what_is_left_keeps_its_offsets_and_what_is_missing_is_known() {
     let next = append(&mut machine, &mut store, Some(Stamp { sequence: 8, ..STAMP }));
     assert_eq!(next, Ok(PartitionAnswer::Appended { base_offset: 8, record_count: 2 }));
     // A batch that was refused once stays refused, a command has its effect.
-    machine.adopt(item::BATCH, &batch(None, 2, 0), Decision::Drop, &mut store);
+    machine.adopt(item::BATCH, &batch(None, 2, 0), Some(Decision::Drop), &mut store);
     let delete = command_payload(Command::DeleteRecords(v1::DeleteRecords { before_offset: 7 }));
-    machine.adopt(item::COMMAND, &delete, Decision::Drop, &mut store);
+    machine.adopt(item::COMMAND, &delete, Some(Decision::Drop), &mut store);
     assert_eq!((machine.next_offset(), machine.log_start_offset()), (10, 7));
     assert_eq!(PartitionMachine::restore(store.rows()).unwrap(), machine);
 }
@@ -55,9 +55,22 @@ fn offsets_that_may_have_been_given_out_are_not_given_out_again() {
 }
 
 #[test]
-fn without_anything_before_it_the_log_starts_with_what_is_left() {
+fn what_nothing_is_known_of_was_there_once() {
     let (mut machine, mut store) = (PartitionMachine::default(), Store::default());
-    machine.adopt(item::BATCH, &batch(None, 2, 0), kept(500, 2), &mut store);
-    assert_eq!((machine.log_start_offset(), machine.next_offset()), (500, 502));
+    machine.adopt(item::BATCH, &batch(None, 2, 0), Some(kept(500, 2)), &mut store);
+    assert_eq!((machine.log_start_offset(), machine.next_offset(), machine.lost()), (0, 502, 0..500));
+    assert_eq!(PartitionMachine::restore(store.rows()).unwrap(), machine);
+}
+
+/// Entries that were durable and never applied: what was before them may be lost, what they repeat is not kept twice.
+#[test]
+fn batches_behind_a_loss_are_not_refused_for_it() {
+    let (mut machine, mut store) = (PartitionMachine::default(), Store::default());
+    machine.lose(0..100, &mut store);
+    let later = |sequence| batch(Some(Stamp { sequence, ..STAMP }), 2, 0);
+    assert_eq!(machine.adopt(item::BATCH, &later(40), None, &mut store), kept(100, 2));
+    assert_eq!(machine.adopt(item::BATCH, &later(42), None, &mut store), kept(102, 2));
+    assert_eq!(machine.adopt(item::BATCH, &later(42), None, &mut store), Decision::Drop);
+    assert!(append(&mut machine, &mut store, Some(Stamp { id: 8, sequence: 3, ..STAMP })).is_err());
     assert_eq!(PartitionMachine::restore(store.rows()).unwrap(), machine);
 }

@@ -9,10 +9,10 @@ use super::life_writer::LifeWriter;
 use super::{convert, decisions, restore};
 use crate::log::group_log::NewLife;
 use crate::machine::{Machine, Row, Rows};
-use crate::segments::{BodyKind, Frame, ItemHeader, StoredFrame};
+use crate::segments::{BodyKind, FoundFrame, Frame, ItemHeader, StoredFrame};
 use crate::state::State;
 use crate::state::keys::GroupKeys;
-use crate::types::{Body, Decision, Entry, Item, LogId, NodeId};
+use crate::types::{Body, Decision, Entry, Item, Kept, LogId, NodeId};
 
 /// Offsets that are given up where nobody can say how many were given out. More than records that a journal can hold.
 const OFFSETS_GIVEN_UP: u64 = 1 << 32;
@@ -24,12 +24,12 @@ const WRITE_BYTES: u64 = 1 << 20;
 /// What was left of a group's data.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Salvaged {
-    /// Offsets that hold nothing any more, in order: the first of them.
+    /// Offsets that hold nothing (any more, or since an earlier loss), in order: the first of them.
     pub lost: Vec<Range<u64>>,
     /// How many offsets hold nothing any more.
     pub lost_offsets: u64,
-    /// Whether more was lost, of which nothing is known. New offsets begin so far behind the known ones that none is given
-    /// out twice.
+    /// Whether more was lost, of which nothing is known. What comes behind it, new records at the latest, has offsets so far behind
+    /// the known ones that none is given out twice.
     pub end_unknown: bool,
     /// Bytes of segments that are of no use.
     pub useless_bytes: u64,
@@ -53,7 +53,9 @@ pub(crate) struct Salvager<'a> {
     /// The last entry that was taken over.
     last: Option<LogId>,
     /// One behind the last offset that was taken over, or was dead before.
-    kept_end: Option<u64>,
+    kept_end: u64,
+    /// Whether an entry is missing whose effect the rows lack: what the machine knows of producers is not all.
+    behind_gap: bool,
     /// What is to be written next, and its bytes.
     frames: (Vec<StoredFrame>, u64),
     salvaged: Salvaged,
@@ -90,24 +92,31 @@ impl<'a> Salvager<'a> {
                 tracing::warn!(%error, "what was decided about some entries is lost");
             }
         }
-        let kept_end = applied.map(|_| machine.live_from());
+        let kept_end = machine.live_from();
         let rows = MachineRows(rows.into_iter().map(|(table, key, value)| ((table, key), value)).collect());
         let (last, frames, salvaged) = (None, <_>::default(), Salvaged::default());
-        Ok(Self { machine, life, rows, applied, decided, last, kept_end, frames, salvaged })
+        Ok(Self { machine, life, rows, applied, decided, last, kept_end, behind_gap: false, frames, salvaged })
     }
 
-    /// Takes over a frame of a segment, behind all that were taken before.
+    /// Takes over what is left of a frame, behind all that were taken before.
     ///
     /// # Errors
     /// If the disk refuses.
-    pub(crate) fn take_frame(&mut self, frame: StoredFrame) -> io::Result<()> {
+    pub(crate) fn take_frame(&mut self, found: FoundFrame) -> io::Result<()> {
+        let (frame, lost) = found.into_rest();
         let StoredFrame { header, payloads } = &frame;
-        let has_items = matches!(header.body, BodyKind::Items | BodyKind::Remains);
-        if has_items && header.log_id.index >= self.first_unapplied() {
-            let items = header.items.iter().zip(payloads);
-            let items: Vec<Item> = items.map(|(item, payload)| Item { kind: item.kind, payload: payload.clone() }).collect();
-            let decisions: Vec<Decision> = header.items.iter().map(|item| item.decision).collect();
-            self.machine.adopt(header.log_id, &items, &decisions, &mut self.rows);
+        if header.log_id.index >= self.first_unapplied() {
+            self.behind_gap |= header.log_id.index > self.expected() || !lost.is_empty();
+            if matches!(header.body, BodyKind::Items | BodyKind::Remains) {
+                let items = header.items.iter().zip(payloads);
+                let items: Vec<Item> = items.map(|(item, payload)| Item { kind: item.kind, payload: payload.clone() }).collect();
+                let decisions: Vec<Decision> = header.items.iter().map(|item| item.decision).collect();
+                self.machine.adopt(header.log_id, &items, Some(&decisions), &mut self.rows);
+            }
+            // Its offsets were given out.
+            for kept in lost {
+                self.machine.lose(kept.base_offset..end_of(&kept), &mut self.rows);
+            }
         }
         self.keep(frame)
     }
@@ -124,17 +133,22 @@ impl<'a> Salvager<'a> {
                 // Nothing says any more under which offsets it was kept.
                 None => return Ok(()),
             },
-            Body::Items(items) => {
-                let expected = self.first_unapplied().max(self.last.map_or(0, |last| last.index + 1));
-                if index > expected {
-                    self.give_up_offsets();
-                }
-                let applied = self.machine.apply(entry.log_id, items, &mut self.rows);
-                applied.iter().map(|applied| applied.decision).collect()
-            }
+            Body::Items(items) => self.decide(entry.log_id, items),
             Body::Blank | Body::Membership(_) => Arc::from([]),
         };
         self.keep(StoredFrame::of(&Frame { entry, decisions }).map_err(io::Error::other)?)
+    }
+
+    fn decide(&mut self, log_id: LogId, items: &[Item]) -> Arc<[Decision]> {
+        if log_id.index > self.expected() {
+            self.behind_gap = true;
+            self.give_up_offsets();
+        }
+        if self.behind_gap {
+            return self.machine.adopt(log_id, items, None, &mut self.rows).into();
+        }
+        let applied = self.machine.apply(log_id, items, &mut self.rows);
+        applied.iter().map(|applied| applied.decision).collect()
     }
 
     /// Makes the new life complete and durable, with `node` as the group's only voter. Its log ends at the last entry that is
@@ -144,10 +158,7 @@ impl<'a> Salvager<'a> {
     /// If disk or state refuse.
     pub(crate) fn finish(mut self, node: NodeId, known: Option<LogId>, all_known: bool) -> io::Result<(NewLife, Salvaged)> {
         let found = self.last.max(self.applied);
-        let next_offset = self.machine.next_offset();
-        if let Some(end) = self.kept_end {
-            self.note_lost(end..next_offset);
-        }
+        self.note_lost(self.kept_end..self.machine.next_offset());
         if !all_known || found.map(|found| found.index) < known.map(|known| known.index) {
             self.give_up_offsets();
         }
@@ -164,15 +175,19 @@ impl<'a> Salvager<'a> {
         self.applied.map_or(0, |applied| applied.index + 1)
     }
 
+    /// The index of the next entry whose effect the rows lack.
+    fn expected(&self) -> u64 {
+        self.first_unapplied().max(self.last.map_or(0, |last| last.index + 1))
+    }
+
     fn keep(&mut self, frame: StoredFrame) -> io::Result<()> {
         self.last = Some(frame.header.last_log_id());
         let live_from = self.machine.live_from();
         let mut is_live = false;
         for kept in frame.header.items.iter().filter_map(ItemHeader::kept) {
-            let end = kept.base_offset.saturating_add(u64::from(kept.offset_count));
-            let from = self.kept_end.unwrap_or(kept.base_offset);
-            self.note_lost(from.max(live_from)..kept.base_offset);
-            self.kept_end = Some(from.max(end));
+            let end = end_of(&kept);
+            self.note_lost(self.kept_end.max(live_from)..kept.base_offset);
+            self.kept_end = self.kept_end.max(end);
             is_live |= end > live_from;
         }
         if is_live {
@@ -188,25 +203,29 @@ impl<'a> Salvager<'a> {
     }
 
     fn note_lost(&mut self, offsets: Range<u64>) {
-        let before = self.machine.lost();
-        // What was lost before, and accepted, is no news.
-        let is_known = before.start <= offsets.start && offsets.end <= before.end;
-        if offsets.is_empty() || is_known {
+        if offsets.is_empty() {
             return;
         }
         self.salvaged.lost_offsets += offsets.end - offsets.start;
         if self.salvaged.lost.len() < RANGES_MAX {
             self.salvaged.lost.push(offsets.clone());
         }
+        self.kept_end = self.kept_end.max(offsets.end);
         self.machine.lose(offsets, &mut self.rows);
     }
 
     fn give_up_offsets(&mut self) {
         self.salvaged.end_unknown = true;
         let next = self.machine.next_offset();
+        self.note_lost(self.kept_end..next);
         self.machine.lose(next..next.saturating_add(OFFSETS_GIVEN_UP), &mut self.rows);
-        self.kept_end = self.kept_end.map(|_| self.machine.next_offset());
+        self.kept_end = self.machine.next_offset();
     }
+}
+
+/// One behind the last offset.
+fn end_of(kept: &Kept) -> u64 {
+    kept.base_offset.saturating_add(u64::from(kept.offset_count))
 }
 
 /// The rows that `machine` was restored from, and the last entry that they include; `None` if there are none.

@@ -25,10 +25,13 @@ impl Registry {
     /// # Errors
     /// If the group is not damaged, or the disk refuses.
     pub async fn accept_loss(&self, group: GroupId, mut machine: Box<dyn Machine>) -> io::Result<Salvaged> {
-        // A second attempt waits for the first, and finds that there is nothing to do.
+        // A second attempt waits for the first, and gets its answer.
         let _alone = self.salvaging.lock().await;
         let known = lock(&self.down).get(&group).filter(|down| down.damaged).map(|down| down.known.clone());
-        let Some(known) = known else { return Err(io::Error::other(format!("group {group} is not known to be damaged"))) };
+        let Some(known) = known else {
+            let before = self.salvaged(group);
+            return before.ok_or_else(|| io::Error::other(format!("group {group} is not known to be damaged")));
+        };
         self.transfers.forget(group).await;
         self.keep_aside(group).await?;
         let (lives, node, vote) = (self.lives.clone(), self.options.node_id, known.as_ref().and_then(|known| known.vote));
@@ -50,8 +53,15 @@ impl Registry {
         self.holders.recovered(group, &recovered);
         lock(&self.recovered).insert(group, recovered);
         lock(&self.down).remove(&group);
+        lock(&self.salvaged).insert(group, salvaged.clone());
         tracing::warn!(%group, ?salvaged, "the group begins again from what was left of its damaged data");
         Ok(salvaged)
+    }
+
+    /// What was left of a group that began again since the node was started: who did not get the answer can ask again.
+    #[must_use]
+    pub fn salvaged(&self, group: GroupId) -> Option<Salvaged> {
+        lock(&self.salvaged).get(&group).cloned()
     }
 }
 
@@ -81,14 +91,17 @@ fn begin_again(
     let mut useless_bytes = 0;
     if let Some(before) = before {
         let last_index = last.filter(|_| all_known).map_or(u64::MAX - 1, |last| last.index);
-        useless_bytes = salvage(&**lives.disk(), &lives.set_aside_dir(group, before), last_index, |frame| {
+        useless_bytes = salvage(&**lives.disk(), &lives.set_aside_dir(group, before), last_index, |mut found| {
             // What a damaged segment lacks may still be in the journal.
-            let behind = entries.split_off(&frame.header.log_id.index);
-            for entry in std::mem::replace(&mut entries, behind).into_values() {
+            let from_here = entries.split_off(&found.header.log_id.index);
+            for entry in std::mem::replace(&mut entries, from_here).into_values() {
                 salvager.take_entry(entry)?;
             }
-            entries = entries.split_off(&(frame.header.last_index + 1));
-            salvager.take_frame(frame)
+            if let Some(entry) = entries.get(&found.header.log_id.index) {
+                found.complete_from(entry);
+            }
+            entries = entries.split_off(&(found.header.last_index + 1));
+            salvager.take_frame(found)
         })?;
     }
     for entry in entries.into_values() {

@@ -62,6 +62,8 @@ pub struct Registry {
     down: Mutex<BTreeMap<GroupId, Down>>,
     /// Held while a damaged group begins again: there is one at a time.
     salvaging: tokio::sync::Mutex<()>,
+    /// What came of it.
+    salvaged: Mutex<BTreeMap<GroupId, Salvaged>>,
     running: Running,
     changes: Arc<Changes>,
     transfers: Transfers,
@@ -146,6 +148,7 @@ impl Registry {
             recovered: Mutex::new(recovered.groups),
             down: Mutex::new(down),
             salvaging: tokio::sync::Mutex::default(),
+            salvaged: Mutex::default(),
             running,
             changes: Changes::new(),
             transfers,

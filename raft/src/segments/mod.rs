@@ -35,7 +35,7 @@ pub use error::{Damage, SegmentError};
 pub use frame::{BodyKind, FRAME_ITEMS_MAX, FRAME_PAYLOAD_BYTES_MAX, Frame, FrameHeader, ItemHeader, StoredFrame};
 pub use reader::SegmentReader;
 pub use rewrite::Rewritten;
-pub(crate) use salvage::salvage;
+pub(crate) use salvage::{FoundFrame, salvage};
 pub use writer::SegmentWriter;
 
 use crate::types::{GroupId, Incarnation, Kept, LogId};

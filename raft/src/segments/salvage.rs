@@ -1,22 +1,65 @@
 //! Reading what is left of damaged segments: every frame that is intact, whatever is wrong around it.
 
 use std::io;
+use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 
 use bytes::Bytes;
 
-use super::frame::{BodyKind, FrameHeader, MAGIC, StoredFrame};
+use super::frame::{BodyKind, FrameHeader, ItemHeader, MAGIC, StoredFrame};
 use super::segment::{FILE_HEADER_BYTES, parse_segment_path};
 use crate::disk::{Disk, DiskFile};
+use crate::types::{Body, Entry, Kept};
 
 /// Bytes that are read at once: what a disk cannot read of them is lost.
 const READ_BYTES: usize = 64 * 1024;
 
-/// Gives `take` every frame in `dir` that is intact, in order of raft index. Items whose payload is not are left out of
-/// their frame. Returns the bytes that were of no use. Blocks.
+/// A frame whose header is intact.
+#[derive(Debug)]
+pub(crate) struct FoundFrame {
+    /// Its header, with all items.
+    pub(crate) header: FrameHeader,
+    /// One for each item; none where it is not intact.
+    pub(crate) payloads: Vec<Option<Bytes>>,
+}
+
+impl FoundFrame {
+    /// Takes what is missing from the same entry, which is elsewhere, too.
+    pub(crate) fn complete_from(&mut self, entry: &Entry) {
+        let Body::Items(items) = &entry.body else { return };
+        if self.header.body != BodyKind::Items || self.header.log_id != entry.log_id || items.len() != self.payloads.len() {
+            return;
+        }
+        for ((payload, header), item) in self.payloads.iter_mut().zip(&self.header.items).zip(items.iter()) {
+            if payload.is_none() && header.payload_crc == crc32c::crc32c(&item.payload) {
+                *payload = Some(item.payload.clone());
+            }
+        }
+    }
+
+    /// The frame with the items that are intact, and where the others were kept.
+    pub(crate) fn into_rest(self) -> (StoredFrame, Vec<Kept>) {
+        let Self { mut header, payloads } = self;
+        let (mut lost, mut rest) = (Vec::new(), Vec::new());
+        for (item, payload) in std::mem::take(&mut header.items).into_iter().zip(payloads) {
+            if let Some(payload) = payload {
+                header.items.push(item);
+                rest.push(payload);
+            } else {
+                lost.extend(item.kept());
+                header.body = BodyKind::Remains;
+            }
+        }
+        (StoredFrame { header, payloads: rest }, lost)
+    }
+}
+
+/// Gives `take` every frame in `dir` whose header is intact, in order of raft index. Returns the bytes that were of no use.
+/// Blocks.
 ///
-/// Where a header is damaged, the next one is looked for byte by byte. It is not believed unless it is intact and stands for
-/// entries behind those that were found before, up to `last_index`.
+/// Where a header is damaged, the next one is looked for byte by byte. It is not believed unless it is intact, stands for
+/// entries behind those that were found before, up to `last_index`, and another one or the end of the file follows: what it
+/// is found in may be a record.
 ///
 /// # Errors
 /// If the directory cannot be listed, or `take` says so. What cannot be read of a file is lost, and no error.
@@ -24,7 +67,7 @@ pub(crate) fn salvage(
     disk: &dyn Disk,
     dir: &Path,
     last_index: u64,
-    mut take: impl FnMut(StoredFrame) -> io::Result<()>,
+    mut take: impl FnMut(FoundFrame) -> io::Result<()>,
 ) -> io::Result<u64> {
     let files = match disk.list(dir) {
         Ok(files) => files,
@@ -37,12 +80,17 @@ pub(crate) fn salvage(
     for (_, path) in segments {
         let bytes = Bytes::from(readable(&*disk.open(path, false)?)?);
         let mut at = usize::try_from(FILE_HEADER_BYTES).unwrap_or(0);
+        let mut in_step = true;
         while at < bytes.len() {
-            if let Some((header, end)) = header_at(&bytes, at, next_index..=last_index) {
+            let found = header_at(&bytes, at, next_index..=last_index);
+            let believed = found.filter(|(header, end)| in_step || is_followed(&bytes, *end, header.last_index + 1));
+            in_step = believed.is_some();
+            if let Some((header, end)) = believed {
                 next_index = header.last_index + 1;
-                let (frame, lost) = intact_items(&bytes, at, header);
-                useless += lost;
-                take(frame)?;
+                let found = found_frame(&bytes, at, header);
+                let lost = found.header.items.iter().zip(&found.payloads).filter(|(_, payload)| payload.is_none());
+                useless += lost.map(|(item, _)| u64::from(item.payload_bytes)).sum::<u64>();
+                take(found)?;
                 at = end;
             } else {
                 let next = next_magic(&bytes, at + 1);
@@ -68,29 +116,26 @@ fn readable(file: &dyn DiskFile) -> io::Result<Vec<u8>> {
 }
 
 /// The header of the whole frame at `at`, and where the frame ends.
-fn header_at(bytes: &Bytes, at: usize, indexes: std::ops::RangeInclusive<u64>) -> Option<(FrameHeader, usize)> {
+fn header_at(bytes: &Bytes, at: usize, indexes: RangeInclusive<u64>) -> Option<(FrameHeader, usize)> {
     let header = FrameHeader::decode(bytes.get(at..)?).ok()?;
     let end = at.checked_add(usize::try_from(header.bytes()).ok()?)?;
     let expected = indexes.contains(&header.log_id.index) && header.last_index <= *indexes.end();
     (expected && end <= bytes.len()).then_some((header, end))
 }
 
-/// The frame with those of its items whose payload is intact, and the bytes of the others.
-fn intact_items(bytes: &Bytes, at: usize, header: FrameHeader) -> (StoredFrame, u64) {
-    let slice = |range: std::ops::Range<u64>| bytes.slice(range.start as usize..range.end as usize);
-    let found: Vec<_> = header.items_at(at as u64).map(|(item, range)| (*item, slice(range))).collect();
-    let mut frame = StoredFrame { header: FrameHeader { items: Vec::new(), ..header }, payloads: Vec::new() };
-    let mut lost = 0;
-    for (item, payload) in found {
-        if crc32c::crc32c(&payload) == item.payload_crc {
-            frame.header.items.push(item);
-            frame.payloads.push(payload);
-        } else {
-            lost += payload.len() as u64;
-            frame.header.body = BodyKind::Remains;
-        }
-    }
-    (frame, lost)
+/// Whether the file ends at `at`, or a frame starts there with raft index `index`.
+fn is_followed(bytes: &Bytes, at: usize, index: u64) -> bool {
+    let next = bytes.get(at..).and_then(|rest| FrameHeader::decode(rest).ok());
+    at == bytes.len() || next.is_some_and(|header| header.log_id.index == index)
+}
+
+fn found_frame(bytes: &Bytes, at: usize, header: FrameHeader) -> FoundFrame {
+    let intact = |(item, range): (&ItemHeader, Range<u64>)| {
+        let payload = bytes.slice(range.start as usize..range.end as usize);
+        Some(payload).filter(|payload| crc32c::crc32c(payload) == item.payload_crc)
+    };
+    let payloads = header.items_at(at as u64).map(intact).collect();
+    FoundFrame { header, payloads }
 }
 
 fn next_magic(bytes: &[u8], from: usize) -> usize {

@@ -21,6 +21,16 @@ impl PartitionMachine {
         }
     }
 
+    /// As [`PartitionMachine::append`], but a producer of whom nothing is known may go on with any number.
+    pub(super) fn append_behind_loss(&mut self, payload: &Bytes, rows: &mut dyn Rows) -> Applied<PartitionOutcome> {
+        match parse(payload) {
+            Ok(header) if matches!(self.admit(&header), Err(PartitionRefusal::UnknownProducer { .. })) => {
+                self.append_new(&header, rows)
+            }
+            _ => self.append(payload, rows),
+        }
+    }
+
     fn admit(&self, header: &BatchHeader) -> Result<Admission, PartitionRefusal> {
         let admission = match &header.producer {
             Some(stamp) => self.producers.admit(stamp, header.record_count)?,

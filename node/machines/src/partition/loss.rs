@@ -11,15 +11,18 @@ use crate::rows::Rows;
 use crate::{Decision, item};
 
 impl PartitionMachine {
-    /// Takes over an item about which `decision` was made when more of the log was there: a batch keeps its offsets, a
-    /// command has its effect.
-    pub fn adopt(&mut self, kind: u8, payload: &Bytes, decision: Decision, rows: &mut dyn Rows) {
+    /// Takes over an item behind a loss. What was decided about it once stays so: a batch keeps its offsets, a command has its
+    /// effect. Where that is not known, a batch is appended like a new one, but not refused because what its producer sent
+    /// before it may be lost. Returns the decision.
+    pub fn adopt(&mut self, kind: u8, payload: &Bytes, decision: Option<Decision>, rows: &mut dyn Rows) -> Decision {
         match (kind, decision) {
-            (item::BATCH, Decision::Keep { base_offset, offset_count, .. }) => {
+            (item::BATCH, Some(decision @ Decision::Keep { base_offset, offset_count, .. })) => {
                 self.adopt_batch(payload, base_offset, offset_count, rows);
+                decision
             }
-            (item::BATCH, Decision::Drop) => {}
-            _ => drop(self.apply(kind, payload, rows)),
+            (item::BATCH, Some(Decision::Drop)) => Decision::Drop,
+            (item::BATCH, None) => self.append_behind_loss(payload, rows).decision,
+            _ => self.apply(kind, payload, rows).decision,
         }
     }
 
@@ -31,10 +34,6 @@ impl PartitionMachine {
             return;
         }
         if offsets.end > self.next_offset {
-            // Nothing is known of what was before it.
-            if self.next_offset == 0 {
-                self.log_start_offset = offsets.end;
-            }
             self.next_offset = offsets.end;
             self.producers.forget_all(rows);
         }

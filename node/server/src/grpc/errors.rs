@@ -141,7 +141,7 @@ impl From<RecoverError> for Problem {
         let words = error.to_string();
         match error {
             RecoverError::NotDamaged | RecoverError::HasReplicas { .. } => Self::new(Reason::NotRecoverable, words),
-            RecoverError::Storage(_) => Self::new(Reason::Unavailable, words),
+            RecoverError::Storage(_) => Self::new(Reason::Internal, words),
         }
     }
 }

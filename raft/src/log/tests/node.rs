@@ -42,7 +42,6 @@ const LIVE: &[u8] = b"live";
 pub(crate) struct Ledger {
     next: u64,
     live_from: u64,
-    lost: std::ops::Range<u64>,
 }
 
 impl Machine for Ledger {
@@ -80,29 +79,27 @@ impl Machine for Ledger {
         items.iter().map(apply).collect()
     }
 
-    fn adopt(&mut self, log_id: LogId, items: &[Item], decisions: &[Decision], rows: &mut dyn Rows) {
-        for (item, decision) in items.iter().zip(decisions) {
-            match decision {
-                Decision::Keep(kept) => {
+    fn adopt(&mut self, log_id: LogId, items: &[Item], decisions: Option<&[Decision]>, rows: &mut dyn Rows) -> Vec<Decision> {
+        let mut adopted = Vec::new();
+        for (number, item) in items.iter().enumerate() {
+            adopted.push(match decisions.map(|decisions| decisions[number]) {
+                Some(Decision::Keep(kept)) => {
                     self.lose(self.next..kept.base_offset, rows);
                     self.next = kept.base_offset + 1;
                     rows.put(META, NEXT, self.next.to_be_bytes().to_vec());
+                    Decision::Keep(kept)
                 }
-                Decision::Drop => drop(self.apply(log_id, std::slice::from_ref(item), rows)),
-            }
+                _ => self.apply(log_id, std::slice::from_ref(item), rows).remove(0).decision,
+            });
         }
+        adopted
     }
 
     fn lose(&mut self, offsets: std::ops::Range<u64>, rows: &mut dyn Rows) {
         if !offsets.is_empty() {
             self.next = self.next.max(offsets.end);
-            self.lost = self.lost.start.min(offsets.start)..self.lost.end.max(offsets.end);
             rows.put(META, NEXT, self.next.to_be_bytes().to_vec());
         }
-    }
-
-    fn lost(&self) -> std::ops::Range<u64> {
-        self.lost.clone()
     }
 
     fn next_offset(&self) -> u64 {

@@ -1,12 +1,12 @@
 //! `flotilla partition recover`.
 
-use flotilla_client::api;
+use flotilla_client::{Code, api};
 use serde::Serialize;
 
 use super::Of;
 use crate::cli::exit::CliError;
 use crate::cli::global::Global;
-use crate::cli::output::print;
+use crate::cli::output::{note, print};
 
 /// Ranges of offsets that are named.
 const RANGES_NAMED: usize = 5;
@@ -43,7 +43,14 @@ struct Range {
 pub async fn run(args: RecoverArgs, global: &Global) -> Result<(), CliError> {
     let RecoverArgs { of: Of { topic, partition }, accept_loss } = args;
     let request = api::RecoverPartitionRequest { topic: topic.clone(), partition, accept_loss };
-    let answer = global.client().await?.recover_partition(request).await?;
+    let client = global.client().await?;
+    // It goes on at the node, however long it takes: who asks again gets the same answer.
+    let answer = loop {
+        match client.recover_partition(request.clone()).await {
+            Err(error) if error.code() == Code::DeadlineExceeded => note("still reading what is left; Ctrl-C does not stop it"),
+            answered => break answered?,
+        }
+    };
     let recovered = Recovered {
         topic,
         partition,
@@ -66,7 +73,7 @@ fn text(recovered: &Recovered) -> String {
         text += &format!("lost: {lost_offsets} offsets hold nothing any more ({}{more})\n", named.join(", "));
     }
     if *end_unknown {
-        text += "lost: what the damaged part of the journal held and nothing else; how much is not known\n";
+        text += "lost: more, of which nothing is known; what comes behind it has new offsets\n";
     }
     if *lost_offsets == 0 && !end_unknown {
         text += "nothing was lost\n";
