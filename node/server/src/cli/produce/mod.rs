@@ -107,7 +107,7 @@ pub async fn run(args: ProduceArgs, global: &Global) -> Result<(), CliError> {
     }
     let progress = progress_bar(input.bytes);
     let shown = progress.clone();
-    let _told = outage::tell(&client, move |line| shown.suspend(|| note(&line)));
+    let _told = outage::tell(&client, move |line| shown.suspend(|| note(line)));
     let mut requests = StopRequests::interrupts().map_err(CliError::io("cannot watch for Ctrl-C"))?;
     let started = Instant::now();
     let sent = Cell::new(0);
