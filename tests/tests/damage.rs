@@ -406,7 +406,8 @@ async fn what_is_left_serves_once_the_loss_is_accepted() {
         assert_eq!(recover("second", true).await.unwrap_err().reason(), "NOT_RECOVERABLE");
         let recovered = recover("first", true).await.unwrap();
         println!("a bit of {name} flipped at {at}: {recovered:?}");
-        assert!(recovered.lost_offsets > 0 && recovered.lost_offsets < RECORDS / 2, "{recovered:?}");
+        // None at all, if it was the header of an entry without records.
+        assert!(recovered.lost_offsets < RECORDS / 2, "{recovered:?}");
         let lost = |offset: u64| recovered.lost.iter().any(|lost| (lost.from..lost.to).contains(&offset));
         let values = (0..).zip(&node.expected["first"].values);
         let mut expected: Vec<_> =
