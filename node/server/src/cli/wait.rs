@@ -1,11 +1,12 @@
 //! Waiting at a prompt until the cluster has done what it was told to do.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 
 use super::exit::CliError;
+use super::output::note;
 
 /// Between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
@@ -58,8 +59,7 @@ pub async fn until<T>(
             return Err(CliError::Failed(message));
         }
         if !terminal && said.1 != so_far && said.0.elapsed() >= SAY_INTERVAL {
-            // Who closed stderr does not want to know.
-            let _ = writeln!(io::stderr(), "waiting: {so_far}");
+            note(format_args!("waiting: {so_far}"));
             said = (Instant::now(), so_far.clone());
         }
         progress.set_message(so_far);
