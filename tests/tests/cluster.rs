@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use flotilla_tests::cli::Cli;
 use flotilla_tests::cluster::Cluster;
 use flotilla_tests::proxy::Proxy;
+use flotilla_tests::server::Server;
 use flotilla_tests::settings;
 
 const ARGS: [&str; 6] = ["--journal-bytes", "128MiB", "--segment-bytes", "4MiB", "--retention-interval", "200ms"];
@@ -105,4 +106,18 @@ fn read(cluster: &Cluster, node: u64, cli: &Cli) -> (u64, usize) {
     let mut hasher = DefaultHasher::new();
     hasher.write(&text.stdout);
     (hasher.finish(), text.stdout.len())
+}
+
+/// What belongs to another cluster must not be served as a part of this one; whoever does not answer refuses nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_directory_of_another_cluster_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let here = Server::started(&dir.path().join("here"), &[]);
+    let mut foreign = Server::started(&dir.path().join("foreign"), &[]);
+    assert!(foreign.stop().success());
+    foreign.add_args(&["--seeds", &here.address()]);
+    let refused = foreign.try_start().unwrap_err();
+    assert!(refused.log.contains("belongs to cluster"), "{}", refused.log);
+    drop(here);
+    foreign.start();
 }
