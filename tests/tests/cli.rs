@@ -330,3 +330,13 @@ fn a_second_server_on_the_same_directory_or_port() {
     assert!(no_directory.contains("is a file, not a directory"), "{no_directory}");
     cli.run("topic list").ok();
 }
+
+/// `2>&1 | head` closes it early: what there is to say is lost, the exit code is not.
+#[test]
+fn a_closed_stderr_changes_no_exit_code() {
+    let mut command = std::process::Command::new(flotilla_tests::server::binary());
+    command.args(["--addr", "127.0.0.1:1", "topic", "list"]).stdout(std::process::Stdio::null());
+    let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    drop(child.stderr.take());
+    assert_eq!(child.wait().unwrap().code(), Some(5));
+}
