@@ -1,6 +1,8 @@
 //! The client: connections, cached metadata, and the one way in which a unary call is made, timed and retried.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use flotilla_proto::v1::cluster_client::ClusterClient;
@@ -24,6 +26,8 @@ const STREAM_BACKOFF_MAX: Duration = Duration::from_millis(500);
 const METADATA_AGE_MAX: Duration = Duration::from_secs(1);
 /// How long one node may take to tell where the leaders are, if there are others to ask.
 const METADATA_PATIENCE: Duration = Duration::from_secs(1);
+/// A call that is not answered for this long is told of.
+const SILENCE: Duration = Duration::from_secs(2);
 /// What a message carries besides its batches: framing, names, positions.
 const MESSAGE_OVERHEAD_BYTES: u64 = 1 << 20;
 
@@ -85,16 +89,36 @@ impl Client {
         A: IntoIterator,
         A::Item: Into<String>,
     {
+        let client = Self::unconnected(addresses, options)?;
+        client.reach().await?;
+        Ok(client)
+    }
+
+    /// A client that connects when it is first used, or by [`reach`](Client::reach): for those who want to watch
+    /// [`outage`](Client::outage) meanwhile.
+    ///
+    /// # Errors
+    /// If there is no address.
+    pub fn unconnected<A>(addresses: A, options: ClientOptions) -> Result<Self, Error>
+    where
+        A: IntoIterator,
+        A::Item: Into<String>,
+    {
         let addresses: Vec<String> = addresses.into_iter().map(Into::into).collect();
         if addresses.is_empty() {
             return Err(Error::InvalidArgument("give at least one address of a node, as host:port".to_owned()));
         }
         let connections = Connections::new(addresses, options.clone());
-        let client =
-            Self { inner: Arc::new(Inner { connections, metadata: Metadata::default(), outages: Outages::default(), options }) };
-        client.inner.connections.get(None).await?;
-        client.fetch_metadata(Vec::new()).await?;
-        Ok(client)
+        Ok(Self { inner: Arc::new(Inner { connections, metadata: Metadata::default(), outages: Outages::default(), options }) })
+    }
+
+    /// Connects to the first address that answers, and learns what the cluster is.
+    ///
+    /// # Errors
+    /// If none answers.
+    pub async fn reach(&self) -> Result<(), Error> {
+        self.inner.connections.get(None).await?;
+        self.fetch_metadata(Vec::new()).await
     }
 
     /// What the server accepts.
@@ -103,7 +127,7 @@ impl Client {
         self.inner.metadata.limits()
     }
 
-    /// Whether the client's producers and consumers retry in vain at present, and since when.
+    /// Whether what the client does is retried in vain at present, or waits for long, and since when.
     #[must_use]
     pub fn outage(&self) -> watch::Receiver<Option<Outage>> {
         self.inner.outages.watch()
@@ -239,9 +263,13 @@ impl Client {
         let deadline = Instant::now() + self.inner.options.request_timeout;
         let mut backoff = self.backoff();
         let mut others = self.inner.connections.count().saturating_sub(1);
+        let trouble = Trouble { outages: &self.inner.outages, met: AtomicBool::new(false) };
         loop {
-            let error = match self.attempt(deadline, patience, &attempt).await {
-                Ok(answer) => return Ok(answer),
+            let error = match self.attempt(deadline, patience, &trouble, &attempt).await {
+                Ok(answer) => {
+                    trouble.over();
+                    return Ok(answer);
+                }
                 Err(error) => error,
             };
             let repeatable = repeat == Repeat::Safe || !error.outcome_unknown();
@@ -254,6 +282,7 @@ impl Client {
             if hopeless || !repeatable || !error.is_retriable() || Instant::now() + wait >= deadline {
                 return Err(error);
             }
+            trouble.meet(&error);
             tokio::time::sleep(wait).await;
         }
     }
@@ -262,6 +291,7 @@ impl Client {
         &self,
         deadline: Instant,
         patience: Duration,
+        trouble: &Trouble<'_>,
         attempt: &impl Fn(Channel, Duration) -> F,
     ) -> Result<T, Error>
     where
@@ -269,7 +299,14 @@ impl Client {
     {
         let connection = self.connection(None).await?;
         let left = deadline.saturating_duration_since(Instant::now()).min(patience);
-        let answer = tokio::time::timeout(left, attempt(connection.channel, left)).await;
+        let mut answer = pin!(attempt(connection.channel, left));
+        let answer = match tokio::time::timeout(left.min(SILENCE), &mut answer).await {
+            Err(_) if left > SILENCE => {
+                trouble.meet(&Error::Timeout(SILENCE));
+                tokio::time::timeout(left - SILENCE, answer).await
+            }
+            answer => answer,
+        };
         let refused = |status| Error::of_answer(status, &connection.address);
         let answer = answer.map_err(|_| Error::Timeout(patience)).and_then(|answer| answer.map_err(refused));
         if matches!(answer, Err(Error::ConnectionLost { .. } | Error::Timeout(_))) {
@@ -279,10 +316,32 @@ impl Client {
     }
 }
 
-/// A request that tells the server when to give up.
+/// What one call has met, told to whoever watches the client's outages.
+struct Trouble<'a> {
+    outages: &'a Outages,
+    met: AtomicBool,
+}
+
+impl Trouble<'_> {
+    fn meet(&self, error: &Error) {
+        self.outages.failed(error);
+        self.met.store(true, Ordering::Relaxed);
+    }
+
+    /// The call succeeded. What others have met is not over for that.
+    fn over(&self) {
+        if self.met.load(Ordering::Relaxed) {
+            self.outages.over();
+        }
+    }
+}
+
+/// A request that tells the server when to give up: in whole milliseconds, as the same text takes a byte in the headers of
+/// all requests but the first.
 pub(crate) fn timed<T>(message: T, timeout: Duration) -> Request<T> {
     let mut request = Request::new(message);
-    request.set_timeout(timeout);
+    let ms = timeout.as_nanos().div_ceil(1_000_000);
+    request.set_timeout(Duration::from_millis(u64::try_from(ms).unwrap_or(u64::MAX)));
     request
 }
 

@@ -1,4 +1,4 @@
-//! Whether the cluster answers. Producers and consumers retry in the background; here they say how that goes.
+//! Whether the cluster answers. Calls, producers and consumers retry by themselves; here they say how that goes.
 
 use std::time::Instant;
 
@@ -6,12 +6,12 @@ use tokio::sync::watch;
 
 use crate::error::Error;
 
-/// What producers and consumers of a client have met since something last worked.
+/// What a client has met since something last worked.
 #[derive(Debug, Clone)]
 pub struct Outage {
-    /// When the first attempt failed.
+    /// When the first attempt failed, or had not been answered for long.
     pub since: Instant,
-    /// Why the last one did.
+    /// Why the last one did; [`Error::Timeout`] also while it is waited for.
     pub error: Error,
 }
 

@@ -95,6 +95,9 @@ async fn propose(
         let needed = if gathered.bytes >= LARGE_ENTRY_BYTES { 1 } else { ENTRIES_IN_FLIGHT };
         let Ok(slot) = slots.clone().acquire_many_owned(needed).await else { return };
         lease::confirmed(&raft, &urgency).await;
+        // Whoever is about to submit does so first: else the first of many that come together would go alone, and all the
+        // others wait for it.
+        tokio::task::yield_now().await;
         if held_back.is_none() {
             held_back = gathered.fill(&mut queue);
         }

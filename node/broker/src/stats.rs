@@ -27,8 +27,6 @@ pub struct BrokerStats {
     pub journal: JournalFigures,
     /// Snapshots that went from node to node since the start.
     pub transfers: TransferFigures,
-    /// Payload bytes in memory that are not yet in segments.
-    pub tail_bytes: u64,
 }
 
 /// Counts of partitions of which a node has a replica.
@@ -66,8 +64,14 @@ impl Broker {
             group_restarts: self.inner.group_restarts.load(Ordering::Relaxed),
             journal: registry.journal_figures(),
             transfers: registry.transfer_figures(),
-            tail_bytes: registry.tail_bytes(),
         }
+    }
+
+    /// Payload bytes in memory that are not yet in segments. Costs nothing, unlike [`Broker::stats`], which looks at every
+    /// partition.
+    #[must_use]
+    pub fn tail_bytes(&self) -> u64 {
+        self.inner.registry.tail_bytes()
     }
 
     fn partition_stats(&self) -> PartitionStats {

@@ -3,7 +3,8 @@
 use flotilla_client::{Client, ClientOptions};
 
 use super::exit::CliError;
-use super::output::Output;
+use super::outage;
+use super::output::{Output, note};
 
 /// Options of every client command.
 #[derive(Debug, Clone, clap::Args)]
@@ -18,12 +19,23 @@ pub struct Global {
 }
 
 impl Global {
-    /// Connects to the cluster.
+    /// Connects to the cluster. What takes long, then and later, is told on stderr.
     ///
     /// # Errors
     /// If no address answers.
     pub async fn client(&self) -> Result<Client, CliError> {
-        Ok(Client::connect(self.addr.iter().cloned(), ClientOptions::default()).await?)
+        self.client_telling(|line| note(line)).await
+    }
+
+    /// As [`Global::client`], with another way to say what takes long.
+    ///
+    /// # Errors
+    /// If no address answers.
+    pub async fn client_telling(&self, say: impl Fn(&str) + Send + Sync + 'static) -> Result<Client, CliError> {
+        let client = Client::unconnected(self.addr.iter().cloned(), ClientOptions::default())?;
+        outage::tell(&client, say);
+        client.reach().await?;
+        Ok(client)
     }
 }
 

@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use flotilla_client::{Client, Error, Outage};
 use tokio::sync::watch;
-use tokio_util::task::AbortOnDropHandle;
 
 /// Shorter ones are not worth a line: a leader that moves, a node that is restarted.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Watches what `client` meets until the handle is dropped. Lines go to `say`.
-pub fn tell(client: &Client, say: impl Fn(&str) + Send + Sync + 'static) -> AbortOnDropHandle<()> {
-    AbortOnDropHandle::new(tokio::spawn(follow(client.outage(), PATIENCE, say)))
+/// Watches what `client` meets as long as there is one. Lines go to `say`.
+pub fn tell(client: &Client, say: impl Fn(&str) + Send + Sync + 'static) {
+    tokio::spawn(follow(client.outage(), PATIENCE, say));
 }
 
 async fn follow(mut outages: watch::Receiver<Option<Outage>>, patience: Duration, say: impl Fn(&str)) {
@@ -33,6 +32,7 @@ fn words(error: &Error) -> String {
     match error {
         Error::Unreachable { addresses, reason } => format!("cannot reach {addresses} ({reason}), retrying"),
         Error::ConnectionLost { reason } => format!("the connection broke ({reason}), retrying"),
+        Error::Timeout(_) => "no answer so far, waiting".to_owned(),
         other => format!("{other}, retrying"),
     }
 }

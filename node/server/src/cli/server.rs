@@ -58,6 +58,13 @@ impl ServerArgs {
         let path = self.config.clone().or_else(|| variable("FLOTILLA_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from));
         config::load(&self.flags, variable, path.as_deref())
     }
+
+    /// What the environment seems to be meant to set, and does not: a sentence for each variable.
+    pub fn misspelt() -> impl Iterator<Item = String> {
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        let sentence = |(variable, meant)| format!("the environment variable {variable} sets nothing: did you mean {meant}?");
+        config::misspelt(names).into_iter().map(sentence)
+    }
 }
 
 /// Runs a node until SIGINT or SIGTERM. A second request ends the process at once: what was acknowledged is safe then, too.
@@ -68,6 +75,7 @@ impl ServerArgs {
 pub async fn run(args: &ServerArgs, config: &Config) -> Result<(), ServerError> {
     let began = Instant::now();
     telemetry::start_logging(config);
+    ServerArgs::misspelt().for_each(|sentence| tracing::warn!("{sentence}"));
     raise_open_files_limit();
     use_small_pages();
     let stop = CancellationToken::new();

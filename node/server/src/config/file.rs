@@ -7,6 +7,7 @@ use std::path::Path;
 
 use toml::Spanned;
 
+use super::nearest::nearest;
 use super::{ConfigError, SETTINGS};
 
 /// Text by setting name, with the line where it stands.
@@ -56,32 +57,6 @@ fn line_of(text: &str, position: usize) -> usize {
     text.bytes().take(position).filter(|byte| *byte == b'\n').count() + 1
 }
 
-/// The declared name with the fewest edits from `name`, if those are so few that it may be meant.
-fn nearest(name: &str) -> Option<&'static str> {
-    let edits_max = (name.chars().count() / 3).max(1);
-    let known = SETTINGS.iter().map(|setting| (distance(setting.name, name), setting.name));
-    known.min().filter(|(edits, _)| *edits <= edits_max).map(|(_, name)| name)
-}
-
-/// Edits (insert, delete, replace) between two words: Levenshtein's distance, one row at a time.
-fn distance(from: &str, to: &str) -> usize {
-    let mut row: Vec<usize> = (0..=to.chars().count()).collect();
-    for (line, a) in from.chars().enumerate() {
-        let mut diagonal = line;
-        let mut left = line + 1;
-        for (b, cell) in to.chars().zip(row.iter_mut().skip(1)) {
-            let replaced = diagonal + usize::from(a != b);
-            diagonal = *cell;
-            left = replaced.min(left + 1).min(*cell + 1);
-            *cell = left;
-        }
-        if let Some(first) = row.first_mut() {
-            *first = line + 1;
-        }
-    }
-    row.last().copied().unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
@@ -108,13 +83,5 @@ mod tests {
         let error = parse("listen = \"x\"\nnode_id = [1]", "f.toml").unwrap_err().to_string();
         assert!(error.starts_with("f.toml:2: node_id is of type array"), "{error}");
         assert_eq!(parse("node_id = 3", "f").unwrap()["node_id"], ("3".to_owned(), 1));
-    }
-
-    #[test]
-    fn distance_counts_edits() {
-        assert_eq!(distance("listen", "listen"), 0);
-        assert_eq!(distance("listen", "listne"), 2);
-        assert_eq!(distance("", "http"), 4);
-        assert_eq!(distance("kitten", "sitting"), 3);
     }
 }

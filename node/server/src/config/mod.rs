@@ -1,10 +1,11 @@
 //! The server's configuration: flags over environment over file over defaults, each value with its origin.
 //!
-//! [`settings`] declares the settings, [`value`] their types, [`check`] their ranges, [`file`] reads TOML. Nothing else in the program reads
-//! environment variables or files for configuration.
+//! [`settings`] declares the settings, [`value`] their types, [`check`] their ranges, [`file`] reads TOML, [`nearest`] knows what
+//! a misspelt name may mean. Nothing else in the program reads environment variables or files for configuration.
 
 mod check;
 mod file;
+mod nearest;
 mod settings;
 mod value;
 
@@ -14,6 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use check::JOURNAL_BYTES_MIN;
+pub use nearest::misspelt;
 pub use settings::{Config, Flags, SETTINGS, Setting};
 pub use value::{Advertise, Auto, LogFormat, PeerAdvertise, Size};
 

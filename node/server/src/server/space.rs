@@ -77,7 +77,7 @@ impl Space {
         loop {
             let data_dir = self.data_dir.clone();
             match tokio::task::spawn_blocking(move || disk(&data_dir)).await {
-                Ok(Ok(found)) => self.found(found, broker.stats().tail_bytes),
+                Ok(Ok(found)) => self.found(found, broker.tail_bytes()),
                 Ok(Err(error)) => tracing::warn!(%error, "the disk does not say how much of it is free"),
                 // The runtime is ending.
                 Err(_) => {}

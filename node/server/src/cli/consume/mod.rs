@@ -10,8 +10,7 @@ use futures::FutureExt;
 
 use super::exit::CliError;
 use super::global::Global;
-use super::outage;
-use super::output::{Output, note};
+use super::output::Output;
 use crate::units::parse_number;
 use format::Format;
 use position::parse_position;
@@ -70,7 +69,6 @@ pub async fn run(args: ConsumeArgs, global: &Global) -> Result<(), CliError> {
     let options = ConsumerOptions { until_end: args.until_end, ..ConsumerOptions::default() };
     let client = global.client().await?;
     let consumer = client.consumer(&args.topic, assignment, options).await?;
-    let _told = outage::tell(&client, |line| note(line));
     let printer =
         Printer { format, left: args.count.unwrap_or(u64::MAX), out: BufWriter::with_capacity(WRITE_BYTES, io::stdout()) };
     tokio::select! {

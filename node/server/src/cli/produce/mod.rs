@@ -14,7 +14,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::exit::CliError;
 use super::global::Global;
-use super::outage;
 use super::output::{Output, count, note, print};
 use super::signals::StopRequests;
 use crate::units::{format_duration, parse_duration, parse_number, parse_size};
@@ -99,15 +98,14 @@ fn parse_header(text: &str) -> Result<(String, String), String> {
 /// If the input cannot be read, or not every record was acknowledged.
 pub async fn run(args: ProduceArgs, global: &Global) -> Result<(), CliError> {
     let input = Input::open(args.file.as_deref())?;
-    let client = global.client().await?;
+    let progress = progress_bar(input.bytes);
+    let shown = progress.clone();
+    let client = global.client_telling(move |line| shown.suspend(|| note(line))).await?;
     let producer = client.producer(&args.topic, args.batching.options()).await?;
     let partitions = client.topic(&args.topic).await?.partition_count;
     if let Some(partition) = args.partition.filter(|partition| *partition >= partitions) {
         return Err(Error::UnknownPartition { topic: args.topic, partition, last: partitions.saturating_sub(1) }.into());
     }
-    let progress = progress_bar(input.bytes);
-    let shown = progress.clone();
-    let _told = outage::tell(&client, move |line| shown.suspend(|| note(line)));
     let mut requests = StopRequests::interrupts().map_err(CliError::io("cannot watch for Ctrl-C"))?;
     let started = Instant::now();
     let sent = Cell::new(0);
