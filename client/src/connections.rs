@@ -4,9 +4,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use flotilla_proto::corked::Corked;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use hyper_util::client::legacy::connect::HttpConnector;
 use tonic::transport::{Channel, Endpoint};
+use tower::ServiceExt;
 
 use crate::client::ClientOptions;
 use crate::error::{Error, innermost};
@@ -151,7 +154,8 @@ impl Connections {
     async fn dial(&self, address: String) -> (String, Result<Connection, String>) {
         let opening = async {
             let endpoint = self.endpoint(&address)?;
-            endpoint.connect().await.map_err(|error| innermost(&error))
+            let connector = self.connector().map_response(Corked::new);
+            endpoint.connect_with_connector(connector).await.map_err(|error| innermost(&error))
         };
         let opened = opening.await;
         let mut state = self.lock();
@@ -176,12 +180,19 @@ impl Connections {
             .map_err(|_| format!("{address:?} is not an address: write host:port"))?;
         Ok(endpoint
             .connect_timeout(options.connect_timeout)
-            .tcp_nodelay(true)
             .initial_stream_window_size(options.stream_window_bytes)
             .initial_connection_window_size(options.connection_window_bytes)
             .max_frame_size(1 << 20)
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT))
+    }
+
+    /// As an endpoint of tonic makes its own.
+    fn connector(&self) -> HttpConnector {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(self.inner.options.connect_timeout));
+        connector
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

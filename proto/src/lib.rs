@@ -1,9 +1,11 @@
-//! Flotilla's protobuf files and the code generated from them. No logic but [`codec`].
+//! Flotilla's protobuf files and the code generated from them. No logic but how messages are encoded ([`codec`]) and
+//! when they are written ([`corked`]).
 //!
 //! The `.proto` files beside this crate are the reference; their comments are the documentation.
 #![allow(missing_docs, clippy::all, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 pub mod codec;
+pub mod corked;
 
 /// The public API, one file per service.
 pub mod v1 {

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::driver::Driver;
 use crate::flusher::FlusherHandle;
+use crate::heard::Heard;
 use crate::log::convert::log_id_from_raft;
 use crate::log::group_log::GroupLog;
 use crate::log::machine_store::MachineStore;
@@ -61,6 +62,7 @@ pub(crate) struct Parts {
     pub(crate) admission: Arc<Semaphore>,
     pub(crate) tail_budget: TailBudget,
     pub(crate) urgency: Urgency,
+    pub(crate) heard: Arc<Heard>,
     pub(crate) standing: watch::Receiver<Standing>,
     /// Cancelled when the group is stopped on purpose.
     pub(crate) stopping: CancellationToken,
@@ -320,6 +322,11 @@ impl Group {
 
     pub(crate) fn log(&self) -> &Arc<GroupLog> {
         &self.inner.parts.log
+    }
+
+    /// When this replica last heard of its leader.
+    pub(crate) fn heard(&self) -> &Heard {
+        &self.inner.parts.heard
     }
 
     pub(crate) fn standing(&self) -> watch::Receiver<Standing> {

@@ -11,6 +11,7 @@ pub mod failure;
 pub mod figures;
 mod flusher;
 pub mod group;
+mod heard;
 mod holders;
 pub mod inspect;
 pub mod journal;

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::group::Raft;
+use crate::heard::Heard;
 use crate::log::type_config::{RaftMembership, TypeConfig};
 use crate::types::{GroupId, NodeId};
 
@@ -110,11 +111,12 @@ pub(crate) struct Watched {
     server: WatchReceiverOf<TypeConfig, ServerMetrics>,
     all: WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>,
     damage: watch::Receiver<Option<String>>,
+    heard: Arc<Heard>,
 }
 
 impl Watched {
-    pub(crate) fn new(group: GroupId, raft: &Raft, damage: watch::Receiver<Option<String>>) -> Self {
-        Self { group, server: raft.server_metrics(), all: raft.metrics(), damage }
+    pub(crate) fn new(group: GroupId, raft: &Raft, damage: watch::Receiver<Option<String>>, heard: Arc<Heard>) -> Self {
+        Self { group, server: raft.server_metrics(), all: raft.metrics(), damage, heard }
     }
 
     /// Keeps `standing` up to date until the group is stopped or its core has died. `machine_gone` is cancelled when
@@ -131,6 +133,10 @@ impl Watched {
             let led = |standing: &Standing| (standing.leader == Some(me)).then_some(standing.term);
             if led(&now).is_some() && led(&now) != led(&standing.borrow()) {
                 changes.elections_won.fetch_add(1, Ordering::Relaxed);
+            }
+            // Whoever leads since now is not silent, however long the one before was.
+            if (now.leader, now.term) != (standing.borrow().leader, standing.borrow().term) {
+                self.heard.note();
             }
             let changed = standing.send_if_modified(|before| {
                 let differs = *before != now;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use flotilla_proto::internal::v1 as pb;
 use flotilla_proto::internal::v1::frame::Kind;
 use futures::StreamExt;
-use openraft::raft::AppendEntriesRequest;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, StreamAppendError};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -142,6 +142,9 @@ impl Inbound {
         self.question(group, id, |group| async move {
             let previous = request.prev_log_id;
             let response = group.raft().append_entries(request).await.map_err(|error| error.to_string())?;
+            if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
+                group.heard().note();
+            }
             Ok(Kind::AppendResult(wire::response_to_wire(response, previous)))
         });
         Ok(())
@@ -186,6 +189,9 @@ async fn follow(link: Arc<Link>, group: Group, id: u64, appends: mpsc::Receiver<
             // The sender has ended it and does not listen; or the group stopped, and it must not wait.
             None => return refuse(&link, group_id, id, "the group stopped"),
             Some(Ok(result)) => {
+                if !matches!(result, Err(StreamAppendError::HigherVote(_))) {
+                    group.heard().note();
+                }
                 link.send(group_id, id, Kind::AppendResult(wire::result_to_wire(result)), Pace::Now);
             }
             Some(Err(fatal)) => return refuse(&link, group_id, id, &fatal.to_string()),

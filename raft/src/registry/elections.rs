@@ -1,13 +1,14 @@
-//! Campaigns before openraft's timers would: for groups whose leader's node is gone.
+//! Campaigns for groups that have no leader, or whose leader's node is gone.
 //!
-//! Group timers are in seconds, so that a thousand groups tick cheaply. What finds a dead node quickly is the link to it:
+//! What finds a dead node quickly is the link to it:
 //! when it breaks, every replica of a group led there waives its own leader's lease, and campaigns with a pre-vote after
 //! a delay of its own. A peer grants that only if its own link to the leader is broken too: else its lease holds. So a link
 //! that broke between two nodes disturbs nobody, and a slow network still gets the full timeout. A leader that asks for
 //! votes itself has given up its lead: its lease is over too.
 //!
-//! A node that comes back with another boot number led nothing since; and a group without any leader (a vote that was
-//! split) is tried again in less than the timers' seconds.
+//! A node that comes back with another boot number led nothing since. A group without any leader (a vote that was split)
+//! is tried again soon; one whose leader says nothing although its node can be reached (a core that hangs), once its lease
+//! is over. openraft's own timers are off: a thousand groups would tick.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
@@ -37,6 +38,10 @@ const LEADERLESS_DELAY: Duration = Duration::from_millis(150);
 /// Between attempts: at first, and at most.
 const AGAIN_MIN: Duration = Duration::from_millis(100);
 const AGAIN_MAX: Duration = Duration::from_secs(1);
+/// A leader that says nothing for so long leads no more: as long as its lease is.
+pub(crate) const SILENCE_MAX: Duration = Duration::from_millis(super::start::ELECTION_MS_MAX);
+/// How often it is looked who is silent.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Changes that come together are looked at together.
 const GATHER: Duration = Duration::from_millis(5);
 /// Groups that are told to do something at the same time: hundreds lose their leader at once, and each answers by itself.
@@ -87,18 +92,13 @@ impl Elections {
     pub(super) async fn run(mut self, changes: std::sync::Arc<Changes>, stop: CancellationToken) {
         let (mut links, mut changed) = (self.peers.links(), changes.subscribe());
         loop {
-            let next = self.campaigns.values().map(|campaign| campaign.due).min();
-            let due = async {
-                match next {
-                    Some(next) => tokio::time::sleep_until(next).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let look = Instant::now() + LOOK_INTERVAL;
+            let next = self.campaigns.values().map(|campaign| campaign.due).fold(look, Instant::min);
             tokio::select! {
                 () = stop.cancelled() => return,
                 alive = links.changed() => if alive.is_err() { return },
                 alive = changed.changed() => if alive.is_err() { return },
-                () = due => {}
+                () = tokio::time::sleep_until(next) => {}
             }
             let up = links.borrow_and_update().clone();
             self.note_boots(&up);
@@ -140,7 +140,7 @@ impl Elections {
         for group in groups {
             let standing = group.standing();
             let standing = standing.borrow();
-            match self.wants_leader(group.id(), &standing, up) {
+            match self.wants_leader(&group, &standing, up) {
                 Some(over) => steps.extend(self.campaign(&group, &standing, over, up)),
                 None => drop(self.campaigns.remove(&group.id())),
             }
@@ -149,19 +149,22 @@ impl Elections {
     }
 
     /// Whether this node is to campaign for the group, and whose lead is over then.
-    fn wants_leader(&mut self, group: GroupId, standing: &Standing, up: &BTreeMap<NodeId, LinkState>) -> Option<Option<NodeId>> {
-        let me = self.peers.node_id();
+    fn wants_leader(&mut self, group: &Group, standing: &Standing, up: &BTreeMap<NodeId, LinkState>) -> Option<Option<NodeId>> {
+        let (id, me) = (group.id(), self.peers.node_id());
         let voters = &standing.membership.voters;
-        if standing.died.is_some() || !voters.contains(&me) || voters.len() < 2 {
+        if standing.died.is_some() || !voters.contains(&me) {
             return None;
         }
-        let orphan = self.orphans.get(&group).copied();
+        let orphan = self.orphans.get(&id).copied();
         if orphan.is_some_and(|orphan| Some(orphan) != standing.leader.map(|leader| (leader, standing.term))) {
-            self.orphans.remove(&group);
+            self.orphans.remove(&id);
         }
+        let leads = |leader: &NodeId| {
+            let speaks = up.contains_key(leader) && group.heard().silence() < SILENCE_MAX;
+            voters.len() > 1 && speaks && !self.orphans.contains_key(&id)
+        };
         match standing.leader {
-            Some(leader) if leader == me => None,
-            Some(leader) if up.contains_key(&leader) && !self.orphans.contains_key(&group) => None,
+            Some(leader) if leader == me || leads(&leader) => None,
             over => Some(over),
         }
     }

@@ -4,11 +4,12 @@
 //! - `suspects.rs` groups whose data is damaged: they stay down, until what they had is set aside
 //! - `accept_loss.rs` such a group without other replicas: it begins again from what is left
 //! - `workers.rs` what drives the journal and the flusher
-//! - `elections.rs` campaigns for groups whose leader's node is gone
+//! - `pulse.rs` the heartbeats of all groups · `elections.rs` campaigns for groups whose leader's node is gone
 
 mod accept_loss;
 mod elections;
 mod options;
+mod pulse;
 mod restart;
 mod start;
 mod suspects;
@@ -23,6 +24,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use elections::Elections;
+#[cfg(test)]
+pub(crate) use elections::SILENCE_MAX;
 use workers::Workers;
 
 use crate::data_dir::DataDir;
@@ -158,6 +161,7 @@ impl Registry {
         };
         let elections = Elections::new(registry.options.peers.clone(), registry.running.clone(), recovered.boot_epoch);
         tokio::spawn(elections.run(registry.changes.clone(), registry.stop.clone()));
+        tokio::spawn(pulse::run(registry.running.clone(), registry.stop.clone()));
         for damage in &registry.damage {
             tracing::error!(file = %damage.file.display(), range = ?damage.range, reason = damage.reason, "the journal is damaged");
         }

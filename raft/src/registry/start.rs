@@ -8,8 +8,10 @@ use openraft::{Config, SnapshotPolicy};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::pulse::HEARTBEAT;
 use super::{Begin, Down, Registry, StartError, lock};
 use crate::group::{Group, Parts, Raft};
+use crate::heard::Heard;
 use crate::journal::{Damage, Record, RecoveredGroup, Suspect};
 use crate::log::convert::first_entry;
 use crate::log::group_log::GroupLog;
@@ -23,11 +25,10 @@ use crate::standing::{Standing, Watched};
 use crate::state::StateError;
 use crate::types::{GroupId, NodeId};
 
-/// A leader's node that is gone is noticed by the links; what these timers catch is rare, and a thousand groups tick:
-/// at rest they are what a group costs.
-const HEARTBEAT_MS: u64 = 2_500;
+/// A leader's node that is gone is noticed by the links; what these times catch is rare. The second is also how long a
+/// leader's lease lasts.
 const ELECTION_MS_MIN: u64 = 6_500;
-const ELECTION_MS_MAX: u64 = 9_000;
+pub(super) const ELECTION_MS_MAX: u64 = 9_000;
 
 impl Registry {
     /// Starts a group: from what is on disk, or new as `begin` says.
@@ -127,7 +128,8 @@ impl Registry {
         let (standing, standing_now) = watch::channel(Standing::default());
         let stopping = CancellationToken::new();
         let ends = (stopping.clone(), machine_gone.clone());
-        tokio::spawn(Watched::new(group, &raft, log.damage()).keep(standing, self.changes.clone(), ends));
+        let heard = Arc::new(Heard::now());
+        tokio::spawn(Watched::new(group, &raft, log.damage(), heard.clone()).keep(standing, self.changes.clone(), ends));
         Ok(Group::new(Parts {
             raft,
             log,
@@ -136,6 +138,7 @@ impl Registry {
             admission: self.admission.clone(),
             tail_budget: self.tail_budget.clone(),
             urgency,
+            heard,
             standing: standing_now,
             stopping,
             machine_gone,
@@ -200,7 +203,9 @@ fn unfit(group: GroupId, source: io::Error) -> StartError {
 fn raft_config(group: GroupId) -> io::Result<Arc<Config>> {
     let config = Config {
         cluster_name: format!("group-{group}"),
-        heartbeat_interval: HEARTBEAT_MS,
+        // We alone send heartbeats and campaign: see `pulse.rs` and `elections.rs`.
+        enable_tick: false,
+        heartbeat_interval: u64::try_from(HEARTBEAT.as_millis()).map_err(io::Error::other)?,
         election_timeout_min: ELECTION_MS_MIN,
         election_timeout_max: ELECTION_MS_MAX,
         // We alone trigger snapshots and purges: see `Group::release_below`.

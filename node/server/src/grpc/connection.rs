@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, Request, Response};
 use bytes::Bytes;
+use flotilla_proto::corked::Corked;
 use futures::future::{Either, FutureExt, Map};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -67,7 +68,7 @@ where
         .keep_alive_interval(KEEPALIVE)
         // Nobody needs it, and the clock may stand where no date can be.
         .auto_date_header(false)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(calls));
+        .serve_connection(Corked::new(TokioIo::new(stream)), TowerToHyperService::new(calls));
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

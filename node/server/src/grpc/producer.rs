@@ -2,7 +2,7 @@
 //! ([`Prepared`]), each batch goes to its partition's leader, and the results are put together again ([`Asked`]).
 //! [`super::produce_stream`] keeps many of them in flight.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -29,7 +29,8 @@ impl Producer for ProducerService {
     async fn produce(&self, request: Request<v1::ProduceRequest>) -> Result<Response<v1::ProduceResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
         let call = Call::of(&metadata);
-        unary(&self.0.metrics, "Produce", &metadata, produce_all(&self.0, call, request)).await
+        // Pinned here, so that it is not moved from one future into the next.
+        unary(&self.0.metrics, "Produce", &metadata, pin!(produce_all(&self.0, call, request))).await
     }
 
     type ProduceStreamStream = Pin<Box<dyn Stream<Item = Result<v1::ProduceResponse, Status>> + Send>>;
@@ -62,10 +63,15 @@ impl Producer for ProducerService {
 async fn produce_all(shared: &Shared, call: Call, request: v1::ProduceRequest) -> Result<v1::ProduceResponse, Problem> {
     let (correlation_id, prepared) = (request.correlation_id, prepare(shared, call, request).await);
     let prepared = prepared.inspect_err(|_| shared.metrics.produce_failed())?;
-    let outcomes = join_all(prepared.parts.iter().map(|part| produce_part(shared, call, part))).await;
     let mut asked = Asked::new(correlation_id, &prepared);
-    for (index, outcome) in outcomes.into_iter().enumerate() {
-        asked.put(index, outcome);
+    match prepared.parts.as_slice() {
+        [only] => drop(asked.put(0, produce_part(shared, call, only).await)),
+        parts => {
+            let outcomes = join_all(parts.iter().map(|part| produce_part(shared, call, part))).await;
+            for (index, outcome) in outcomes.into_iter().enumerate() {
+                asked.put(index, outcome);
+            }
+        }
     }
     asked.answer()
 }

@@ -231,3 +231,33 @@ async fn a_group_whose_core_died_starts_again_and_the_others_go_on() {
     }
     cluster.holds(2, other, 0, 2).await;
 }
+
+/// A core that stands still, on a node that can be reached: its followers' own clock is the last resort.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_falls_silent_is_replaced_once_its_lease_is_over() {
+    let cluster = Cluster::new(3).await;
+    cluster.found(GROUP, &NODES).await;
+    let silent = cluster.leader(GROUP, &NODES).await;
+    let group = cluster.group(silent, GROUP);
+    fill(&group, 0..10).await;
+    group.shutdown().await;
+    let others: Vec<u64> = NODES.into_iter().filter(|id| *id != silent).collect();
+    assert!(others.iter().all(|id| cluster.registry(*id).peers().is_up(silent)));
+    let next = || others.iter().copied().find(|id| cluster.group(*id, GROUP).is_leader());
+    let leader = eventually(PATIENCE, "another leads", next).await;
+    fill(&cluster.group(leader, GROUP), 10..20).await;
+}
+
+/// At rest nothing but its leader's heartbeats tells a follower that it is led.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_at_rest_keeps_its_leader() {
+    let cluster = Cluster::new(3).await;
+    cluster.found(GROUP, &NODES).await;
+    let leader = cluster.leader(GROUP, &NODES).await;
+    let group = cluster.group(leader, GROUP);
+    fill(&group, 0..10).await;
+    let term = group.term();
+    tokio::time::sleep(crate::registry::SILENCE_MAX + std::time::Duration::from_secs(3)).await;
+    assert!(NODES.iter().all(|id| cluster.group(*id, GROUP).leader() == Some(leader)));
+    assert_eq!(group.term(), term);
+}

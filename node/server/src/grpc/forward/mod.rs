@@ -200,7 +200,8 @@ impl Gateway {
             let served = match self.leader(target) {
                 Leader::Here => here().await,
                 Leader::There(node, address) if !call.direct => {
-                    self.pass_on(call, (target, repeat), (node, &address), &there).await
+                    // A call to another node takes kilobytes of state, which one that is served here need not carry.
+                    Box::pin(self.pass_on(call, (target, repeat), (node, &address), &there)).await
                 }
                 Leader::Nobody if repeat == Repeat::ReadCommitted => here().await,
                 Leader::There(..) | Leader::Nobody => Err(self.not_leader(target)),
