@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::driver::Driver;
 use crate::flusher::FlusherHandle;
 use crate::heard::Heard;
+use crate::joining::Joining;
 use crate::log::convert::log_id_from_raft;
 use crate::log::group_log::GroupLog;
 use crate::log::machine_store::MachineStore;
@@ -63,6 +64,7 @@ pub(crate) struct Parts {
     pub(crate) tail_budget: TailBudget,
     pub(crate) urgency: Urgency,
     pub(crate) heard: Arc<Heard>,
+    pub(crate) joining: Arc<Joining>,
     pub(crate) standing: watch::Receiver<Standing>,
     /// Cancelled when the group is stopped on purpose.
     pub(crate) stopping: CancellationToken,
@@ -322,6 +324,16 @@ impl Group {
 
     pub(crate) fn log(&self) -> &Arc<GroupLog> {
         &self.inner.parts.log
+    }
+
+    /// Whether this replica only copies the group so far.
+    pub(crate) fn joining(&self) -> &Arc<Joining> {
+        &self.inner.parts.joining
+    }
+
+    /// Whether this replica may campaign and vote, as far as its log goes.
+    pub(crate) fn may_elect(&self) -> bool {
+        self.joining().is_over(self.log().last().map(|last| last.index))
     }
 
     /// When this replica last heard of its leader.

@@ -14,6 +14,7 @@ pub mod group;
 mod heard;
 mod holders;
 pub mod inspect;
+mod joining;
 pub mod journal;
 mod lease;
 mod log;

@@ -189,6 +189,9 @@ impl Broker {
         let mut told: BTreeMap<u64, (u64, Vec<u64>)> = BTreeMap::new();
         let mut heard = self.inner.peers.casts();
         let mut links = self.inner.peers.links();
+        // Over links that are up already others have told what they lead, and nobody listened.
+        let mut asks = true;
+        links.mark_changed();
         let mut greeted = BTreeMap::new();
         let mut changes = self.inner.registry.leader_changes();
         let mut look = tokio::time::interval(LOOK_INTERVAL);
@@ -199,12 +202,17 @@ impl Broker {
                 () = self.inner.handing_over.cancelled(), if !announced => {
                     announced = true;
                     let up = self.inner.peers.links().borrow().clone();
-                    up.keys().for_each(|node_id| self.cast_all(*node_id, &told));
+                    up.keys().for_each(|node_id| self.cast_all(*node_id, &told, false));
                 }
                 cast = heard.recv() => {
                     let Some((node_id, bytes)) = cast else { return };
                     match v1::Leading::decode(bytes) {
-                        Ok(said) => self.inner.leaders.learn(node_id, said),
+                        Ok(said) => {
+                            if said.asks {
+                                self.cast_all(node_id, &told, false);
+                            }
+                            self.inner.leaders.learn(node_id, said);
+                        }
                         Err(error) => tracing::warn!(node_id, %error, "a peer said something unreadable"),
                     }
                     continue;
@@ -216,9 +224,9 @@ impl Broker {
                     let up = links.borrow_and_update().clone();
                     for (node_id, link) in up.iter().filter(|(node_id, link)| greeted.get(*node_id) != Some(*link)) {
                         tracing::info!(node_id, link = link.number, "linked");
-                        self.cast_all(*node_id, &told);
+                        self.cast_all(*node_id, &told, asks);
                     }
-                    greeted = up;
+                    (greeted, asks) = (up, false);
                     self.inner.leaders.version.send_modify(|version| *version += 1);
                 }
                 changed = changes.changed() => {
@@ -249,7 +257,7 @@ impl Broker {
         }
         for some in groups.chunks(GROUPS_PER_MESSAGE) {
             let stopping = self.inner.handing_over.is_cancelled();
-            let message = v1::Leading { all: false, groups: some.to_vec(), stopping }.encode_to_vec();
+            let message = v1::Leading { all: false, groups: some.to_vec(), stopping, asks: false }.encode_to_vec();
             let message = bytes::Bytes::from(message);
             for node_id in self.inner.peers.links().borrow().keys() {
                 self.inner.peers.cast(*node_id, message.clone());
@@ -259,7 +267,7 @@ impl Broker {
         self.inner.leaders.version.send_modify(|version| *version += 1);
     }
 
-    fn cast_all(&self, node_id: u64, told: &BTreeMap<u64, (u64, Vec<u64>)>) {
+    fn cast_all(&self, node_id: u64, told: &BTreeMap<u64, (u64, Vec<u64>)>, asks: bool) {
         let group = |(group_id, (term, in_sync)): (&u64, &(u64, Vec<u64>))| v1::LedGroup {
             group_id: *group_id,
             term: *term,
@@ -267,13 +275,12 @@ impl Broker {
         };
         let groups: Vec<v1::LedGroup> = told.iter().map(group).collect();
         let stopping = self.inner.handing_over.is_cancelled();
-        let mut all = true;
-        for some in groups.chunks(GROUPS_PER_MESSAGE) {
-            self.inner.peers.cast(node_id, v1::Leading { all, groups: some.to_vec(), stopping }.encode_to_vec().into());
-            all = false;
-        }
-        if groups.is_empty() {
-            self.inner.peers.cast(node_id, v1::Leading { all, groups, stopping }.encode_to_vec().into());
+        let (mut first, chunks) = (true, groups.chunks(GROUPS_PER_MESSAGE));
+        let none: &[v1::LedGroup] = &[];
+        for some in chunks.chain(groups.is_empty().then_some(none)) {
+            let message = v1::Leading { all: first, groups: some.to_vec(), stopping, asks: first && asks };
+            self.inner.peers.cast(node_id, message.encode_to_vec().into());
+            first = false;
         }
     }
 

@@ -94,7 +94,12 @@ impl Broker {
         let (host, machine, ends) = PartitionHost::new(group_id);
         // The preferred leader of a new partition begins it; the others hear from it.
         let first = layout.target.is_none() && layout.replicas.first() == Some(&self.node_id());
-        let begin = if first { Begin::Initialize(layout.replicas.clone()) } else { Begin::Wait };
+        let begin = match layout.replicas.contains(&self.node_id()) {
+            true if first => Begin::Initialize(layout.replicas.clone()),
+            true => Begin::Wait,
+            // It moves here, perhaps not for the first time.
+            false => Begin::Join,
+        };
         let preamble = clock_preamble(self.inner.surroundings.clock.clone());
         let started = self.inner.registry.start(group_id, Box::new(host), Some(preamble), begin).await;
         let group = match started {

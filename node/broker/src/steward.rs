@@ -125,11 +125,14 @@ fn holds(image: &Image, node_id: u64) -> bool {
 }
 
 /// The controller's voters: those that it has, as long as they belong to the cluster, and others that are reachable, up to
-/// an odd number of at most five. Who leaves votes for as long as it has partitions: it may never get rid of them.
+/// an odd number of at most five. Who leaves votes for as long as it has partitions: it may never get rid of them. So does
+/// one that is down, if nobody is there in its place: without it three nodes would have a single voter.
 fn choose_voters(current: &BTreeSet<u64>, image: &Image, online: impl Fn(u64) -> bool) -> BTreeSet<u64> {
     // The first nodes vote before they are registered: they are about to be.
     let comes = |node_id: &u64| image.node(*node_id).is_none() && !image.removed(*node_id);
-    let lingers = |node_id: &u64| current.contains(node_id) && online(*node_id) && holds(image, *node_id);
+    let mut others = image.nodes().filter(|(node_id, node)| node.state != NodeState::Leaving && !current.contains(node_id));
+    let replaceable = others.any(|(node_id, _)| online(node_id));
+    let lingers = |node_id: &u64| current.contains(node_id) && holds(image, *node_id) && (online(*node_id) || !replaceable);
     let stays = |node_id: &u64| match image.node(*node_id) {
         Some(node) => node.state != NodeState::Leaving || lingers(node_id),
         None => comes(node_id),
@@ -225,7 +228,7 @@ mod tests {
     #[test]
     fn who_leaves_votes_until_its_partitions_have_moved() {
         let current = BTreeSet::from([1, 2, 3]);
-        let mut machine = machine(3);
+        let mut machine = machine(4);
         let mut run = |command| machine.apply(item::COMMAND, &command_payload(command), &mut Ignored).outcome.unwrap();
         let partitions = vec![v1::Replicas { nodes: vec![1, 2, 3] }];
         let (name, topic_id) = ("t".to_owned(), bytes::Bytes::from(vec![1; 16]));
@@ -233,6 +236,7 @@ mod tests {
         run(Command::SetNodeState(v1::SetNodeState { node_id: 3, state: v1::NodeState::Leaving.into() }));
         let image = machine.image();
         assert_eq!(choose_voters(&current, &image, |_| true), current);
-        assert_eq!(choose_voters(&current, &image, |node_id| node_id != 3), BTreeSet::from([1]), "it is gone");
+        assert_eq!(choose_voters(&current, &image, |node_id| node_id < 3), current, "nobody is there in its place");
+        assert_eq!(choose_voters(&current, &image, |node_id| node_id != 3), BTreeSet::from([1, 2, 4]), "it is gone");
     }
 }

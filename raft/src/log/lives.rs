@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::disk::{Disk, DiskFile};
 use crate::driver::Driver;
+use crate::joining::Joining;
 use crate::segments::{SegmentError, SegmentOptions, SegmentReader, SegmentWriter, segments_dir};
 use crate::state::keys::GroupKeys;
 use crate::state::{State, WriteBatch};
@@ -86,6 +87,29 @@ impl Lives {
             self.next.fetch_max(highest.saturating_add(1), Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Whether a group whose log ends at `last` (an index) is only being copied so far. Blocks.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub(crate) fn joining(&self, group: GroupId, last: Option<u64>) -> io::Result<Joining> {
+        let open = || Joining::open(self.disk.clone(), &self.groups_dir, group, self.driver.clone());
+        let joining = open()?;
+        if !joining.is_over(last) {
+            return Ok(joining);
+        }
+        self.set_joining(group, false)?;
+        open()
+    }
+
+    /// Notes durably that a group is to be copied, or that it is not. Blocks.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub(crate) fn set_joining(&self, group: GroupId, joins: bool) -> io::Result<()> {
+        let set = if joins { Joining::begin } else { Joining::forget };
+        set(&*self.disk, &self.groups_dir, group)
     }
 
     /// Opens the segments of a life; `synced` is what the journal knows of them. Blocks.

@@ -141,6 +141,7 @@ impl Inbound {
         }
         self.question(group, id, |group| async move {
             let previous = request.prev_log_id;
+            group.joining().hear(committed_index(&request)).await;
             let response = group.raft().append_entries(request).await.map_err(|error| error.to_string())?;
             if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
                 group.heard().note();
@@ -154,6 +155,12 @@ impl Inbound {
         let request = wire::vote_request_from_wire(self.link.peer, request)?;
         let (candidate, led_before) = (self.link.peer, request.vote.leader_id.term.saturating_sub(1));
         self.question(group, id, move |group| async move {
+            if !group.may_elect() {
+                return Err("this replica is still being copied".to_owned());
+            }
+            if group.standing().borrow().membership.voters.iter().eq([group.raft().node_id()]) {
+                return Err("this replica decides alone".to_owned());
+            }
             // Who asks to be elected leads no longer. It gave the lead to another, perhaps, who died before all heard of it.
             group.waive_lease(candidate, led_before).await;
             let raft = group.raft();
@@ -179,7 +186,16 @@ impl Inbound {
 /// that the group does not take.
 async fn follow(link: Arc<Link>, group: Group, id: u64, appends: mpsc::Receiver<AppendEntriesRequest<TypeConfig>>) {
     let group_id = group.id();
-    let mut results = Box::pin(group.raft().stream_append(ReceiverStream::new(appends)));
+    let joining = group.joining().clone();
+    let heard = move |append: AppendEntriesRequest<TypeConfig>| {
+        let joining = joining.clone();
+        async move {
+            joining.hear(committed_index(&append)).await;
+            append
+        }
+    };
+    let appends = ReceiverStream::new(appends).then(heard).boxed();
+    let mut results = Box::pin(group.raft().stream_append(appends));
     loop {
         let result = tokio::select! {
             result = results.next() => result,
@@ -197,6 +213,11 @@ async fn follow(link: Arc<Link>, group: Group, id: u64, appends: mpsc::Receiver<
             Some(Err(fatal)) => return refuse(&link, group_id, id, &fatal.to_string()),
         }
     }
+}
+
+/// What the leader says is committed.
+fn committed_index(append: &AppendEntriesRequest<TypeConfig>) -> Option<u64> {
+    append.leader_commit.as_ref().map(|committed| committed.index)
 }
 
 /// Refuses terms that no number of elections explains: the last of them would leave no term for the next election.

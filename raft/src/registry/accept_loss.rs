@@ -109,5 +109,7 @@ fn begin_again(
     }
     let (life, salvaged) = salvager.finish(node, last, all_known)?;
     lives.unmark_removed(group, incarnation)?;
+    // Nobody has more.
+    lives.set_joining(group, false)?;
     Ok((life, Salvaged { useless_bytes, ..salvaged }))
 }

@@ -152,13 +152,14 @@ impl Elections {
     fn wants_leader(&mut self, group: &Group, standing: &Standing, up: &BTreeMap<NodeId, LinkState>) -> Option<Option<NodeId>> {
         let (id, me) = (group.id(), self.peers.node_id());
         let voters = &standing.membership.voters;
-        if standing.died.is_some() || !voters.contains(&me) {
+        if standing.died.is_some() || !voters.contains(&me) || !group.may_elect() {
             return None;
         }
         let orphan = self.orphans.get(&id).copied();
         if orphan.is_some_and(|orphan| Some(orphan) != standing.leader.map(|leader| (leader, standing.term))) {
             self.orphans.remove(&id);
         }
+        // Who votes alone waits for nobody: whoever led before has just given the group up.
         let leads = |leader: &NodeId| {
             let speaks = up.contains_key(leader) && group.heard().silence() < SILENCE_MAX;
             voters.len() > 1 && speaks && !self.orphans.contains_key(&id)

@@ -266,7 +266,11 @@ impl Registry {
         // Nothing may be written into the group's directory once it is deleted.
         self.flusher.barrier().await?;
         let lives = self.lives.clone();
-        self.options.driver.try_run(move || lives.delete(group, incarnation)).await
+        let delete = move || {
+            lives.delete(group, incarnation)?;
+            lives.set_joining(group, false)
+        };
+        self.options.driver.try_run(delete).await
     }
 
     /// Closes the links, stops all groups, flushes what they applied, seals the journal. Afterwards a start has nothing to

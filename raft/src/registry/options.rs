@@ -47,6 +47,8 @@ pub struct TransferOptions {
 pub enum Begin {
     /// It waits until a leader sends it entries or a snapshot.
     Wait,
+    /// As `Wait`, beside replicas that go on without it: until it has what was committed when it came, it does not vote.
+    Join,
     /// It begins with these voters, and is offered the same list on each of them. The first begins at once, the others
     /// a while later, if nobody has begun by then.
     Initialize(Vec<NodeId>),

@@ -91,8 +91,9 @@ impl Registry {
         }
     }
 
-    async fn create(&self, group: GroupId) -> io::Result<RecoveredGroup> {
-        let incarnation = self.lives.next();
+    async fn create(&self, group: GroupId, joins: bool) -> io::Result<RecoveredGroup> {
+        let (incarnation, lives) = (self.lives.next(), self.lives.clone());
+        self.options.driver.try_run(move || lives.set_joining(group, joins)).await?;
         let membership = Bytes::new();
         self.write_through(vec![Record::Switch { group, incarnation, snapshot: None, membership }]).await?;
         Ok(RecoveredGroup::empty(incarnation))
@@ -106,7 +107,10 @@ impl Registry {
         begin: Begin,
     ) -> Result<Group, StartError> {
         let io = |source: io::Error| StartError::Io { group, source };
-        let (log, machine) = self.open_storage(group, machine).await?;
+        let (log, machine) = self.open_storage(group, machine, begin == Begin::Join).await?;
+        let (lives, last) = (self.lives.clone(), log.last().map(|last| last.index));
+        let joining = self.options.driver.try_run(move || lives.joining(group, last)).await;
+        let joining = Arc::new(joining.map_err(io)?);
         let campaigns = begin_log(&log, begin, self.options.node_id).await.map_err(io)?;
         let (config, node_id, machine_gone) = (raft_config(group).map_err(io)?, self.options.node_id, machine.gone());
         let (urgency, transfers, peers) = (Urgency::default(), self.transfers.clone(), self.options.peers.clone());
@@ -118,7 +122,8 @@ impl Registry {
         })?;
         // Of the core itself: what its metrics say is empty until it runs.
         let voters = raft.with_raft_state(|state| state.membership_state.effective().voter_ids().collect::<Vec<_>>()).await;
-        if campaigns || voters.map_err(|error| io(io::Error::other(error)))? == [node_id] {
+        let alone = voters.map_err(|error| io(io::Error::other(error)))? == [node_id];
+        if campaigns || alone && joining.is_over(last) {
             // Nobody leads, and others expect that this node will: there is no reason to wait for an election timeout.
             raft.trigger().elect(true).await.map_err(|error| io(io::Error::other(error)))?;
         }
@@ -139,6 +144,7 @@ impl Registry {
             tail_budget: self.tail_budget.clone(),
             urgency,
             heard,
+            joining,
             standing: standing_now,
             stopping,
             machine_gone,
@@ -150,10 +156,11 @@ impl Registry {
         &self,
         group: GroupId,
         machine: Box<dyn Machine>,
+        joins: bool,
     ) -> Result<(Arc<GroupLog>, MachineStore), StartError> {
         let recovered = match self.take_recovered(group)? {
             Some(recovered) => recovered,
-            None => self.create(group).await.map_err(|source| StartError::Io { group, source })?,
+            None => self.create(group, joins).await.map_err(|source| StartError::Io { group, source })?,
         };
         let (lives, journal, flusher) = (self.lives.clone(), self.journal.clone(), self.flusher.clone());
         let budget = self.tail_budget.clone();

@@ -68,6 +68,8 @@ impl Registry {
         let moved = self.keep_aside(group).await?;
         let incarnation = self.lives.next();
         let vote = known.filter(|known| known.term > vote.term).unwrap_or(vote);
+        let lives = self.lives.clone();
+        self.options.driver.try_run(move || lives.set_joining(group, true)).await?;
         let switch = Record::Switch { group, incarnation, snapshot: None, membership: Bytes::new() };
         self.write_through(vec![switch, Record::Vote { group, vote }]).await?;
         let empty = RecoveredGroup { vote: Some(vote), ..RecoveredGroup::empty(incarnation) };

@@ -31,7 +31,6 @@ pub struct PrintArgs {
 /// A configuration that does not load, or a stdout that cannot be written.
 pub fn print(args: &PrintArgs, output: Output) -> Result<(), CliError> {
     let (_, entries) = args.server.load()?;
-    ServerArgs::misspelt().for_each(output::note);
     output::print(output, &as_json(&entries, args.origin), |_, _| as_text(&entries, args.origin))
 }
 

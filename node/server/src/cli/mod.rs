@@ -106,6 +106,10 @@ fn take_negative_numbers(command: Clap) -> Clap {
 }
 
 async fn run(Line { command, global }: Line) -> Result<(), CliError> {
+    // A server says it in its log; completions are read by a shell that starts.
+    if !matches!(command, Command::Server(_) | Command::Completions(_)) {
+        server::ServerArgs::misspelt().for_each(output::note);
+    }
     match command {
         Command::Server(args) => {
             args.tie_to_starter().map_err(CliError::io("cannot end with the process that started this one"))?;

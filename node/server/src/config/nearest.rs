@@ -4,13 +4,15 @@ use super::SETTINGS;
 
 /// What all variables of ours begin with.
 const PREFIX: &str = "FLOTILLA_";
+/// What is set by a variable and is no setting: a client's address, a server's file.
+const OTHERS: [&str; 2] = ["addr", "config"];
 
 /// Variables of the environment that set nothing, but look as if they were meant to: each with the one that may be meant.
 /// What is further from any setting may be somebody else's, and is left alone.
 pub fn misspelt(variables: impl Iterator<Item = String>) -> Vec<(String, String)> {
     let suspect = |variable: String| {
         let name = variable.strip_prefix(PREFIX)?.to_lowercase();
-        let meant = nearest(&name).map(|meant| format!("{PREFIX}{}", meant.to_uppercase()))?;
+        let meant = nearest_of(&name, settings().chain(OTHERS)).map(|meant| format!("{PREFIX}{}", meant.to_uppercase()))?;
         (meant != variable).then_some((variable, meant))
     };
     variables.filter_map(suspect).collect()
@@ -18,9 +20,17 @@ pub fn misspelt(variables: impl Iterator<Item = String>) -> Vec<(String, String)
 
 /// The declared name with the fewest edits from `name`, if those are so few that it may be meant.
 pub fn nearest(name: &str) -> Option<&'static str> {
+    nearest_of(name, settings())
+}
+
+fn settings() -> impl Iterator<Item = &'static str> {
+    SETTINGS.iter().map(|setting| setting.name)
+}
+
+fn nearest_of(name: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
     let edits_max = (name.chars().count() / 3).max(1);
-    let known = SETTINGS.iter().map(|setting| (distance(setting.name, name), setting.name));
-    known.min().filter(|(edits, _)| *edits <= edits_max).map(|(_, name)| name)
+    let near = known.map(|known| (distance(known, name), known)).min();
+    near.filter(|(edits, _)| *edits <= edits_max).map(|(_, known)| known)
 }
 
 /// Edits (insert, delete, replace) between two words: Levenshtein's distance, one row at a time.
@@ -48,11 +58,15 @@ mod tests {
 
     #[test]
     fn only_what_looks_like_a_setting_is_suspect() {
-        let variables =
-            ["FLOTILLA_DATADIR", "FLOTILLA_DATA_DIR", "FLOTILLA_Listen", "FLOTILLA_SERVICE_HOST", "DATA_DIRS", "FLOTILLA_"];
+        let known = ["FLOTILLA_DATA_DIR", "FLOTILLA_ADDR", "FLOTILLA_CONFIG", "FLOTILLA_SERVICE_HOST", "DATA_DIRS", "FLOTILLA_"];
+        let variables = ["FLOTILLA_DATADIR", "FLOTILLA_Listen", "FLOTILLA_ADRR"].into_iter().chain(known);
         let meant = |variable: &str, meant: &str| (variable.to_owned(), meant.to_owned());
-        let suspects = [meant("FLOTILLA_DATADIR", "FLOTILLA_DATA_DIR"), meant("FLOTILLA_Listen", "FLOTILLA_LISTEN")];
-        assert_eq!(misspelt(variables.iter().map(|name| (*name).to_owned())), suspects);
+        let suspects = [
+            meant("FLOTILLA_DATADIR", "FLOTILLA_DATA_DIR"),
+            meant("FLOTILLA_Listen", "FLOTILLA_LISTEN"),
+            meant("FLOTILLA_ADRR", "FLOTILLA_ADDR"),
+        ];
+        assert_eq!(misspelt(variables.map(str::to_owned)), suspects);
     }
 
     #[test]

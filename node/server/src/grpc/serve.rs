@@ -46,9 +46,11 @@ pub async fn serve(
     let bytes_max = shared.limits.request_bytes_max;
     let (health_reporter, health) = tonic_health::server::health_reporter();
     health_reporter.set_service_status("", ServingStatus::Serving).await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(flotilla_proto::DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(flotilla_proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
     let draining = shared.draining.clone();
     let not_serving = async move {
         draining.cancelled().await;
@@ -59,7 +61,9 @@ pub async fn serve(
     let routes = Routes::new(health)
         .add_service(shared.broker.raft_service())
         .add_service(shared.broker.peer_service())
-        .add_service(reflection.build_v1()?)
+        .add_service(reflection().build_v1()?)
+        // What clients still speak that are older than v1: Python's among them.
+        .add_service(reflection().build_v1alpha()?)
         .add_service(ProducerServer::new(ProducerService(shared.clone())).max_decoding_message_size(bytes_max))
         .add_service(ConsumerServer::new(ConsumerService(shared.clone())).max_decoding_message_size(bytes_max))
         .add_service(GroupsServer::new(GroupsService(shared.clone())).max_decoding_message_size(bytes_max))

@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::cli::exit::CliError;
 use crate::cli::global::Global;
 use crate::cli::node::view::stuck;
-use crate::cli::output::print;
+use crate::cli::output::{count, print};
 
 /// Lines printed for people; programs get all.
 const LINES_MAX: usize = 50;
@@ -61,7 +61,8 @@ pub async fn run(global: &Global) -> Result<(), CliError> {
 
 fn text(health: &Health, cluster: &api::DescribeClusterResponse) -> String {
     if health.healthy {
-        return format!("healthy: {} nodes, {} partitions", cluster.nodes.len(), cluster.partition_count);
+        let nodes = count(cluster.nodes.len() as u64, "node");
+        return format!("healthy: {nodes}, {}", count(cluster.partition_count, "partition"));
     }
     let mut lines: Vec<&str> = health.problems.iter().take(LINES_MAX).map(|problem| problem.message.as_str()).collect();
     let more = match health.problems.len().saturating_sub(LINES_MAX) {

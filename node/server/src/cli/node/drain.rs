@@ -7,14 +7,15 @@ use flotilla_client::api;
 use super::view::{NodeView, answered};
 use crate::cli::exit::CliError;
 use crate::cli::global::Global;
-use crate::cli::output::{count, print};
+use crate::cli::output::{count, note, print};
 use crate::cli::wait::{Seen, until};
-use crate::units::parse_duration;
+use crate::units::{parse_duration, parse_number};
 
 /// Arguments of `flotilla node drain`.
 #[derive(Debug, clap::Args)]
 pub struct DrainArgs {
     /// Id of the node
+    #[arg(value_parser = parse_number::<u64>)]
     node: u64,
     /// Do not wait until the node leads nothing
     #[arg(long)]
@@ -32,8 +33,11 @@ pub async fn run(args: DrainArgs, global: &Global) -> Result<(), CliError> {
     }
     let what = format!("node {} leads nothing", args.node);
     let look = async || seen(args.node, client.describe_cluster(api::DescribeClusterRequest {}).await?.nodes);
-    let drained = until(&what, args.timeout, look).await?;
-    print(global.output, &drained, |node, _| format!("node {} is drained: it leads nothing", node.node_id))
+    let drained = until(&what, args.timeout, look).await;
+    if matches!(drained, Err(CliError::Interrupted)) {
+        note(format_args!("node {0} goes on draining; flotilla node undrain {0} takes it back", args.node));
+    }
+    print(global.output, &drained?, |node, _| format!("node {} is drained: it leads nothing", node.node_id))
 }
 
 /// The node that answers may hear of the new state a moment after the controller has it.

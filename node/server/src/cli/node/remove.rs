@@ -10,12 +10,13 @@ use crate::cli::exit::CliError;
 use crate::cli::global::Global;
 use crate::cli::output::{note, print};
 use crate::cli::wait::{Seen, until};
-use crate::units::parse_duration;
+use crate::units::{parse_duration, parse_number};
 
 /// Arguments of `flotilla node remove`.
 #[derive(Debug, clap::Args)]
 pub struct RemoveArgs {
     /// Id of the node
+    #[arg(value_parser = parse_number::<u64>)]
     node: u64,
     /// Do not wait until the node is gone
     #[arg(long)]

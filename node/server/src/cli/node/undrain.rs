@@ -6,11 +6,13 @@ use super::view::answered;
 use crate::cli::exit::CliError;
 use crate::cli::global::Global;
 use crate::cli::output::print;
+use crate::units::parse_number;
 
 /// Arguments of `flotilla node undrain`.
 #[derive(Debug, clap::Args)]
 pub struct UndrainArgs {
     /// Id of the node
+    #[arg(value_parser = parse_number::<u64>)]
     node: u64,
 }
 

@@ -11,10 +11,10 @@ use crate::units::{format_duration, format_size, parse_duration, parse_size};
 #[derive(Debug, clap::Args)]
 pub struct ConfigArgs {
     /// How long records are kept, such as 7d or 1h30m; 0 keeps them for ever
-    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION", allow_hyphen_values = true)]
     retention: Option<Duration>,
     /// How large a partition may grow before its oldest records go, such as 1GiB; 0 is no limit
-    #[arg(long, value_parser = parse_size, value_name = "SIZE")]
+    #[arg(long, value_parser = parse_size, value_name = "SIZE", allow_hyphen_values = true)]
     retention_bytes: Option<u64>,
     /// Largest record batch accepted, such as 1MiB
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
