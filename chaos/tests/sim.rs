@@ -50,7 +50,7 @@ fn seeds_pass() {
 
 #[test]
 fn a_cluster_forms_whatever_happens_meanwhile() {
-    pass(8, "--scenario founding --seconds 8");
+    pass(8, "--scenario founding --seconds 10");
 }
 
 #[test]
