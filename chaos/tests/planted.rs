@@ -47,6 +47,7 @@ fn good() -> History {
                     completed: 1,
                     partition,
                     high_watermark,
+                    end_is_certain: true,
                     records,
                 });
             }

@@ -307,13 +307,22 @@ impl Client {
             }
             answer => answer,
         };
-        let refused = |status| Error::of_answer(status, &connection.address);
+        let refused = |status| match timed_out(&status) {
+            true => Error::Timeout(patience),
+            false => Error::of_answer(status, &connection.address),
+        };
         let answer = answer.map_err(|_| Error::Timeout(patience)).and_then(|answer| answer.map_err(refused));
         if matches!(answer, Err(Error::ConnectionLost { .. } | Error::Timeout(_))) {
             self.forget_connection(&connection.address);
         }
         answer.map(Response::into_inner)
     }
+}
+
+/// Whether the channel gave up at the request's deadline.
+fn timed_out(status: &Status) -> bool {
+    let mut causes = std::iter::successors(std::error::Error::source(status), |cause| cause.source());
+    causes.any(|cause| cause.is::<tonic::TimeoutExpired>())
 }
 
 /// What one call has met, told to whoever watches the client's outages.

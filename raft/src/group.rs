@@ -336,7 +336,12 @@ impl Group {
         self.joining().is_over(self.log().last().map(|last| last.index))
     }
 
-    /// When this replica last heard of its leader.
+    /// How long ago this replica last heard of its leader, or was started.
+    #[must_use]
+    pub fn silence(&self) -> Duration {
+        self.inner.parts.heard.silence()
+    }
+
     pub(crate) fn heard(&self) -> &Heard {
         &self.inner.parts.heard
     }

@@ -189,17 +189,23 @@ impl Group {
         }
     }
 
-    /// The vote with which this node leads the group, if it does, and if it is committed that `node` is no replica of it, in
-    /// no role.
-    pub async fn leads_without(&self, node: NodeId) -> Option<Vote> {
+    /// The replicas of the group that this node leads, and the vote with which it does, if it does and they are committed.
+    pub async fn settled(&self) -> Option<(Membership, Vote)> {
         self.read_barrier().await.ok()?;
         let metrics = self.raft().server_metrics();
         let metrics = metrics.borrow_watched();
-        let Membership { voters, learners, joint } = Membership::of(&metrics.membership_config);
-        let settled = metrics.membership_config.log_id() == metrics.committed_membership_config.log_id() && !joint;
+        let membership = Membership::of(&metrics.membership_config);
+        let settled = metrics.membership_config.log_id() == metrics.committed_membership_config.log_id() && !membership.joint;
         let vote = vote_from_raft(&metrics.vote);
         let leads = vote.committed && vote.voted_for == Some(metrics.id);
-        (leads && settled && !voters.contains(&node) && !learners.contains(&node)).then_some(vote)
+        (leads && settled).then_some((membership, vote))
+    }
+
+    /// The vote with which this node leads the group, if it does, and if it is committed that `node` is no replica of it, in
+    /// no role.
+    pub async fn leads_without(&self, node: NodeId) -> Option<Vote> {
+        let (membership, vote) = self.settled().await?;
+        (!membership.voters.contains(&node) && !membership.learners.contains(&node)).then_some(vote)
     }
 
     fn change_error(&self, error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> ChangeError {

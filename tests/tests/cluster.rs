@@ -9,6 +9,7 @@ use flotilla_tests::cluster::Cluster;
 use flotilla_tests::proxy::Proxy;
 use flotilla_tests::server::Server;
 use flotilla_tests::settings;
+use serde_json::Value;
 
 const ARGS: [&str; 6] = ["--journal-bytes", "128MiB", "--segment-bytes", "4MiB", "--retention-interval", "200ms"];
 /// What has not happened by then does not happen.
@@ -21,8 +22,10 @@ async fn without_a_majority_writes_are_refused_by_name_and_what_is_committed_can
     let mut cluster = Cluster::started(dir.path(), 3, &ARGS);
     let lines: Vec<String> = (100..400).map(|number| number.to_string()).collect();
     let all = Cli::new(cluster.addresses());
-    all.run("topic create t --partitions 3 --replication-factor 3").ok();
+    all.run("topic create t --replication-factor 3").ok();
     all.input("produce t", lines.join("\n").as_bytes()).ok();
+    // What is committed is told with what comes next: of the last record the survivor may not know.
+    all.input("produce t", b"last\n").ok();
     cluster.wait_in_sync("t", PATIENCE).await;
     cluster.node(2).kill();
     cluster.node(3).kill();
@@ -32,14 +35,14 @@ async fn without_a_majority_writes_are_refused_by_name_and_what_is_committed_can
     assert_ne!(refused.code, Some(0));
     let says = |words: &str| refused.stderr.contains(words);
     assert!(says("has no majority") || says("has no leader"), "{}", refused.stderr);
-    let mut read: Vec<String> = one
-        .args(&["consume", "t", "--from", "earliest", "--count", "300", "--format", "%v\\n"], b"")
-        .ok()
-        .lines()
-        .map(str::to_owned)
-        .collect();
-    read.sort_unstable();
-    assert_eq!(read, lines);
+    let read = one.run("consume t --from earliest --count 300").ok();
+    assert!(read.lines().eq(&lines), "{read}");
+    let read = one.run("consume t --from 298 --count 2").ok();
+    assert!(read.lines().eq(&lines[298..]), "who knows where it was goes on there: {read}");
+    let described: Value = serde_json::from_str(&one.run("topic describe t -o json").ok()).unwrap();
+    assert!(described["partitions"][0]["leader"].is_null(), "{described}");
+    let status: Value = serde_json::from_str(&one.run("cluster status -o json").ok()).unwrap();
+    assert_eq!((&status["controller_leader"], &status["leaderless_partitions"]), (&Value::Null, &1.into()), "{status}");
 
     cluster.node(2).start();
     one.input("produce t", b"more\n").ok();
@@ -106,6 +109,45 @@ fn read(cluster: &Cluster, node: u64, cli: &Cli) -> (u64, usize) {
     let mut hasher = DefaultHasher::new();
     hasher.write(&text.stdout);
     (hasher.finish(), text.stdout.len())
+}
+
+/// What no replica here knows of, the others say when asked: what they said by themselves may have come before anybody listened.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_restarted_knows_who_leads_what_it_does_not_hold() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::started(dir.path(), 3, &ARGS);
+    Cli::new(cluster.addresses()).run("topic create t --partitions 12 --replication-factor 1").ok();
+    for _ in 0..5 {
+        cluster.node(3).kill();
+        cluster.node(3).start();
+        let third = Cli::new(cluster.node(3).address());
+        let began = Instant::now();
+        loop {
+            let described: Value = serde_json::from_str(&third.run("topic describe t -o json").ok()).unwrap();
+            let partitions = described["partitions"].as_array().unwrap();
+            if partitions.iter().all(|partition| partition["leader"].is_u64()) {
+                break;
+            }
+            assert!(began.elapsed() < PATIENCE, "it does not know who leads: {described}");
+            std::thread::sleep(POLL_INTERVAL);
+        }
+    }
+}
+
+/// Nobody has a link to it any more; it hears of it all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_removed_ends_and_does_not_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::started(dir.path(), 3, &ARGS);
+    Cli::new(cluster.node(1).address()).run("node remove 3").ok();
+    let began = Instant::now();
+    while cluster.node(3).is_running() {
+        assert!(began.elapsed() < PATIENCE, "it goes on");
+        std::thread::sleep(POLL_INTERVAL);
+    }
+    assert!(cluster.node(3).wait().success(), "it leaves in peace");
+    let refused = cluster.node(3).try_start().unwrap_err();
+    assert!(refused.log.contains("was removed from its cluster"), "{}", refused.log);
 }
 
 /// What belongs to another cluster must not be served as a part of this one; whoever does not answer refuses nobody.

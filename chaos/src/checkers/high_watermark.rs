@@ -1,11 +1,12 @@
-//! High watermark: for who asks once more, it does not go back; and nothing is read from behind it.
+//! High watermark: for who asks leaders once more, it does not go back; and nothing is read from behind it.
 
 use std::collections::BTreeMap;
 
 use crate::history::History;
 
 pub(super) fn check(history: &History) -> Vec<String> {
-    let polls = history.polls.iter().map(|poll| (format!("reader {}", poll.reader), poll.partition, poll.high_watermark));
+    let certain = history.polls.iter().filter(|poll| poll.end_is_certain);
+    let polls = certain.map(|poll| (format!("reader {}", poll.reader), poll.partition, poll.high_watermark));
     let answers = history.watermarks.iter();
     let answers = answers.map(|answer| (format!("observer {}", answer.observer), answer.partition, answer.high_watermark));
     let mut highest: BTreeMap<(String, u32), u64> = BTreeMap::new();

@@ -71,6 +71,8 @@ pub struct Poll {
     pub partition: u32,
     /// One behind the last readable offset, as said with the records.
     pub high_watermark: u64,
+    /// Whether that comes from a leader. A replica that is read where nobody can lead may know of less than one before.
+    pub end_is_certain: bool,
     /// The records.
     pub records: Vec<Seen>,
 }

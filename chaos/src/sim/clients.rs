@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flotilla_broker::{
-    Broker, Codec, ConfigChange, CreateTopic, FetchError, NewRecord, NotServing, Payload, Position, Produce, ProduceError,
-    ProducedRecord, ProducerStamp, Room, Stop,
+    Broker, Codec, ConfigChange, CreateTopic, FetchError, NewRecord, NotServing, PartitionReader, Payload, Position, Produce,
+    ProduceError, ProducedRecord, ProducerStamp, Room, Stop,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -252,11 +252,11 @@ impl Client {
             let invoked = self.shared.clock.now();
             let read = self.call(|broker| async move { read(&broker, partition, next).await }).await;
             match read {
-                Some(Ok((high_watermark, records, behind))) => {
-                    let empty = records.is_empty();
+                Some(Ok(lot)) => {
+                    let empty = lot.records.is_empty();
                     if !empty {
-                        next = behind;
-                        self.note_poll(invoked, partition, high_watermark, records);
+                        next = lot.next;
+                        self.note_poll(invoked, partition, lot);
                     }
                     sleep(if empty { AGAIN } else { Duration::from_millis(1) }).await;
                 }
@@ -272,9 +272,10 @@ impl Client {
         }
     }
 
-    fn note_poll(&self, invoked: u64, partition: u32, high_watermark: u64, records: Vec<Seen>) {
+    fn note_poll(&self, invoked: u64, partition: u32, lot: Lot) {
         let (reader, node, completed) = (self.number, self.node(), self.shared.clock.now());
-        let poll = Poll { reader, session: 0, node, invoked, completed, partition, high_watermark, records };
+        let Lot { high_watermark, end_is_certain, records, .. } = lot;
+        let poll = Poll { reader, session: 0, node, invoked, completed, partition, high_watermark, end_is_certain, records };
         self.shared.history().polls.push(poll);
     }
 
@@ -317,9 +318,21 @@ pub(super) async fn write(broker: &Broker, request: Produce) -> Result<ProducedR
     broker.submit(part).await?.appended().await
 }
 
-/// High watermark, records, and where the next read goes on.
-async fn read(broker: &Broker, partition: u32, from: u64) -> Result<(u64, Vec<Seen>, u64), FetchError> {
+/// What one read gave.
+struct Lot {
+    high_watermark: u64,
+    end_is_certain: bool,
+    records: Vec<Seen>,
+    /// Where the next read goes on.
+    next: u64,
+}
+
+async fn read(broker: &Broker, partition: u32, from: u64) -> Result<Lot, FetchError> {
     let mut reader = broker.reader(TOPIC, partition, Position::Offset(from), Stop::Never).await?;
+    take(&mut reader).await
+}
+
+async fn take(reader: &mut PartitionReader) -> Result<Lot, FetchError> {
     let fetched = reader.read(READ_BYTES).await?;
     let room = Room { records: usize::MAX, bytes: usize::MAX };
     let (records, next) = fetched.records(None, room, DECOMPRESSED_BYTES_MAX)?;
@@ -327,7 +340,8 @@ async fn read(broker: &Broker, partition: u32, from: u64) -> Result<(u64, Vec<Se
         offset: record.offset,
         id: record.value.as_deref().and_then(value::decode),
     };
-    Ok((fetched.ends.high_watermark, records.into_iter().map(seen).collect(), next))
+    let (high_watermark, end_is_certain) = (fetched.ends.high_watermark, reader.is_end_certain());
+    Ok(Lot { high_watermark, end_is_certain, records: records.into_iter().map(seen).collect(), next })
 }
 
 /// Everything that a node has of a partition.
@@ -335,12 +349,13 @@ async fn read(broker: &Broker, partition: u32, from: u64) -> Result<(u64, Vec<Se
 /// # Errors
 /// In words, if it cannot be read.
 pub async fn read_all(broker: &Broker, partition: u32) -> Result<Vec<Seen>, String> {
-    let (mut all, mut next) = (Vec::new(), 0);
+    let mut reader = broker.replica_reader(TOPIC, partition).map_err(|error| error.to_string())?;
+    let mut all = Vec::new();
     loop {
-        let (high_watermark, records, behind) = read(broker, partition, next).await.map_err(|error| error.to_string())?;
-        all.extend(records);
-        next = behind;
-        if next >= high_watermark {
+        let lot = take(&mut reader).await.map_err(|error| error.to_string())?;
+        all.extend(lot.records);
+        reader.seek(lot.next);
+        if lot.next >= lot.high_watermark {
             return Ok(all);
         }
     }

@@ -75,8 +75,7 @@ fn hosts(node: &Node, partition: u32) -> bool {
 
 async fn high_watermark(node: &Node, partition: u32) -> Option<u64> {
     let (broker, _) = node.broker()?;
-    let reader = broker.reader(TOPIC, partition, flotilla_broker::Position::Earliest, flotilla_broker::Stop::Never).await;
-    Some(reader.ok()?.ends().high_watermark)
+    Some(broker.replica_reader(TOPIC, partition).ok()?.ends().high_watermark)
 }
 
 /// Everything that each replica has, into the history: as many reads as there are replicas of each partition, one from each.

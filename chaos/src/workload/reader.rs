@@ -82,6 +82,8 @@ impl Reader {
             completed: self.shared.clock.now(),
             partition: chunk.partition(),
             high_watermark: chunk.high_watermark(),
+            // Nodes that are killed together start together: no partition is without a majority for long.
+            end_is_certain: true,
             records,
         };
         self.shared.notes().history.polls.push(poll);

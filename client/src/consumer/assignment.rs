@@ -80,9 +80,14 @@ impl Assignment {
         }
         let mut resolved = BTreeMap::new();
         for (position, partitions) in by_position(&self.partitions) {
-            // Nobody has to confirm where the log begins: what is committed can be read also while there is no majority.
-            if position == Position::Earliest && !until_end {
-                resolved.extend(partitions.into_iter().map(|partition| (partition, Progress::earliest())));
+            // Nobody has to confirm where the log ends: what is committed can be read also while there is no majority.
+            let known = match position {
+                Position::Earliest => Some(Progress { from_earliest: true, ..Progress::default() }),
+                Position::Offset(offset) => Some(Progress { position: offset, taken: offset, ..Progress::default() }),
+                _ => None,
+            };
+            if let Some(progress) = known.filter(|_| !until_end) {
+                resolved.extend(partitions.into_iter().map(|partition| (partition, progress)));
                 continue;
             }
             let asked = partitions.len();
@@ -113,7 +118,7 @@ fn by_position(partitions: &BTreeMap<u32, Position>) -> Vec<(Position, Vec<u32>)
 }
 
 /// How far one partition has come.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Progress {
     /// The next offset to receive.
     pub position: u64,
@@ -145,11 +150,6 @@ impl Progress {
             high_watermark: end,
             from_earliest: position == Position::Earliest,
         })
-    }
-
-    /// From the beginning, wherever that is.
-    fn earliest() -> Self {
-        Self { position: 0, taken: 0, stop: None, high_watermark: 0, from_earliest: true }
     }
 
     pub fn is_done(&self) -> bool {

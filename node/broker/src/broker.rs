@@ -70,6 +70,8 @@ pub(crate) struct Inner {
     pub(crate) sticky: Sticky,
     /// This node is about to end, and gives its leads away.
     pub(crate) handing_over: CancellationToken,
+    /// The cluster has removed this node.
+    pub(crate) removed: CancellationToken,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }

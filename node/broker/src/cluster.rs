@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use flotilla_machines::controller::{Image, NodeState};
 
 use crate::broker::Broker;
+use crate::partition::missing_for_quorum;
 
 /// The cluster as this node knows it.
 #[derive(Debug, Clone)]
@@ -21,7 +22,7 @@ pub struct ClusterDescription {
     pub partition_count: usize,
     /// Number of changes of the metadata.
     pub metadata_version: u64,
-    /// Partitions without a leader.
+    /// Partitions without a leader that a majority of their replicas could follow.
     pub leaderless_partitions: usize,
     /// Partitions with a replica that is not in sync.
     pub under_replicated_partitions: usize,
@@ -46,7 +47,7 @@ pub struct NodeDescription {
     pub online: bool,
     /// Replicas that it holds.
     pub replicas: u32,
-    /// Partitions that it leads.
+    /// Partitions that it leads, with a majority of their replicas online.
     pub leaders: u32,
     /// Whether it votes in the controller's group.
     pub controller_voter: bool,
@@ -55,7 +56,7 @@ pub struct NodeDescription {
 /// How the partitions of a cluster stand, as far as this node knows.
 #[derive(Debug, Clone, Default)]
 pub struct PartitionHealth {
-    /// Without a leader.
+    /// Without a leader that a majority of the replicas could follow.
     pub leaderless: usize,
     /// With a replica that is not in sync.
     pub under_replicated: usize,
@@ -89,8 +90,10 @@ impl Broker {
         };
         ClusterDescription {
             cluster_id: self.cluster_id(),
-            // One that is gone is remembered until there is another.
-            controller_leader: self.controller_leader().filter(|leader| self.online(*leader)),
+            // One that is gone is remembered until there is another, and one whom no majority follows leads in vain.
+            controller_leader: self
+                .controller_leader()
+                .filter(|leader| self.online(*leader) && missing_for_quorum(&self.controller(), &self.inner.peers).is_none()),
             nodes: image.nodes().map(node).collect(),
             topic_count: image.topics().len(),
             partition_count: image.partition_count(),
@@ -114,12 +117,18 @@ impl Broker {
             health.moving += usize::from(partition.target.is_some());
             let in_sync = self.in_sync(partition.group_id);
             health.under_replicated += usize::from(!partition.replicas.iter().all(|node_id| in_sync.contains(node_id)));
-            match self.leader_of(partition.group_id) {
+            // Whom no majority follows leads in vain.
+            match self.leader_of(partition.group_id).filter(|_| self.reaches_majority(&partition.replicas)) {
                 Some(leader) => health.by_node.entry(leader).or_default().1 += 1,
                 None => health.leaderless += 1,
             }
         }
         health
+    }
+
+    /// Whether this node reaches most of these.
+    pub(crate) fn reaches_majority(&self, replicas: &[u64]) -> bool {
+        replicas.iter().filter(|node_id| self.online(**node_id)).count() > replicas.len() / 2
     }
 
     /// Who leads the partitions of a topic, by number.

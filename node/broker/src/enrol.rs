@@ -21,8 +21,8 @@ const SEEDS_PATIENCE: Duration = Duration::from_secs(1);
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Broker {
-    /// What this node says about itself and its cluster.
-    pub(crate) async fn introduction(&self) -> v1::IntroduceResponse {
+    /// What this node says about itself and its cluster to the node of that id.
+    pub(crate) async fn introduction(&self, to: u64) -> v1::IntroduceResponse {
         let controller = self.controller();
         let leads = controller.is_leader() && controller.read_barrier().await.is_ok();
         let image = self.image();
@@ -38,6 +38,27 @@ impl Broker {
             nodes: image.nodes().map(node).collect(),
             seeds: self.inner.options.seeds.clone(),
             metadata_version: leads.then(|| image.version()),
+            removed: image.removed(to),
+        }
+    }
+
+    /// Returns once another node has said that this one was removed from the cluster. None has a link to it any more then, so
+    /// it hears of that in no other way.
+    pub async fn removed(&self) {
+        self.inner.removed.cancelled().await;
+    }
+
+    async fn ask_whether_removed(&self, others: &BTreeMap<u64, String>) {
+        let introduction =
+            v1::IntroduceRequest { node_id: self.node_id(), directory_id: Bytes::copy_from_slice(&self.inner.directory_id) };
+        let ask = |address: &String| {
+            let (address, introduction) = (address.clone(), introduction.clone());
+            async move { self.inner.calls.introduce(&address, introduction).await }
+        };
+        let answers = futures::future::join_all(others.values().map(ask)).await;
+        let own = |answer: &v1::IntroduceResponse| answer.cluster_id.as_deref() == Some(&self.inner.cluster_id.0[..]);
+        if answers.iter().flatten().any(|answer| answer.removed && own(answer)) {
+            self.inner.removed.cancel();
         }
     }
 
@@ -51,9 +72,12 @@ impl Broker {
             let mut others = members.voters.union(&members.learners).filter(|node_id| **node_id != self.node_id());
             // One that stopped before it was registered: without it there may be no majority, and it cannot register.
             let lacks_any = others.any(|node_id| !nodes.contains_key(node_id) && !current.removed(*node_id));
-            self.inner.peers.set(nodes);
+            self.inner.peers.set(nodes.clone());
             if lacks_any {
                 self.look_for_seeds().await;
+            }
+            if self.inner.peers.links().borrow().is_empty() && !nodes.is_empty() {
+                self.ask_whether_removed(&nodes).await;
             }
             tokio::select! {
                 () = self.inner.stop.cancelled() => return,

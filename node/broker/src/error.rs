@@ -32,6 +32,15 @@ pub enum OpenError {
     /// The controller's group.
     #[error("the controller did not start: {0}")]
     Controller(String),
+    /// The cluster goes on without this node.
+    #[error(
+        "node {node_id} was removed from its cluster, and node ids are never used again: start a new one with an empty data directory \
+         and another --node-id"
+    )]
+    Removed {
+        /// This node.
+        node_id: u64,
+    },
     /// Told to stop before it belonged to a cluster.
     #[error("stopped while waiting for the cluster to form")]
     Stopped,
@@ -182,9 +191,14 @@ pub enum FetchError {
     NotServing(#[from] NotServing),
     /// The position is not in the log.
     #[error(
-        "offset {offset} is out of range: the partition holds {log_start_offset} to {high_watermark}; start from earliest or latest"
+        "offset {offset} is out of range: partition {partition} of topic {topic:?} holds {log_start_offset} to {high_watermark}; start \
+         from earliest or latest"
     )]
     OffsetOutOfRange {
+        /// The topic.
+        topic: String,
+        /// Its partition.
+        partition: u32,
         /// Asked for.
         offset: u64,
         /// First offset that is still there.

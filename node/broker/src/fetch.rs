@@ -106,7 +106,14 @@ impl Broker {
     ) -> Result<PartitionReader, FetchError> {
         let topic = self.topic(topic)?;
         let partition = self.partition(&topic, partition)?;
-        partition.caught_up().await;
+        if !partition.may_be_read().await {
+            let what = partition.describe();
+            return Err(match self.led_elsewhere(partition.group.id().0) {
+                Some(leader) => NotServing::NotLeader { what, leader: Some(leader) },
+                None => NotServing::NotReady { what },
+            }
+            .into());
+        }
         let start = resolve(&partition, position, self.decompressed_bytes_max()).await?;
         let stop = match stop {
             Stop::Never => None,
@@ -114,6 +121,17 @@ impl Broker {
             Stop::AtEnd => Some(partition.ends().high_watermark),
         };
         Ok(PartitionReader::new(partition, start.offset, stop, self.decompressed_bytes_max()))
+    }
+
+    /// Opens a reader of all that this node's replica knows to be committed, whoever leads: for those who compare replicas.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub fn replica_reader(&self, topic: &str, partition: u32) -> Result<PartitionReader, FetchError> {
+        let topic = self.topic(topic)?;
+        let partition = self.partition(&topic, partition)?;
+        let start = partition.ends().log_start_offset;
+        Ok(PartitionReader::new(partition, start, None, self.decompressed_bytes_max()))
     }
 
     /// Turns a position into an offset, for the partitions named or all. Linearizable: whatever was acknowledged
@@ -160,7 +178,7 @@ async fn resolve(
                 partition.barrier().await?;
             }
             let ends = partition.ends();
-            check_range(offset, ends)?;
+            check_range(partition, offset, ends)?;
             (offset, None)
         }
         Position::Timestamp(timestamp_ms) => find_timestamp(partition, timestamp_ms, decompressed_bytes_max).await?,
@@ -168,10 +186,11 @@ async fn resolve(
     Ok(PartitionOffset { partition: partition.number, offset, timestamp_ms, ends: partition.ends() })
 }
 
-pub(crate) fn check_range(offset: u64, ends: Ends) -> Result<(), FetchError> {
+pub(crate) fn check_range(partition: &Partition, offset: u64, ends: Ends) -> Result<(), FetchError> {
     let Ends { log_start_offset, high_watermark } = ends;
     if offset < log_start_offset || offset > high_watermark {
-        return Err(FetchError::OffsetOutOfRange { offset, log_start_offset, high_watermark });
+        let (topic, partition) = (partition.topic.to_string(), partition.number);
+        return Err(FetchError::OffsetOutOfRange { topic, partition, offset, log_start_offset, high_watermark });
     }
     Ok(())
 }

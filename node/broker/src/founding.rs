@@ -309,6 +309,7 @@ mod tests {
             nodes: Vec::new(),
             seeds: Vec::new(),
             metadata_version: None,
+            removed: false,
         };
         (format!("n{node_id}:1"), Some(answer))
     }

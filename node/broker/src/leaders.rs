@@ -121,6 +121,21 @@ impl Broker {
         told.into_iter().filter(|node_id| self.online(*node_id)).collect()
     }
 
+    /// The nodes that hold a partition's group; none if there is no such partition.
+    #[must_use]
+    pub fn replicas_of(&self, group_id: u64) -> Vec<u64> {
+        let image = self.image();
+        let found = image.partition_of_group(group_id);
+        let layout = found.and_then(|(topic, number)| topic.partitions.get(number as usize));
+        layout.map(|layout| layout.replicas.clone()).unwrap_or_default()
+    }
+
+    /// The nodes that vote in the controller's group.
+    #[must_use]
+    pub fn controller_voters(&self) -> Vec<u64> {
+        self.controller().membership().voters.into_iter().collect()
+    }
+
     /// Whether this node can reach another one at the moment.
     #[must_use]
     pub fn online(&self, node_id: u64) -> bool {

@@ -3,7 +3,8 @@
 //!
 //! The goal is `target` while the partition moves, and `replicas` otherwise. Each pass looks at where the membership is
 //! and takes the next step: learners first, then, when they have caught up, voters, then the word to the controller. So
-//! whoever leads next goes on where the last one stopped, and a move that was cancelled is undone by the same steps. A replica
+//! whoever leads next goes on where the last one stopped, and a move that was cancelled is undone by the same steps: it has
+//! the present replicas as its target. A replica
 //! whose node asks to be let go, because its data is damaged (`release.rs`), is left out of the goal for as long as it asks.
 
 use std::collections::BTreeSet;
@@ -14,6 +15,7 @@ use flotilla_machines::controller::{Image, NodeState};
 use flotilla_proto::internal::v1;
 use flotilla_proto::internal::v1::controller_command::Command;
 use flotilla_raft::group::Group;
+use flotilla_raft::standing::Membership;
 use futures::StreamExt;
 use tokio::time::Instant;
 
@@ -113,6 +115,12 @@ impl Broker {
             Step::HandOver(node_id) => group.transfer_leader(node_id).await,
             Step::RemoveLearner(node_id) => group.remove_learner(node_id).await,
             Step::Finish => {
+                // Those who are no replicas any more delete what they have once the controller knows. Before it is committed
+                // that nobody needs them, that would be too early.
+                let there = |membership: &Membership| membership.voters.iter().eq(&goal.iter().copied().collect::<BTreeSet<_>>());
+                if !group.settled().await.is_some_and(|(membership, _)| there(&membership)) {
+                    return;
+                }
                 let replicas = Some(v1::Replicas { nodes: goal.clone() });
                 let command = Command::FinishMove(v1::FinishMove { group_id: group.id().0, replicas });
                 match self.control_anywhere(command).await {

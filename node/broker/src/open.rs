@@ -66,6 +66,9 @@ pub struct BrokerOptions {
     pub retention_interval: Duration,
 }
 
+/// How long the tasks of a broker that closes may take to end.
+const TASKS_PATIENCE: Duration = Duration::from_secs(2);
+
 impl Broker {
     /// Recovers everything acknowledged that is in the data directory and begins to take part in its cluster. Blocks the
     /// calling task while it recovers. Requests are served once [`Broker::wait_ready`] has returned, and refused before.
@@ -109,6 +112,7 @@ impl Broker {
             producer_ids: ProducerIds::default(),
             sticky: Sticky::default(),
             handing_over: CancellationToken::new(),
+            removed: CancellationToken::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
@@ -189,7 +193,10 @@ impl Broker {
     pub async fn close(&self) {
         self.inner.stop.cancel();
         self.inner.tasks.close();
-        self.inner.tasks.wait().await;
+        // What one of them proposed may never be answered: a leader of the controller that removes itself leads nothing then.
+        if tokio::time::timeout(TASKS_PATIENCE, self.inner.tasks.wait()).await.is_err() {
+            tracing::warn!(tasks = self.inner.tasks.len(), "not all tasks have ended: closing without them");
+        }
         self.inner.peers.close().await;
         self.inner.registry.close().await;
     }

@@ -18,8 +18,11 @@ use tokio::sync::watch;
 use crate::error::{Failed, FetchError, NotServing, not_leader};
 use crate::hosts::Shared;
 
-/// How long a new leader may take to learn what is committed before it serves what it knows of.
+/// How long a reader waits at once for a new leader to learn what is committed.
 const CATCH_UP_PATIENCE: Duration = Duration::from_secs(1);
+/// After how long without a leader, and without a majority that could elect one, a replica serves what it knows of. Longer
+/// than the links of a node take to come up after a start, and than between two heartbeats.
+const FORSAKEN_AFTER: Duration = Duration::from_secs(3);
 
 /// The ends of a partition's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -127,19 +130,29 @@ impl Partition {
         })
     }
 
-    /// Returns once this replica, if it leads, has applied all that earlier leaders acknowledged: a leader that was just
-    /// elected may know of an older high watermark than the one that a client saw at its predecessor. Costs a round to the
-    /// other replicas once a term. A replica that follows, or a leader that reaches no majority, reads what it has: that is
-    /// committed, though there may be more.
-    pub(crate) async fn caught_up(&self) {
+    /// Whether this replica may be read. Once a term its leader applies all that earlier leaders acknowledged before it
+    /// says yes, in a round to the other replicas: one that was just elected may know of an older high watermark than a
+    /// client saw at its predecessor. So may a replica that does not lead: it is read only where nobody can lead. What it
+    /// has is committed then, though there may be more.
+    pub(crate) async fn may_be_read(&self) -> bool {
         // Before the barrier: one that was passed in this term says nothing of a later one.
         let term = self.group.term();
-        if !self.group.is_leader() || self.caught_up_term.load(Ordering::Acquire) == term {
-            return;
+        if self.group.is_leader() {
+            if self.caught_up_term.load(Ordering::Acquire) == term {
+                return true;
+            }
+            if let Ok(Ok(())) = tokio::time::timeout(CATCH_UP_PATIENCE, self.barrier()).await {
+                self.caught_up_term.fetch_max(term, Ordering::AcqRel);
+                return true;
+            }
         }
-        if let Ok(Ok(())) = tokio::time::timeout(CATCH_UP_PATIENCE, self.barrier()).await {
-            self.caught_up_term.fetch_max(term, Ordering::AcqRel);
-        }
+        self.group.silence() >= FORSAKEN_AFTER && self.require_quorum().is_err()
+    }
+
+    /// Whether nobody was told of a later end of the log, as far as can be known without asking the other replicas.
+    pub(crate) fn is_end_certain(&self) -> bool {
+        let caught_up = self.caught_up_term.load(Ordering::Acquire) == self.group.term();
+        caught_up && self.group.is_leader() && self.require_quorum().is_ok()
     }
 
     /// Returns when the log goes on behind `offset`, or after `patience`.

@@ -63,7 +63,7 @@ pub(crate) fn controlled(outcome: Result<ControllerOutcome, Failed>) -> Controll
 
 #[tonic::async_trait]
 impl Peer for PeerService {
-    async fn introduce(&self, _: Request<v1::IntroduceRequest>) -> Result<Response<v1::IntroduceResponse>, Status> {
+    async fn introduce(&self, request: Request<v1::IntroduceRequest>) -> Result<Response<v1::IntroduceResponse>, Status> {
         let answer = match &self.0 {
             Stage::Newcomer(shared) => v1::IntroduceResponse {
                 node_id: shared.node_id,
@@ -73,8 +73,9 @@ impl Peer for PeerService {
                 nodes: Vec::new(),
                 seeds: shared.options.seeds.clone(),
                 metadata_version: None,
+                removed: false,
             },
-            Stage::Member(broker) => broker.introduction().await,
+            Stage::Member(broker) => broker.introduction(request.get_ref().node_id).await,
         };
         Ok(Response::new(answer))
     }

@@ -49,6 +49,13 @@ impl PartitionReader {
         self.partition.ends()
     }
 
+    /// Whether no reader was told of a later end of the partition before. Where nobody can lead, a replica is read that may
+    /// not know of the very last commits.
+    #[must_use]
+    pub fn is_end_certain(&self) -> bool {
+        self.partition.is_end_certain()
+    }
+
     /// Whether the stop position is reached.
     #[must_use]
     pub fn at_stop(&self) -> bool {
@@ -81,7 +88,7 @@ impl PartitionReader {
     /// If the position fell out of the log, or reading fails.
     pub async fn read(&mut self, bytes_max: usize) -> Result<Fetched, FetchError> {
         let ends = self.ends();
-        check_range(self.next, ends)?;
+        check_range(&self.partition, self.next, ends)?;
         let from = self.next;
         let end = self.stop.map_or(ends.high_watermark, |stop| stop.min(ends.high_watermark));
         if from >= end {

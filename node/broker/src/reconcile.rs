@@ -79,8 +79,7 @@ impl Broker {
         let mut wanted = BTreeMap::new();
         for topic in image.topics() {
             for (number, layout) in (0..).zip(&topic.partitions) {
-                let here = layout.replicas.iter().chain(layout.target.iter().flatten()).any(|node_id| *node_id == self.node_id());
-                if here {
+                if layout.hosts().any(|node_id| node_id == self.node_id()) {
                     let (topic, group) = (topic.name.clone(), GroupId(layout.group_id));
                     wanted.insert(layout.group_id, Wanted { topic, number, group, layout: layout.clone() });
                 }
@@ -92,8 +91,9 @@ impl Broker {
     async fn start(&self, wanted: Wanted) -> Hosted {
         let Wanted { topic, number, group: group_id, layout } = wanted;
         let (host, machine, ends) = PartitionHost::new(group_id);
-        // The preferred leader of a new partition begins it; the others hear from it.
-        let first = layout.target.is_none() && layout.replicas.first() == Some(&self.node_id());
+        // The preferred leader of a new partition begins it; the others hear from it. It may be on the move already: without a
+        // leader that move would never end. Who became a replica by a move has a log, and begins nothing.
+        let first = layout.replicas.first() == Some(&self.node_id());
         let begin = match layout.replicas.contains(&self.node_id()) {
             true if first => Begin::Initialize(layout.replicas.clone()),
             true => Begin::Wait,
@@ -125,7 +125,7 @@ impl Broker {
     /// with the same entry, so it does no harm if two do.
     fn begin_if_nobody_does(&self, group: Group, layout: Layout) {
         let rank = layout.replicas.iter().position(|node_id| *node_id == self.node_id());
-        let (Some(rank), None) = (rank, &layout.target) else { return };
+        let Some(rank) = rank else { return };
         let (stop, patience) = (self.inner.stop.clone(), BEGIN_PATIENCE * u32::try_from(rank).unwrap_or(u32::MAX));
         self.inner.tasks.spawn(async move {
             tokio::select! {

@@ -26,8 +26,7 @@ impl Broker {
         let image = self.image();
         let found = image.partition_of_group(group_id);
         let layout = found.as_ref().and_then(|(topic, number)| topic.partitions.get(*number as usize));
-        let others = layout.iter().flat_map(|layout| layout.replicas.iter().chain(layout.target.iter().flatten()));
-        let others: Vec<u64> = others.copied().filter(|node| *node != self.node_id()).collect();
+        let others: Vec<u64> = layout.iter().flat_map(|layout| layout.hosts()).filter(|node| *node != self.node_id()).collect();
         if !others.is_empty() {
             return Err(RecoverError::HasReplicas { nodes: others });
         }

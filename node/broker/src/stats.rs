@@ -67,11 +67,10 @@ impl Broker {
         }
     }
 
-    /// Payload bytes in memory that are not yet in segments. Costs nothing, unlike [`Broker::stats`], which looks at every
-    /// partition.
+    /// Bytes in memory that are not yet in segments. Costs nothing, unlike [`Broker::stats`], which looks at every partition.
     #[must_use]
-    pub fn tail_bytes(&self) -> u64 {
-        self.inner.registry.tail_bytes()
+    pub fn unwritten_bytes(&self) -> u64 {
+        self.inner.registry.unwritten_bytes()
     }
 
     fn partition_stats(&self) -> PartitionStats {
@@ -86,8 +85,7 @@ impl Broker {
             stats.leaderless += usize::from(self.leader_of(*group_id).is_none());
             let layout = image.partition_of_group(*group_id);
             let Some(layout) = layout.and_then(|(topic, number)| topic.partitions.get(number as usize)) else { continue };
-            let reached = layout.replicas.iter().filter(|node_id| self.online(**node_id)).count();
-            stats.offline += usize::from(reached <= layout.replicas.len() / 2);
+            stats.offline += usize::from(!self.reaches_majority(&layout.replicas));
             if partition.group.is_leader() {
                 let in_sync = self.in_sync(*group_id);
                 stats.led += 1;

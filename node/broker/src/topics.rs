@@ -112,7 +112,7 @@ impl Broker {
             topic_id: Bytes::copy_from_slice(Uuid::new_v4().as_bytes()),
             replication_factor,
             config: Some(config.into()),
-            partitions: place(&image, replication_factor, partitions)?,
+            partitions: self.place(&image, replication_factor, partitions)?,
         });
         match self.control(command).await? {
             Ok(ControllerAnswer::TopicCreated(topic)) => {
@@ -174,7 +174,7 @@ impl Broker {
         let command = Command::AddPartitions(v1::AddPartitions {
             name: name.to_owned(),
             partition_count: partitions,
-            added: place(&self.image(), topic.replication_factor, new)?,
+            added: self.place(&self.image(), topic.replication_factor, new)?,
         });
         match self.control(command).await?? {
             ControllerAnswer::PartitionsAdded(topic) => {
@@ -212,6 +212,17 @@ impl Broker {
             other => Err(TopicError::Unknown { reason: format!("the partition answered {other:?}") }),
         }
     }
+
+    /// Replicas for new partitions.
+    fn place(&self, image: &Image, replication_factor: u32, partitions: u32) -> Result<Vec<v1::Replicas>, TopicError> {
+        let online = image.nodes().map(|(node_id, _)| node_id).filter(|node_id| self.online(*node_id)).collect();
+        match plan::place(image, &online, replication_factor, partitions as usize) {
+            Ok(placed) => Ok(placed.into_iter().map(|nodes| v1::Replicas { nodes }).collect()),
+            Err(PlanError::TooFewNodes { replication_factor, active }) => {
+                Err(TopicError::TooFewNodes { replication_factor, node_count: active })
+            }
+        }
+    }
 }
 
 /// Refuses an absurd number before replicas are chosen for each.
@@ -221,16 +232,6 @@ fn check_partitions(partitions: u32) -> Result<u32, ControllerRefusal> {
         return Err(ControllerRefusal::InvalidPartitionCount { partitions: asked, partitions_max });
     }
     Ok(partitions)
-}
-
-/// Replicas for new partitions.
-fn place(image: &Image, replication_factor: u32, partitions: u32) -> Result<Vec<v1::Replicas>, TopicError> {
-    match plan::place(image, replication_factor, partitions as usize) {
-        Ok(placed) => Ok(placed.into_iter().map(|nodes| v1::Replicas { nodes }).collect()),
-        Err(PlanError::TooFewNodes { replication_factor, active }) => {
-            Err(TopicError::TooFewNodes { replication_factor, node_count: active })
-        }
-    }
 }
 
 fn unexpected(answer: &ControllerAnswer) -> TopicError {

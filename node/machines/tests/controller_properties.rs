@@ -113,7 +113,11 @@ fn check_layout(image: &Image) -> Result<(), TestCaseError> {
                 prop_assert_eq!(nodes.len(), distinct.len());
                 prop_assert!(distinct.iter().all(|node_id| image.node(*node_id).is_some()), "{:?}", partition);
             }
-            prop_assert!(partition.target.as_ref() != Some(&partition.replicas));
+            // It moves to where it is only because it is taken back from elsewhere.
+            prop_assert_eq!(partition.target.as_ref() == Some(&partition.replicas), !partition.former.is_empty());
+            prop_assert!(partition.former.iter().all(|node_id| image.node(*node_id).is_some()), "{:?}", partition);
+            let hosts: Vec<u64> = partition.hosts().collect();
+            prop_assert_eq!(hosts.iter().collect::<BTreeSet<_>>().len(), hosts.len(), "{:?}", partition);
         }
     }
     let staying = || image.nodes().filter(|(_, node)| node.state != NodeState::Leaving);

@@ -61,14 +61,25 @@ fn by_rack(image: &Image, replicas: &[u64]) -> Vec<usize> {
 }
 
 #[test]
+fn who_is_down_gets_new_partitions_only_if_the_others_are_too_few() {
+    let mut cluster = Cluster::with_nodes(4);
+    let online = BTreeSet::from([1, 3, 4]);
+    let placed = place(&cluster.image(), &online, 3, 20).unwrap();
+    assert!(placed.iter().flatten().all(|node_id| online.contains(node_id)), "{placed:?}");
+    cluster.create(placed);
+    let needed = place(&cluster.image(), &online, 4, 1).unwrap();
+    assert!(needed[0].contains(&2), "{needed:?}");
+}
+
+#[test]
 fn new_partitions_are_even_over_nodes() {
     for (nodes, replication_factor, partitions) in [(1, 1, 10), (3, 3, 12), (4, 3, 100), (5, 2, 33), (7, 1, 100), (9, 3, 1_000)] {
         let mut cluster = Cluster::with_nodes(nodes);
         // In topics of one partition and of many.
         for _ in 0..3 {
-            cluster.create(place(&cluster.image(), replication_factor, 1).unwrap());
+            cluster.create(place(&cluster.image(), &cluster.everyone(), replication_factor, 1).unwrap());
         }
-        cluster.create(place(&cluster.image(), replication_factor, partitions).unwrap());
+        cluster.create(place(&cluster.image(), &cluster.everyone(), replication_factor, partitions).unwrap());
         assert_even(&cluster, &(1..=nodes).collect::<Vec<_>>());
         let online = cluster.everyone();
         assert_eq!(settle(&mut cluster, &online, 10), 0, "{nodes} nodes: what was placed stays");
@@ -78,7 +89,7 @@ fn new_partitions_are_even_over_nodes() {
 #[test]
 fn the_other_replicas_of_a_node_are_on_many_nodes() {
     let mut cluster = Cluster::with_nodes(9);
-    cluster.create(place(&cluster.image(), 3, 300).unwrap());
+    cluster.create(place(&cluster.image(), &cluster.everyone(), 3, 300).unwrap());
     let partitions = cluster.partitions();
     let with_first = partitions.iter().filter(|partition| partition.replicas.contains(&1));
     let others: BTreeSet<u64> = with_first.flat_map(|partition| partition.replicas.clone()).collect();
@@ -88,7 +99,7 @@ fn the_other_replicas_of_a_node_are_on_many_nodes() {
 #[test]
 fn new_partitions_are_spread_over_racks_first() {
     let mut cluster = Cluster::with_racks(&["a", "a", "a", "b", "b", "c"]);
-    cluster.create(place(&cluster.image(), 3, 60).unwrap());
+    cluster.create(place(&cluster.image(), &cluster.everyone(), 3, 60).unwrap());
     let image = cluster.image();
     for partition in cluster.partitions() {
         assert_eq!(by_rack(&image, &partition.replicas), [1, 1, 1]);
@@ -97,7 +108,7 @@ fn new_partitions_are_spread_over_racks_first() {
     let online = cluster.everyone();
     assert_eq!(settle(&mut cluster, &online, 10), 0);
 
-    cluster.create(place(&image, 5, 10).unwrap());
+    cluster.create(place(&image, &cluster.everyone(), 5, 10).unwrap());
     let image = cluster.image();
     for partition in &cluster.partitions()[60..] {
         assert_eq!(by_rack(&image, &partition.replicas), [1, 2, 2]);
@@ -109,17 +120,20 @@ fn new_partitions_are_on_active_nodes_only() {
     let mut cluster = Cluster::with_nodes(5);
     cluster.set_state(2, DRAINING);
     cluster.set_state(3, LEAVING);
-    cluster.create(place(&cluster.image(), 3, 10).unwrap());
+    cluster.create(place(&cluster.image(), &cluster.everyone(), 3, 10).unwrap());
     assert_eq!([1, 2, 3, 4, 5].map(|node_id| cluster.replicas(node_id)), [10, 0, 0, 10, 10]);
     let refused = PlanError::TooFewNodes { replication_factor: 4, active: 3 };
-    assert_eq!(place(&cluster.image(), 4, 1), Err(refused));
-    assert_eq!(place(&Image::default(), 1, 1), Err(PlanError::TooFewNodes { replication_factor: 1, active: 0 }));
+    assert_eq!(place(&cluster.image(), &cluster.everyone(), 4, 1), Err(refused));
+    assert_eq!(
+        place(&Image::default(), &BTreeSet::new(), 1, 1),
+        Err(PlanError::TooFewNodes { replication_factor: 1, active: 0 })
+    );
 }
 
 #[test]
 fn a_node_that_joins_gets_its_share_and_no_replica_moves_twice() {
     let mut cluster = Cluster::with_nodes(3);
-    (0..10).for_each(|_| cluster.create(place(&cluster.image(), 3, 12).unwrap()));
+    (0..10).for_each(|_| cluster.create(place(&cluster.image(), &cluster.everyone(), 3, 12).unwrap()));
     cluster.register(4, "");
     let online = cluster.everyone();
     assert_eq!(moves(&cluster.image(), &BTreeSet::from([1, 2, 3]), 10), [], "it is not online yet");
@@ -136,7 +150,7 @@ fn a_node_that_joins_gets_its_share_and_no_replica_moves_twice() {
 #[test]
 fn a_node_that_leaves_gives_everything_away_and_nothing_else_moves() {
     let mut cluster = Cluster::with_nodes(4);
-    cluster.create(place(&cluster.image(), 3, 40).unwrap());
+    cluster.create(place(&cluster.image(), &cluster.everyone(), 3, 40).unwrap());
     let held = cluster.replicas(2);
     cluster.set_state(2, LEAVING);
     // Whether it runs or not.
@@ -157,7 +171,7 @@ fn a_node_that_leaves_gives_everything_away_and_nothing_else_moves() {
 #[test]
 fn replicas_go_to_a_new_rack_when_all_racks_are_known() {
     let mut cluster = Cluster::with_racks(&["a", "b", "b"]);
-    cluster.create(place(&cluster.image(), 3, 12).unwrap());
+    cluster.create(place(&cluster.image(), &cluster.everyone(), 3, 12).unwrap());
     cluster.register(4, "");
     cluster.set_state(4, DRAINING);
     cluster.register(5, "c");
@@ -177,7 +191,7 @@ fn replicas_go_to_a_new_rack_when_all_racks_are_known() {
 #[test]
 fn no_partition_loses_a_rack_for_balance() {
     let mut cluster = Cluster::with_racks(&["a", "b"]);
-    cluster.create(place(&cluster.image(), 2, 20).unwrap());
+    cluster.create(place(&cluster.image(), &cluster.everyone(), 2, 20).unwrap());
     cluster.register(3, "b");
     let online = cluster.everyone();
     assert_eq!(settle(&mut cluster, &online, 4), 10);
@@ -257,7 +271,7 @@ fn the_largest_cluster_is_planned() {
     let image = cluster.image();
     let off_leaving = planned.iter().filter(|(group_id, _)| image.partition(*group_id).unwrap().replicas.contains(&1));
     assert_eq!(off_leaving.count(), cluster.replicas(1).min(10_000));
-    assert_eq!(place(&image, 3, PARTITIONS_PER_TOPIC_MAX).unwrap().len(), PARTITIONS_PER_TOPIC_MAX);
+    assert_eq!(place(&image, &cluster.everyone(), 3, PARTITIONS_PER_TOPIC_MAX).unwrap().len(), PARTITIONS_PER_TOPIC_MAX);
 }
 
 /// A cluster as chance would have it: nodes and their racks, states by number, and partitions with 1 to 4 replicas.

@@ -181,9 +181,9 @@ impl Ring {
         Ok(index)
     }
 
-    /// Whether a file is being created aside.
+    /// Whether a file is being created aside, or was and is not taken in yet. None may be created meanwhile: it would be the same.
     pub(super) fn is_preparing(&self) -> bool {
-        matches!(*self.preparing.lock().unwrap_or_else(PoisonError::into_inner), Preparing::Running)
+        !matches!(*self.preparing.lock().unwrap_or_else(PoisonError::into_inner), Preparing::Nothing)
     }
 
     /// Starts creating one more file aside.

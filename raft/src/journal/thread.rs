@@ -85,10 +85,31 @@ mod tests {
 
     use std::sync::{Arc, mpsc};
 
+    use super::super::space::Room;
     use super::super::{JournalOptions, JournalSeq, Record};
     use super::*;
     use crate::disk::real::RealDisk;
     use crate::types::{Body, Entry, GroupId, Incarnation, Item, LogId};
+
+    /// One that was created aside, and that nobody has taken in yet: it would be in the ring twice, and be overwritten.
+    #[test]
+    fn no_file_is_created_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = JournalOptions { file_bytes: 1 << 20, ..JournalOptions::default() };
+        let (mut journal, _) = Journal::open(Arc::new(RealDisk), &dir.path().join("journal"), options).unwrap();
+        let (group, incarnation, membership) = (GroupId(1), Incarnation(1), bytes::Bytes::new());
+        let payload = vec![7; 600_000].into();
+        let entries = vec![Entry { log_id: LogId { term: 1, index: 0 }, body: Body::Items([Item { kind: 1, payload }].into()) }];
+        let records = vec![Record::Switch { group, incarnation, snapshot: None, membership }, Record::Append { group, entries }];
+        journal.handle().submit(records, |result| assert!(result.is_ok()));
+        while journal.has_work() {
+            assert!(matches!(journal.step(Duration::ZERO), Step::Wrote));
+        }
+        journal.take_preparation().expect("the ring has but one file").run();
+        assert!(matches!(journal.make_room(600_000, false).unwrap(), Room::Full), "it waits for that file");
+        journal.adopt_prepared();
+        assert!(matches!(journal.make_room(600_000, false).unwrap(), Room::Fresh { .. }));
+    }
 
     #[test]
     fn closing_writes_what_waits_and_refuses_what_comes_later() {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use flotilla_proto::internal::v1 as pb;
 use flotilla_proto::internal::v1::frame::Kind;
 use futures::StreamExt;
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, StreamAppendError};
+use openraft::raft::{AppendEntriesRequest, StreamAppendError};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -141,11 +141,12 @@ impl Inbound {
         }
         self.question(group, id, |group| async move {
             let previous = request.prev_log_id;
-            group.joining().hear(committed_index(&request)).await;
-            let response = group.raft().append_entries(request).await.map_err(|error| error.to_string())?;
-            if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
+            // At once: where a disk is slow the answer comes late, and that says nothing about the leader.
+            if request.vote.leader_id.term >= group.term() {
                 group.heard().note();
             }
+            group.joining().hear(committed_index(&request)).await;
+            let response = group.raft().append_entries(request).await.map_err(|error| error.to_string())?;
             Ok(Kind::AppendResult(wire::response_to_wire(response, previous)))
         });
         Ok(())

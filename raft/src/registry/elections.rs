@@ -161,7 +161,7 @@ impl Elections {
         }
         // Who votes alone waits for nobody: whoever led before has just given the group up.
         let leads = |leader: &NodeId| {
-            let speaks = up.contains_key(leader) && group.heard().silence() < SILENCE_MAX;
+            let speaks = up.contains_key(leader) && group.silence() < SILENCE_MAX;
             voters.len() > 1 && speaks && !self.orphans.contains_key(&id)
         };
         match standing.leader {

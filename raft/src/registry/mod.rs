@@ -231,10 +231,13 @@ impl Registry {
         lock(&self.running).get(&group).cloned()
     }
 
-    /// Bytes of memory that entries take which are not yet in segments.
+    /// Bytes of memory that proposals and entries take which are not yet in segments; an entry whose proposer
+    /// still waits counts as both.
     #[must_use]
-    pub fn tail_bytes(&self) -> u64 {
-        self.tail_budget.bytes()
+    pub fn unwritten_bytes(&self) -> u64 {
+        let units = self.options.proposal_bytes_max / ADMISSION_UNIT_BYTES;
+        let admitted = units.saturating_sub(self.admission.available_permits()) * ADMISSION_UNIT_BYTES;
+        admitted as u64 + self.tail_budget.bytes()
     }
 
     /// Stops a group and deletes its data.

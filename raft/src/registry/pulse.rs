@@ -41,10 +41,7 @@ fn beat(groups: &Running, turn: u32) {
 }
 
 fn leads_others(group: &Group) -> bool {
-    let replicas = |group: &Group| {
-        let standing = group.standing();
-        let standing = standing.borrow();
-        standing.membership.voters.len() + standing.membership.learners.len()
-    };
-    group.is_leader() && replicas(group) > 1
+    let standing = group.standing();
+    let membership = &standing.borrow().membership;
+    membership.voters.len() + membership.learners.len() > 1 && group.is_leader()
 }

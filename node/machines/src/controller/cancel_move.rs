@@ -6,14 +6,22 @@ use super::{ControllerAnswer, ControllerMachine, ControllerOutcome, MoveRefusal}
 use crate::rows::Rows;
 
 impl ControllerMachine {
-    /// Only clears the target: the partition's leader takes back what it changed.
+    /// Only turns the move around: the partition's leader takes back what it changed, and reports with
+    /// [`FinishMove`](Self::finish_move) like any other. Until then the nodes to which it led may be needed to elect one.
+    /// Idempotent.
     pub(super) fn cancel_move(&mut self, command: v1::CancelMove, rows: &mut dyn Rows) -> ControllerOutcome {
         let group_id = command.group_id;
         let (_, partition) = self.partition_of(group_id)?;
         if partition.target.is_none() {
             return Err(MoveRefusal::NotMoving { group_id, replicas: partition.replicas.clone() }.into());
         }
-        self.change_partition(group_id, rows, |partition| partition.target = None)?;
+        let arriving: Vec<u64> = partition.arriving().collect();
+        if !arriving.is_empty() {
+            self.change_partition(group_id, rows, |partition| {
+                partition.target = Some(partition.replicas.clone());
+                partition.former = arriving;
+            })?;
+        }
         Ok(ControllerAnswer::MoveCancelled { group_id })
     }
 }

@@ -24,6 +24,7 @@ impl ControllerMachine {
         self.change_partition(group_id, rows, |partition| {
             partition.replicas = target;
             partition.target = None;
+            partition.former.clear();
         })?;
         Ok(ControllerAnswer::MoveFinished { group_id })
     }

@@ -46,15 +46,23 @@ pub struct Partition {
     pub group_id: u64,
     /// The nodes that hold a copy; the first is the preferred leader.
     pub replicas: Vec<u64>,
-    /// The replicas after the move that is under way, if one is.
+    /// The replicas after the move that is under way, if one is: the present ones where a move was cancelled, and is taken
+    /// back.
     pub target: Option<Vec<u64>>,
+    /// The nodes to which the move led that is taken back. They may vote in the group until its leader says otherwise, so
+    /// they keep what they have.
+    pub former: Vec<u64>,
 }
 
 impl Partition {
-    /// The nodes that host it, each once: its replicas, and those that it moves to.
+    /// The nodes that host it, each once: its replicas, and those that it moves to or was moving to.
     pub fn hosts(&self) -> impl Iterator<Item = u64> {
-        let arriving = self.target.iter().flatten().filter(|node_id| !self.replicas.contains(node_id));
-        self.replicas.iter().chain(arriving).copied()
+        self.replicas.iter().copied().chain(self.arriving()).chain(self.former.iter().copied())
+    }
+
+    /// The nodes that it moves to.
+    pub fn arriving(&self) -> impl Iterator<Item = u64> {
+        self.target.iter().flatten().copied().filter(|node_id| !self.replicas.contains(node_id))
     }
 }
 

@@ -106,6 +106,7 @@ impl From<v1::StoredPartition> for Partition {
             group_id: stored.group_id,
             replicas: stored.replicas.unwrap_or_default().nodes,
             target: stored.target.map(|target| target.nodes),
+            former: stored.former,
         }
     }
 }
@@ -116,6 +117,7 @@ impl From<&Topic> for v1::StoredTopic {
             group_id: partition.group_id,
             replicas: Some(v1::Replicas { nodes: partition.replicas.clone() }),
             target: partition.target.clone().map(|nodes| v1::Replicas { nodes }),
+            former: partition.former.clone(),
         };
         Self {
             topic_id: topic.id.0.to_vec().into(),

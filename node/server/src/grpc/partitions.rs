@@ -65,7 +65,7 @@ impl Partitions for PartitionsService {
             };
             let there = verbatim!(shared.gateway, PartitionsClient::cancel_move(request.clone()));
             shared.gateway.at_leader(call, &Target::Controller, Repeat::Once, here, there).await?;
-            let heard = |target: Option<&[u64]>, _: &[u64]| target.is_none();
+            let heard = |target: Option<&[u64]>, replicas: &[u64]| target.is_none_or(|target| target == replicas);
             let partition = self.described(call, &request.topic, request.partition, heard).await?;
             Ok(v1::CancelMoveResponse { partition: Some(partition) })
         };
@@ -113,6 +113,10 @@ impl PartitionsService {
         let to = request.node_id.or(replicas.first().copied()).unwrap_or_default();
         if !replicas.contains(&to) {
             let why = format!("names node {to}, which holds no replica of {target}: choose one of {replicas:?}");
+            return Err(Problem::field("node_id", why));
+        }
+        if !shared.broker.online(to) {
+            let why = format!("names node {to}, which is offline: start it, or choose another one of {replicas:?}");
             return Err(Problem::field("node_id", why));
         }
         // Whoever asks for the preferred leader gets the one that was asked for, whatever becomes of the replicas meanwhile.

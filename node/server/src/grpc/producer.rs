@@ -92,7 +92,7 @@ async fn append(shared: &Shared, part: &Part) -> Outcome {
 
 /// Submits a part here, if the disk has space for it.
 pub async fn submit(shared: &Shared, part: &Part) -> Result<Submitted, Problem> {
-    shared.space.take(part.batch.len())?;
+    let _claim = shared.space.take(part.batch.len(), || shared.broker.unwritten_bytes())?;
     Ok(shared.broker.submit(part).await?)
 }
 

@@ -180,7 +180,7 @@ pub async fn run_in(
         () = stop.cancelled() => Ok(()),
         reason = broker.failure().wait() => Err(ServerError::Storage(reason)),
         served = &mut serving => Err(ServerError::Grpc(cause(served))),
-        failed = ready_member(&broker, &ready, &phase, (grpc, http), config) => Err(failed.into()),
+        left = ready_member(&broker, &ready, &phase, (grpc, http), config) => left.map_err(ServerError::from),
     };
     phase.send_replace(Phase::Stopping);
     if let Err(ServerError::Storage(_)) = ended {
@@ -249,22 +249,32 @@ async fn join(
     Ok(member?)
 }
 
-/// Makes the node ready and then waits for ever. Returns only why it cannot become ready.
+/// Makes the node ready and then waits until it is removed from its cluster.
+///
+/// # Errors
+/// Why it cannot become ready.
 async fn ready_member(
     broker: &Broker,
     ready: &watch::Sender<bool>,
     phase: &watch::Sender<Phase>,
     (grpc, http): (SocketAddr, SocketAddr),
     config: &Config,
-) -> OpenError {
-    if let Err(error) = broker.wait_ready().await {
-        return error;
+) -> Result<(), OpenError> {
+    tokio::select! {
+        ready = broker.wait_ready() => ready?,
+        () = broker.removed() => return Err(OpenError::Removed { node_id: broker.node_id() }),
     }
     ready.send_replace(true);
     phase.send_replace(Phase::Ready);
     let cluster = broker.cluster_id();
     tracing::info!(%grpc, %http, data_dir = %config.data_dir.display(), %cluster, "ready");
-    match draining::follow(broker, phase).await {}
+    tokio::select! {
+        never = draining::follow(broker, phase) => match never {},
+        () = broker.removed() => {
+            tracing::warn!(node_id = broker.node_id(), "this node was removed from its cluster: it ends, its data is of no use any more");
+            Ok(())
+        }
+    }
 }
 
 /// Records carry this clock's time, and answers over HTTP a date, which cannot be before 1970.

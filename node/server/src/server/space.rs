@@ -22,11 +22,14 @@ const RESERVE_PART: u64 = 20;
 #[derive(Debug)]
 pub struct Space {
     data_dir: PathBuf,
+    look: fn(&Path) -> io::Result<Disk>,
     reserve: Auto<Size>,
     /// What the journal may take at once.
     journal_file_bytes: u64,
-    /// What may still be produced before the next look.
+    /// What may still be written before the next look.
     room: AtomicI64,
+    /// What was taken, and is not yet proposed.
+    claimed: AtomicU64,
     free: AtomicU64,
     is_short: AtomicBool,
 }
@@ -50,51 +53,70 @@ impl Space {
     pub fn new(config: &Config, options: &BrokerOptions) -> io::Result<Self> {
         let space = Self {
             data_dir: options.data_dir.clone(),
+            look: disk,
             reserve: config.disk_reserve_bytes,
             journal_file_bytes: options.journal.file_bytes,
             room: AtomicI64::new(0),
+            claimed: AtomicU64::new(0),
             free: AtomicU64::new(0),
             is_short: AtomicBool::new(false),
         };
-        space.found(disk(&space.data_dir)?, 0);
+        space.found(space.disk(|| 0)?);
         Ok(space)
     }
 
-    /// Takes space for a batch, if there is some.
+    /// Takes space for a batch, if there is some; to be kept until the batch is proposed. `unwritten`: bytes in memory that will
+    /// be written, whatever happens.
     ///
     /// # Errors
     /// If there is none.
-    pub fn take(&self, bytes: usize) -> Result<(), DiskFull> {
-        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        if self.room.fetch_sub(bytes, Ordering::Relaxed) > 0 {
-            return Ok(());
+    pub fn take(&self, bytes: usize, unwritten: impl FnOnce() -> u64) -> Result<Claim<'_>, DiskFull> {
+        let bytes = bytes as u64;
+        if !self.has_room(bytes) {
+            // A fast producer fills a small disk between two looks.
+            if let Ok(found) = self.disk(unwritten) {
+                self.found(found);
+            }
+            if !self.has_room(bytes) {
+                return Err(DiskFull { free_bytes: self.free.load(Ordering::Relaxed) });
+            }
         }
-        Err(DiskFull { free_bytes: self.free.load(Ordering::Relaxed) })
+        self.claimed.fetch_add(bytes, Ordering::Relaxed);
+        Ok(Claim { space: self, bytes })
+    }
+
+    fn has_room(&self, bytes: u64) -> bool {
+        let bytes = i64::try_from(written(bytes)).unwrap_or(i64::MAX);
+        let left = self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| Some(room.saturating_sub(bytes)));
+        left.is_ok_and(|room| room > 0)
     }
 
     /// Looks at the disk again and again. Never returns.
     pub async fn keep(&self, broker: &Broker, metrics: &Metrics) -> Infallible {
         loop {
-            let data_dir = self.data_dir.clone();
-            match tokio::task::spawn_blocking(move || disk(&data_dir)).await {
-                Ok(Ok(found)) => self.found(found, broker.tail_bytes()),
-                Ok(Err(error)) => tracing::warn!(%error, "the disk does not say how much of it is free"),
-                // The runtime is ending.
-                Err(_) => {}
+            match self.disk(|| broker.unwritten_bytes()) {
+                Ok(found) => self.found(found),
+                Err(error) => tracing::warn!(%error, "the disk does not say how much of it is free"),
             }
             metrics.disk(self.free.load(Ordering::Relaxed), self.is_short.load(Ordering::Relaxed));
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
     }
 
-    /// `unwritten`: bytes in memory that will be written, whatever happens.
-    fn found(&self, disk: Disk, unwritten: u64) {
+    /// What the system says of the disk: a question that no disk is waited for. What will be written comes first: what is
+    /// written meanwhile counts twice then, and not never.
+    fn disk(&self, unwritten: impl FnOnce() -> u64) -> io::Result<Disk> {
+        let unwritten = written(self.claimed.load(Ordering::Relaxed)).saturating_add(unwritten());
+        Ok(Disk { unwritten, ..(self.look)(&self.data_dir)? })
+    }
+
+    fn found(&self, disk: Disk) {
         let reserve = match self.reserve {
             Auto::Auto => RESERVE_BYTES.min(disk.bytes / RESERVE_PART),
             Auto::Given(reserve) => reserve.0,
         };
         // Without a reserve, the disk itself says when it is full.
-        let claimed = if reserve == 0 { 0 } else { reserve + self.journal_file_bytes + unwritten };
+        let claimed = if reserve == 0 { 0 } else { reserve + self.journal_file_bytes + disk.unwritten };
         let is_short = reserve > 0 && disk.free <= claimed;
         let room = if reserve == 0 { u64::MAX } else { disk.free.saturating_sub(claimed) };
         self.room.store(i64::try_from(room).unwrap_or(i64::MAX), Ordering::Relaxed);
@@ -110,16 +132,40 @@ impl Space {
     }
 }
 
+/// Space that was taken for a batch.
+#[derive(Debug)]
+pub struct Claim<'a> {
+    space: &'a Space,
+    bytes: u64,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.space.claimed.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// What a payload may take of the disk: the journal, while it grows, and a segment.
+fn written(payload: u64) -> u64 {
+    payload.saturating_mul(2)
+}
+
 /// What the system says of a disk, in bytes.
 #[derive(Debug, Clone, Copy)]
 struct Disk {
     bytes: u64,
     free: u64,
+    /// What will be written, whatever happens.
+    unwritten: u64,
 }
 
 fn disk(path: &Path) -> io::Result<Disk> {
     let found = rustix::fs::statvfs(path)?;
-    Ok(Disk { bytes: found.f_blocks.saturating_mul(found.f_frsize), free: found.f_bavail.saturating_mul(found.f_frsize) })
+    Ok(Disk {
+        bytes: found.f_blocks.saturating_mul(found.f_frsize),
+        free: found.f_bavail.saturating_mul(found.f_frsize),
+        unwritten: 0,
+    })
 }
 
 #[cfg(test)]
@@ -132,33 +178,46 @@ mod tests {
     fn space(reserve: Auto<Size>) -> Space {
         Space {
             data_dir: PathBuf::new(),
+            look: |_| Ok(Disk { bytes: 1_000 * MIB, free: 196 * MIB, unwritten: 0 }),
             reserve,
             journal_file_bytes: 32 * MIB,
             room: AtomicI64::new(0),
+            claimed: AtomicU64::new(0),
             free: AtomicU64::new(0),
             is_short: AtomicBool::new(false),
         }
     }
 
+    /// How many MiB can be taken of a disk, which does not fill up meanwhile.
     fn taken(space: &Space, bytes: u64, free: u64, unwritten: u64) -> u64 {
-        space.found(Disk { bytes, free }, unwritten);
-        (0..10_000).take_while(|_| space.take(MIB as usize).is_ok()).count() as u64
+        space.found(Disk { bytes, free, unwritten });
+        (0..10_000).take_while(|_| space.has_room(MIB)).count() as u64
     }
 
     #[test]
     fn what_is_claimed_is_not_given_to_producers() {
         let given = space(Auto::Given(Size(100 * MIB)));
-        assert_eq!(taken(&given, 1_000 * MIB, 500 * MIB, 68 * MIB), 300);
-        assert_eq!(given.take(1).unwrap_err().free_bytes, 500 * MIB);
+        assert_eq!(taken(&given, 1_000 * MIB, 500 * MIB, 68 * MIB), 150);
         assert_eq!(taken(&given, 1_000 * MIB, 200 * MIB, 68 * MIB), 0);
         assert_eq!(taken(&given, 1_000 * MIB, 201 * MIB, 68 * MIB), 1, "space has come back");
     }
 
     #[test]
+    fn who_finds_no_room_looks_again_and_what_is_on_its_way_counts() {
+        let given = space(Auto::Given(Size(100 * MIB)));
+        let claims: Vec<Claim<'_>> = (0..10_000).map_while(|_| given.take(MIB as usize, || 24 * MIB).ok()).collect();
+        // Of 196 MiB 100 are reserved, the journal may take 32, and 24 wait.
+        assert_eq!(claims.len(), 20);
+        assert_eq!(given.take(1, || 24 * MIB).unwrap_err().free_bytes, 196 * MIB);
+        drop(claims);
+        assert!(given.take(1, || 24 * MIB).is_ok(), "nothing was written after all");
+    }
+
+    #[test]
     fn without_a_setting_the_reserve_fits_the_disk() {
         let auto = space(Auto::Auto);
-        assert_eq!(taken(&auto, 200 * MIB, 50 * MIB, 0), 8);
-        assert_eq!(taken(&auto, 100_000 * MIB, 300 * MIB, 0), 12);
+        assert_eq!(taken(&auto, 200 * MIB, 50 * MIB, 0), 4);
+        assert_eq!(taken(&auto, 100_000 * MIB, 300 * MIB, 0), 6);
     }
 
     #[test]

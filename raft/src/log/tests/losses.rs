@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::node::*;
 use crate::disk::Disk;
 use crate::group::{Group, ReadError};
+use crate::joining::Joining;
 use crate::registry::{Begin, Salvaged, StartError};
 use crate::segments::segments_dir;
 use crate::types::GroupId;
@@ -76,7 +77,9 @@ async fn a_damaged_payload_met_while_reading_is_all_that_is_lost() {
         offset = items.last().unwrap().kept.base_offset + 1;
     }
     assert!(matches!(group.read(offset, 1).await, Err(ReadError::Segment(_))));
-    let reason = group.watch().borrow().damage.clone().unwrap();
+    let mut standing = group.watch();
+    let noted = tokio::time::timeout(PATIENCE, standing.wait_for(|standing| standing.damage.is_some())).await;
+    let reason = noted.expect("the damage is told").unwrap().damage.clone().unwrap();
     drop(group);
     node.registry().condemn(GROUP, reason).await.unwrap();
     let salvaged = accept_loss(&node).await;
@@ -100,6 +103,10 @@ async fn whatever_is_damaged_of_segments_the_rest_is_kept() {
             _ => node.disk.open(segments.last().unwrap(), false).unwrap().set_len(100).unwrap(),
         }
         files(&node, file.parent().unwrap(), "index").iter().for_each(|index| node.disk.remove(index).unwrap());
+        if case % 2 == 0 {
+            // It was damaged while it was copied from others, of whom nobody has it any more.
+            Joining::begin(&node.disk, &node.groups_dir(), GROUP).unwrap();
+        }
         let refused = refused(&node).await;
         assert!(matches!(refused, StartError::Damaged { .. }), "case {case}: {refused}");
         let salvaged = accept_loss(&node).await;

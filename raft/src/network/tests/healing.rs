@@ -57,6 +57,7 @@ async fn a_damaged_replica_is_taken_out_begins_empty_and_comes_back() {
     assert!(empty.is_initialized().await, "it must not begin a log of its own");
     assert_eq!((empty.last_index(), empty.log().vote()), (None, Some(vote)));
     assert!(empty.log().incarnation() > before);
+    assert!(!empty.may_elect(), "it forgot what it promised");
     assert!(cluster.damaged_dir(victim).join(format!("{GROUP}-{before}")).is_dir(), "what is damaged is kept");
 
     cluster.linked().await;

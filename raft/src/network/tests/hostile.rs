@@ -13,6 +13,8 @@ use prost::Message as _;
 use super::cluster::*;
 use crate::log::tests::node::{PATIENCE, fill};
 use crate::network::wire;
+use crate::registry::Begin;
+use crate::types::GroupId;
 
 fn vote(voted_for: u64, committed: bool) -> Option<pb::Vote> {
     Some(pb::Vote { term: 3, voted_for, committed })
@@ -126,6 +128,52 @@ async fn a_peer_that_sends_nonsense_loses_its_link_and_the_groups_go_on() {
     }
     fill(&group, 10..20).await;
     cluster.holds(1, GROUP, 0, 20).await;
+}
+
+/// What a node answers to the first question of a peer that says hello and `kind`.
+async fn answer(cluster: &Cluster, to: u64, hello: &pb::Hello, group: GroupId, kind: Kind) -> Kind {
+    let channel = crate::network::endpoint(&format!("127.0.0.1:{}", cluster.port(to))).unwrap().connect().await.unwrap();
+    let question = pb::Frames { frames: vec![pb::Frame { group_id: group.0, ..frame(kind) }] };
+    let messages = [Message::Hello(hello.clone()), Message::Frames(question)];
+    let messages = stream::iter(messages.map(|message| pb::LinkMessage { message: Some(message) }));
+    let messages = futures::StreamExt::chain(messages, stream::pending());
+    let mut answers = RaftPeerClient::new(channel).link(messages).await.unwrap().into_inner();
+    let answered = async {
+        loop {
+            let Some(Message::Frames(frames)) = answers.message().await.unwrap().unwrap().message else { continue };
+            let to_this = frames.frames.into_iter().find(|frame| (frame.group_id, frame.request_id) == (group.0, 1));
+            if let Some(kind) = to_this.and_then(|frame| frame.kind) {
+                return kind;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, answered).await.expect("an answer")
+}
+
+/// Their votes would elect somebody who lacks what was committed without them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_being_copied_or_decides_alone_gives_no_vote() {
+    const COPIED: GroupId = GroupId(6);
+    const TOGETHER: GroupId = GroupId(7);
+    let mut cluster = Cluster::new(2).await;
+    cluster.found(GROUP, &[1]).await;
+    cluster.leader(GROUP, &[1]).await;
+    cluster.start(1, COPIED, Begin::Join).await;
+    cluster.start(1, TOGETHER, Begin::Wait).await;
+    let hello = pb::Hello { boot: 99, ..cluster.registry(2).peers().hello(1) };
+    cluster.kill(2);
+    let last = Some(pb::LogId { term: 2, index: 1_000 });
+    let asked = pb::VoteRequest { vote: vote(2, false), last, leadership_transfer: false };
+    for (group, refusal) in [(GROUP, Some("decides alone")), (COPIED, Some("still being copied")), (TOGETHER, None)] {
+        for kind in [Kind::PreVote(asked), Kind::Vote(asked)] {
+            match (answer(&cluster, 1, &hello, group, kind).await, refusal) {
+                (Kind::Refused(reason), Some(refusal)) => assert!(reason.contains(refusal), "{group}: {reason}"),
+                (Kind::VoteResponse(_), None) => {}
+                (answer, _) => panic!("{group}: {answer:?}"),
+            }
+        }
+    }
+    fill(&cluster.group(1, GROUP), 0..10).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

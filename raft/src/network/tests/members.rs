@@ -39,6 +39,43 @@ async fn a_replica_moves_from_one_node_to_another() {
     cluster.holds(4, GROUP, 0, 160).await;
 }
 
+/// The log that it copies tells of a time when it was the only voter: it must not take that for the present.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_comes_back_does_not_lead_in_the_past() {
+    let mut cluster = Cluster::new(2).await;
+    cluster.found(GROUP, &[1]).await;
+    cluster.leader(GROUP, &[1]).await;
+    let (mut here, mut count) = (1, 0);
+    for _ in 0..3 {
+        let (from, to) = (cluster.group(here, GROUP), here % 2 + 1);
+        fill(&from, count..count + 2_000).await;
+        count += 2_000;
+        cluster.start(to, GROUP, Begin::Join).await;
+        let term = from.term();
+        from.add_learner(to).await.unwrap();
+        if here == 2 {
+            // In the middle of the copy, or before or behind it: a restart changes nothing.
+            cluster.kill(to);
+            cluster.start_node(to).await;
+            cluster.start(to, GROUP, Begin::Join).await;
+        }
+        cluster.holds(to, GROUP, 0, count).await;
+        assert_eq!((from.is_leader(), from.term()), (true, term), "the copy disturbs nobody");
+        from.change_voters(BTreeSet::from([1, 2])).await.unwrap();
+        from.transfer_leader(to).await.unwrap();
+        let next = cluster.group(to, GROUP);
+        eventually(PATIENCE, "the next one leads", || next.is_leader().then_some(())).await;
+        // The change before it is committed then, and the next one can begin.
+        next.read_barrier().await.unwrap();
+        next.change_voters(BTreeSet::from([to])).await.unwrap();
+        let registry = cluster.registry(here);
+        cluster.on(here, async move { registry.remove(GROUP).await.unwrap() }).await;
+        here = to;
+    }
+    fill(&cluster.group(here, GROUP), count..count + 10).await;
+    cluster.holds(here, GROUP, 0, count + 10).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_move_is_taken_back() {
     let cluster = Cluster::new(4).await;

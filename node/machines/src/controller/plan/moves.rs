@@ -35,14 +35,9 @@ pub fn moves(image: &Image, online: &BTreeSet<u64>, at_most: usize) -> Vec<(u64,
 #[must_use]
 pub fn futile_moves(image: &Image) -> Vec<u64> {
     let nodes = Nodes::new(image, None);
-    let leads_nowhere = |partition: &&Partition| arriving(partition).any(|node_id| nodes.leaves(node_id));
+    let leads_nowhere = |partition: &&Partition| partition.arriving().any(|node_id| nodes.leaves(node_id));
     let partitions = image.topics().flat_map(|topic| &topic.partitions);
     partitions.filter(leads_nowhere).map(|partition| partition.group_id).collect()
-}
-
-/// Nodes that the partition moves to.
-fn arriving(partition: &Partition) -> impl Iterator<Item = u64> {
-    partition.hosts().filter(|node_id| !partition.replicas.contains(node_id))
 }
 
 struct Plan<'a> {
@@ -59,7 +54,7 @@ impl<'a> Plan<'a> {
         let nodes = Nodes::new(image, Some(online));
         let able = image.topics().flat_map(|topic| &topic.partitions).filter(|partition| nodes.has_quorum(partition));
         let (resting, moving): (Vec<_>, Vec<_>) = able.partition(|partition| partition.target.is_none());
-        let goes_on = |partition: &&&Partition| arriving(partition).all(|node_id| online.contains(&node_id));
+        let goes_on = |partition: &&&Partition| partition.arriving().all(|node_id| online.contains(&node_id));
         let room = at_most.saturating_sub(moving.iter().filter(goes_on).count());
         Self { nodes, resting, room, moves: Vec::new() }
     }

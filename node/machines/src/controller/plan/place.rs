@@ -1,16 +1,22 @@
 //! Replicas for new partitions.
 
+use std::collections::BTreeSet;
+
 use super::PlanError;
 use super::nodes::Nodes;
 use crate::controller::image::Image;
 
 /// The replicas of `count` new partitions, the preferred leader first: on active nodes, spread over racks first, then on
-/// the nodes with the fewest replicas; leaders on the nodes that lead the fewest. The same image gives the same answer.
+/// the nodes with the fewest replicas; leaders on the nodes that lead the fewest. Active nodes that are not `online` get
+/// some only if the others are too few. The same image gives the same answer.
 ///
 /// # Errors
 /// If there are fewer active nodes than copies.
-pub fn place(image: &Image, replication_factor: u32, count: usize) -> Result<Vec<Vec<u64>>, PlanError> {
-    let mut nodes = Nodes::new(image, None);
+pub fn place(image: &Image, online: &BTreeSet<u64>, replication_factor: u32, count: usize) -> Result<Vec<Vec<u64>>, PlanError> {
+    let mut nodes = Nodes::new(image, Some(online));
+    if nodes.taking_part().count() < replication_factor as usize {
+        nodes = Nodes::new(image, None);
+    }
     let active = nodes.taking_part().count();
     if active < replication_factor as usize {
         return Err(PlanError::TooFewNodes { replication_factor, active });

@@ -84,10 +84,13 @@ fn problems(cluster: &api::DescribeClusterResponse, unhealthy: &[api::TopicParti
         node_id: Some(node.node_id),
         topic: None,
         partition: None,
-        message: format!(
-            "node {} ({}) is offline: start it again, or replace it with flotilla node remove {}",
-            node.node_id, node.address, node.node_id
-        ),
+        message: match cluster.controller_leader {
+            Some(_) => format!(
+                "node {} ({}) is offline: start it again, or replace it with flotilla node remove {}",
+                node.node_id, node.address, node.node_id
+            ),
+            None => format!("node {} ({}) is offline: start it again", node.node_id, node.address),
+        },
     });
     let stuck = cluster.nodes.iter().filter_map(|node| {
         let message = stuck(cluster, node)?;

@@ -27,6 +27,13 @@ enum Part {
     Json,
 }
 
+impl Default for Format {
+    /// The value, one a line.
+    fn default() -> Self {
+        Self { parts: vec![Part::Value, Part::Text(b"\n".to_vec())] }
+    }
+}
+
 impl FromStr for Format {
     type Err = String;
 

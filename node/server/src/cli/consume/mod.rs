@@ -44,9 +44,9 @@ pub struct ConsumeArgs {
     #[arg(long, value_name = "N", value_parser = parse_number::<u64>)]
     count: Option<u64>,
     /// How a record is printed: %t topic, %p partition, %o offset, %k key, %v value, %T timestamp, %h headers, %% percent;
-    /// \n, \t, \0 and \\ as in C
-    #[arg(long, default_value = r"%v\n", value_name = "FORMAT")]
-    format: Format,
+    /// \n, \r, \t, \0 and \\ as in C [default: %v\n]
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<Format>,
 }
 
 /// Prints records until the end, the count or Ctrl-C.
@@ -60,10 +60,14 @@ pub async fn run(args: ConsumeArgs, global: &Global) -> Result<(), CliError> {
         [] => Assignment::all(from),
         some => Assignment::partitions(some.iter().copied(), from),
     };
-    let format = match global.output {
-        Output::Text | Output::Wide => args.format,
-        Output::Json => Format::json(),
-        Output::Yaml => return Err(CliError::Usage("records are printed as text or JSON: use -o json or --format".to_owned())),
+    let format = match (global.output, args.format) {
+        (Output::Text | Output::Wide, Some(format)) => format,
+        (Output::Text | Output::Wide, None) => Format::default(),
+        (Output::Json, None) => Format::json(),
+        (Output::Json, Some(_)) => return Err(CliError::Usage("--format and -o json exclude each other: choose one".to_owned())),
+        (Output::Yaml, _) => {
+            return Err(CliError::Usage("records are printed as text or JSON: use -o json or --format".to_owned()));
+        }
     };
     let ends = args.until_end || args.count.is_some();
     let options = ConsumerOptions { until_end: args.until_end, ..ConsumerOptions::default() };

@@ -24,6 +24,7 @@ impl From<api::Node> for NodeView {
         Self {
             state: match node.state() {
                 api::NodeState::Active => "active",
+                api::NodeState::Draining if node.leaders == 0 => "drained",
                 api::NodeState::Draining => "draining",
                 api::NodeState::Leaving => "leaving",
                 api::NodeState::Unspecified => "unknown",

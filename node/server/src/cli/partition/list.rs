@@ -49,9 +49,9 @@ mod tests {
     fn partition() -> TopicPartitionView {
         let partition = api::Partition {
             partition: 4,
-            leader: None,
+            leader: Some(2),
             replicas: vec![1, 2, 3],
-            in_sync: vec![],
+            in_sync: vec![2],
             log_start_offset: 5,
             high_watermark: 17,
             size_bytes: 1536,
@@ -64,7 +64,7 @@ mod tests {
     #[test]
     fn columns_say_what_is_in_them() {
         let expected = "TOPIC   PARTITION  LEADER  REPLICAS  IN SYNC  START  END  SIZE      MOVES TO\n\
-                        access  4          none    1,2,3     -        5      17   1.50 KiB  4,2,3\n";
+                        access  4          2       1,2,3     2        5      17   1.50 KiB  4,2,3\n";
         assert_eq!(text(&[partition()], false), expected);
         let wide = text(&[partition()], true);
         assert!(wide.lines().next().unwrap().ends_with("BYTES  GROUP"), "{wide}");
@@ -74,9 +74,21 @@ mod tests {
     #[test]
     fn programs_get_one_flat_object() {
         let expected = serde_json::json!({
-            "topic": "access", "partition": 4, "leader": null, "replicas": [1, 2, 3], "in_sync": [], "log_start_offset": 5,
+            "topic": "access", "partition": 4, "leader": 2, "replicas": [1, 2, 3], "in_sync": [2], "log_start_offset": 5,
             "high_watermark": 17, "size_bytes": 1536, "group_id": 9, "target": [4, 2, 3],
         });
         assert_eq!(serde_json::to_value(partition()).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_nobody_could_say_is_not_shown_as_zero() {
+        let partition = api::Partition { partition: 4, replicas: vec![1], ..api::Partition::default() };
+        let of = api::TopicPartition { topic: "access".to_owned(), partition: Some(partition), target: vec![] };
+        let shown: TopicPartitionView = of.try_into().unwrap();
+        let row = "access  4          none    1         -        -      -    -     -\n";
+        let json = serde_json::to_value(&shown).unwrap();
+        assert!(["log_start_offset", "high_watermark", "size_bytes"].iter().all(|field| json[field].is_null()), "{json}");
+        let text = text(&[shown], false);
+        assert!(text.ends_with(row), "{text}");
     }
 }

@@ -12,23 +12,26 @@ pub struct PartitionView {
     pub leader: Option<u64>,
     pub replicas: Vec<u64>,
     pub in_sync: Vec<u64>,
-    pub log_start_offset: u64,
-    pub high_watermark: u64,
+    /// None, as the next two: nobody leads who could say.
+    pub log_start_offset: Option<u64>,
+    pub high_watermark: Option<u64>,
     /// On the leader, payload and framing.
-    pub size_bytes: u64,
+    pub size_bytes: Option<u64>,
     pub group_id: u64,
 }
 
 impl From<api::Partition> for PartitionView {
     fn from(partition: api::Partition) -> Self {
+        // A leader is in sync with itself.
+        let told = !partition.in_sync.is_empty();
         Self {
             partition: partition.partition,
             leader: partition.leader,
             replicas: partition.replicas,
             in_sync: partition.in_sync,
-            log_start_offset: partition.log_start_offset,
-            high_watermark: partition.high_watermark,
-            size_bytes: partition.size_bytes,
+            log_start_offset: told.then_some(partition.log_start_offset),
+            high_watermark: told.then_some(partition.high_watermark),
+            size_bytes: told.then_some(partition.size_bytes),
             group_id: partition.group_id,
         }
     }
@@ -47,12 +50,12 @@ impl PartitionView {
             self.leader.map_or("none".to_owned(), |leader| leader.to_string()),
             node_list(&self.replicas),
             node_list(&self.in_sync),
-            self.log_start_offset.to_string(),
-            self.high_watermark.to_string(),
-            BinaryBytes(self.size_bytes).to_string(),
+            cell(self.log_start_offset),
+            cell(self.high_watermark),
+            cell(self.size_bytes.map(BinaryBytes)),
         ];
         if wide {
-            row.extend([self.size_bytes.to_string(), self.group_id.to_string()]);
+            row.extend([cell(self.size_bytes), self.group_id.to_string()]);
         }
         row
     }
@@ -80,6 +83,10 @@ impl TryFrom<api::TopicPartition> for TopicPartitionView {
 /// The partition that an answer must hold.
 pub fn answered(of: Option<api::TopicPartition>) -> Result<TopicPartitionView, Error> {
     of.ok_or_else(|| Error::Protocol("no partition in the answer".to_owned()))?.try_into()
+}
+
+fn cell(known: Option<impl ToString>) -> String {
+    known.map_or("-".to_owned(), |known| known.to_string())
 }
 
 /// Node ids in one cell.

@@ -34,9 +34,11 @@ pub async fn run(args: DescribeArgs, global: &Global) -> Result<(), CliError> {
 
 fn text(described: &Described, wide: bool) -> String {
     let topic = &described.topic;
-    let records: u64 =
-        described.partitions.iter().map(|partition| partition.high_watermark.saturating_sub(partition.log_start_offset)).sum();
-    let size_bytes: u64 = described.partitions.iter().map(|partition| partition.size_bytes).sum();
+    let records = |partition: &PartitionView| Some(partition.high_watermark?.saturating_sub(partition.log_start_offset?));
+    let records: u64 = described.partitions.iter().filter_map(records).sum();
+    let size_bytes: u64 = described.partitions.iter().filter_map(|partition| partition.size_bytes).sum();
+    // Nobody knows what those without a leader hold.
+    let partly = described.partitions.iter().any(|partition| partition.size_bytes.is_none());
     let mut text = format!(
         "topic {} ({})\ncreated {}, replication factor {}, {}, {}\n\
          retention {}, size limit {}, largest batch {}, {}\n\n",
@@ -44,7 +46,7 @@ fn text(described: &Described, wide: bool) -> String {
         topic.id,
         topic.created_at.as_deref().unwrap_or("at an unknown time"),
         topic.replication_factor,
-        count(records, "record"),
+        format_args!("{}{}", if partly { "at least " } else { "" }, count(records, "record")),
         BinaryBytes(size_bytes),
         topic.retention_text(),
         topic.retention_bytes_text(),

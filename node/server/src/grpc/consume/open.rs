@@ -120,18 +120,19 @@ async fn resolve(shared: &Shared, call: Call, topic: &Topic, remote: Vec<Remote>
         for remote in together {
             let found = offsets.binary_search_by_key(&remote.asked.partition, |listed| listed.partition).ok();
             if let Some(listed) = found.and_then(|index| offsets.get(index)) {
-                lanes.push(lane(&remote, listed, until_end)?);
+                lanes.push(lane(topic, &remote, listed, until_end)?);
             }
         }
     }
     Ok(lanes)
 }
 
-fn lane(remote: &Remote, listed: &v1::PartitionOffset, until_end: bool) -> Result<Lane, Problem> {
+fn lane(topic: &Topic, remote: &Remote, listed: &v1::PartitionOffset, until_end: bool) -> Result<Lane, Problem> {
     let (log_start_offset, high_watermark) = (listed.log_start_offset, listed.high_watermark);
     let next = match remote.from {
         Position::Offset(offset) if offset < log_start_offset || offset > high_watermark => {
-            return Err(FetchError::OffsetOutOfRange { offset, log_start_offset, high_watermark }.into());
+            let (topic, partition) = (topic.name.to_string(), remote.asked.partition);
+            return Err(FetchError::OffsetOutOfRange { topic, partition, offset, log_start_offset, high_watermark }.into());
         }
         Position::Offset(offset) => offset,
         Position::Earliest | Position::Latest | Position::Timestamp(_) => listed.offset,

@@ -1,5 +1,5 @@
-//! Finds a source for each lane that has none: the partition's leader, or while there is none any replica, because what
-//! is committed may be read anywhere.
+//! Finds a source for each lane that has none: the partition's leader, or where nobody can lead any replica that is left,
+//! because what is committed may be read anywhere.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -2,6 +2,8 @@
 
 use flotilla_broker::Broker;
 
+use super::target::Target;
+
 /// The cluster as this node believes it to be. It may be wrong for a moment; the nodes that are asked say so.
 pub trait Directory: Send + Sync + 'static {
     /// This node.
@@ -14,6 +16,8 @@ pub trait Directory: Send + Sync + 'static {
     fn peer_address(&self, node_id: u64) -> Option<String>;
     /// host:port at which clients reach a node.
     fn client_address(&self, node_id: u64) -> Option<String>;
+    /// The nodes that vote on who leads and are not online; as far as is known.
+    fn missing(&self, target: &Target) -> Vec<u64>;
     /// Whether this node's link to it is up. A node is online to itself.
     fn is_online(&self, node_id: u64) -> bool;
 }
@@ -37,6 +41,15 @@ impl Directory for Broker {
 
     fn client_address(&self, node_id: u64) -> Option<String> {
         self.node_address(node_id)
+    }
+
+    fn missing(&self, target: &Target) -> Vec<u64> {
+        let mut voters = match target {
+            Target::Partition { group_id, .. } => self.replicas_of(*group_id),
+            Target::Controller => self.controller_voters(),
+        };
+        voters.retain(|node_id| !self.online(*node_id));
+        voters
     }
 
     fn is_online(&self, node_id: u64) -> bool {

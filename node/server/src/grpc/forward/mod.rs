@@ -70,7 +70,7 @@ pub enum Leader {
 pub enum Repeat {
     /// It changes nothing: send it again.
     Read,
-    /// As `Read`, and while there is no leader, what is committed may be read from any replica.
+    /// As `Read`, and where nobody can lead, what is committed may be read from any replica.
     ReadCommitted,
     /// Twice is the same as once, but what a repetition says about it holds only if it succeeds.
     Idempotent,
@@ -157,10 +157,14 @@ impl Gateway {
                     None => problem,
                 }
             }
-            None => Problem::new(
-                Reason::NotLeader,
-                format!("{target} has no leader at the moment; most of its replicas must be online to elect one: retry"),
-            ),
+            None => {
+                let names: Vec<String> = directory.missing(target).iter().map(|node| format!("node {node}")).collect();
+                let help = match names.is_empty() {
+                    true => "one is about to be elected: retry".to_owned(),
+                    false => format!("most of its replicas must be online to elect one, offline are {}: retry", names.join(", ")),
+                };
+                Problem::new(Reason::NotLeader, format!("{target} has no leader at the moment; {help}"))
+            }
         }
     }
 

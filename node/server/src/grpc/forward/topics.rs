@@ -20,6 +20,9 @@ impl Gateway {
     /// # Errors
     /// If the controller's leader does not know it either.
     pub async fn topic(&self, broker: &Broker, call: Call, name: &str, partition: Option<u32>) -> Result<Arc<Topic>, Problem> {
+        if name.is_empty() {
+            return Err(Problem::field("topic", "is missing: name one"));
+        }
         let image = broker.image();
         if let Some(topic) = image.topic(name).filter(|topic| has(topic, partition)) {
             return Ok(topic.clone());

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::node::Node;
 use crate::grpc::Directory;
+use crate::grpc::forward::Target;
 
 /// Who leads what, as the test says.
 #[derive(Default)]
@@ -44,6 +45,10 @@ impl Directory for Cluster {
 
     fn client_address(&self, node_id: u64) -> Option<String> {
         self.peer_address(node_id)
+    }
+
+    fn missing(&self, _: &Target) -> Vec<u64> {
+        Vec::new()
     }
 
     fn is_online(&self, node_id: u64) -> bool {
