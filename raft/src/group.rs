@@ -346,6 +346,13 @@ impl Group {
         &self.inner.parts.heard
     }
 
+    /// Damage that was met in its data while it ran, the first of it; it is known as soon as the read that met it has
+    /// failed. [`Registry::condemn`](crate::registry::Registry::condemn).
+    #[must_use]
+    pub fn damage(&self) -> Option<String> {
+        self.inner.parts.log.damage().borrow().clone()
+    }
+
     pub(crate) fn standing(&self) -> watch::Receiver<Standing> {
         self.inner.parts.standing.clone()
     }

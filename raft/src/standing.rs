@@ -30,8 +30,6 @@ pub struct Standing {
     pub membership: Membership,
     /// Why its core ended by itself. [`Registry::restart`](crate::registry::Registry::restart) starts it again.
     pub died: Option<String>,
-    /// Damage that was met in its data while it ran; [`Registry::condemn`](crate::registry::Registry::condemn).
-    pub damage: Option<String>,
 }
 
 /// The replicas of a group.
@@ -151,7 +149,7 @@ impl Watched {
                 () = stopping.cancelled() => return,
                 () = machine_gone.cancelled() => break,
                 alive = self.server.changed() => if alive.is_err() { break },
-                Ok(()) = self.damage.changed() => {}
+                Ok(()) = self.damage.changed() => changes.note(self.group),
             }
         }
         // A core that is stopped ends a moment later than it is told to.
@@ -163,20 +161,13 @@ impl Watched {
             Ok(()) => "a task of it panicked".to_owned(),
         };
         tracing::error!(group = %self.group, reason, "the group's core died; it is to be started again from the disk");
-        let damage = self.damage.borrow().clone();
-        standing.send_modify(|standing| (standing.leader, standing.died, standing.damage) = (None, Some(reason), damage));
+        standing.send_modify(|standing| (standing.leader, standing.died) = (None, Some(reason)));
         changes.note(self.group);
     }
 
     fn now(&self) -> Standing {
         let metrics = self.server.borrow_watched();
         let membership = Membership::of(&metrics.membership_config);
-        Standing {
-            leader: leader(&metrics),
-            term: metrics.vote.leader_id.term,
-            membership,
-            died: None,
-            damage: self.damage.borrow().clone(),
-        }
+        Standing { leader: leader(&metrics), term: metrics.vote.leader_id.term, membership, died: None }
     }
 }

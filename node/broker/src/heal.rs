@@ -126,7 +126,7 @@ impl Broker {
     /// if not, what is not damaged is better than nothing. `true`: it stopped.
     pub(crate) async fn give_up_damaged(&self, group_id: u64) -> bool {
         let Some(group) = self.hosted_group(group_id) else { return false };
-        let Some(reason) = group.watch().borrow().damage.clone() else { return false };
+        let Some(reason) = group.damage() else { return false };
         if !group.can_be_spared() {
             tracing::error!(group_id, reason, "damage was found; there is no majority of other replicas to copy from");
             return false;
@@ -142,7 +142,7 @@ impl Broker {
 
     /// Makes another replica the leader, if this one leads; not for ever.
     async fn give_lead_away(&self, group: &Group) {
-        let Some(to) = self.successor(group).filter(|_| group.is_leader()) else { return };
+        let Some(to) = self.successor(group, |_| true).filter(|_| group.is_leader()) else { return };
         let mut standing = group.watch();
         if group.transfer_leader(to).await.is_ok() {
             let me = self.node_id();

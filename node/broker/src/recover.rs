@@ -46,7 +46,7 @@ impl Broker {
     /// Stops the partition if it runs and damage was met in it.
     async fn condemn_damaged(&self, group_id: u64) -> Result<(), RecoverError> {
         let Some(group) = self.hosted_group(group_id) else { return Ok(()) };
-        let Some(reason) = group.watch().borrow().damage.clone() else { return Ok(()) };
+        let Some(reason) = group.damage() else { return Ok(()) };
         let _hosting = self.inner.hosting.lock().await;
         let condemned = self.inner.registry.condemn(GroupId(group_id), reason.clone()).await;
         self.set_hosted(group_id, Hosted::Down(reason));

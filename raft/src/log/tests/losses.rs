@@ -77,9 +77,7 @@ async fn a_damaged_payload_met_while_reading_is_all_that_is_lost() {
         offset = items.last().unwrap().kept.base_offset + 1;
     }
     assert!(matches!(group.read(offset, 1).await, Err(ReadError::Segment(_))));
-    let mut standing = group.watch();
-    let noted = tokio::time::timeout(PATIENCE, standing.wait_for(|standing| standing.damage.is_some())).await;
-    let reason = noted.expect("the damage is told").unwrap().damage.clone().unwrap();
+    let reason = group.damage().expect("whoever met the damage can act on it at once");
     drop(group);
     node.registry().condemn(GROUP, reason).await.unwrap();
     let salvaged = accept_loss(&node).await;

@@ -82,7 +82,8 @@ async fn a_running_replica_is_given_up() {
     fill(&cluster.group(leader, GROUP), 0..50).await;
     let victim = leader % 3 + 1;
     let registry = cluster.registry(victim);
-    let mut standing = cluster.group(victim, GROUP).watch();
+    let mut changes = registry.leader_changes();
+    let _ = registry.take_changed();
     let damage = crate::segments::Damage {
         group: GROUP,
         file: "the file".into(),
@@ -94,8 +95,13 @@ async fn a_running_replica_is_given_up() {
     let read =
         cluster.group(victim, GROUP).log().noting_damage::<()>(Err(crate::segments::SegmentError::Damaged(Box::new(damage))));
     assert!(read.is_err());
-    let noticed = standing.wait_for(|standing| standing.damage.as_ref().is_some_and(|damage| damage.contains("a bit is wrong")));
-    tokio::time::timeout(PATIENCE, noticed).await.expect("the damage is told").unwrap();
+    assert!(cluster.group(victim, GROUP).damage().is_some_and(|damage| damage.contains("a bit is wrong")));
+    let told = async {
+        while !registry.take_changed().contains(&GROUP) {
+            changes.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(PATIENCE, told).await.expect("whoever looks after the groups is told");
     let condemning = registry.clone();
     cluster.on(victim, async move { condemning.condemn(GROUP, "a bit is wrong".into()).await.unwrap() }).await;
     assert!(registry.group(GROUP).is_none());
