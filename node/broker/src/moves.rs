@@ -69,9 +69,9 @@ impl Broker {
     async fn membership_pass(&self, image: &Image) -> bool {
         let mut copies = 0;
         let mut steps = Vec::new();
-        for (partition, goal, moving) in self.led(image) {
+        for (partition, goal, move_epoch) in self.led(image) {
             let in_sync = self.in_sync(partition.group.id().0);
-            let Some(step) = next_step(&partition.group, (self.node_id(), &in_sync), &goal, moving) else { continue };
+            let Some(step) = next_step(&partition.group, (self.node_id(), &in_sync), &goal, move_epoch) else { continue };
             if matches!(step, Step::AddLearner(_) | Step::AwaitLearners) {
                 copies += 1;
                 if copies > COPIES_AT_ONCE {
@@ -88,8 +88,8 @@ impl Broker {
         busy
     }
 
-    /// Partitions that this node leads: the replicas that each should have, and whether it moves.
-    fn led(&self, image: &Image) -> Vec<(Arc<Partition>, Vec<u64>, bool)> {
+    /// Partitions that this node leads: the replicas that each should have, and which move of it that is, if it moves.
+    fn led(&self, image: &Image) -> Vec<(Arc<Partition>, Vec<u64>, Option<u64>)> {
         let hosted = self.inner.hosted.load();
         let led = hosted.iter().filter_map(|(group_id, hosted)| {
             let Hosted::Running(partition) = hosted else { return None };
@@ -101,7 +101,8 @@ impl Broker {
             let mut goal = layout.target.as_ref().unwrap_or(&layout.replicas).clone();
             let without = self.inner.releases.of(*group_id, &partition.group.membership());
             goal.retain(|node_id| !without.contains(node_id));
-            Some((partition.clone(), goal, layout.target.is_some() && without.is_empty()))
+            let moving = layout.target.is_some() && without.is_empty();
+            Some((partition.clone(), goal, moving.then_some(layout.move_epoch)))
         });
         led.collect()
     }
@@ -114,7 +115,7 @@ impl Broker {
             Step::ChangeVoters(voters) => group.change_voters(voters).await,
             Step::HandOver(node_id) => group.transfer_leader(node_id).await,
             Step::RemoveLearner(node_id) => group.remove_learner(node_id).await,
-            Step::Finish => {
+            Step::Finish { move_epoch } => {
                 // Those who are no replicas any more delete what they have once the controller knows. Before it is committed
                 // that nobody needs them, that would be too early.
                 let there = |membership: &Membership| membership.voters.iter().eq(&goal.iter().copied().collect::<BTreeSet<_>>());
@@ -122,7 +123,7 @@ impl Broker {
                     return;
                 }
                 let replicas = Some(v1::Replicas { nodes: goal.clone() });
-                let command = Command::FinishMove(v1::FinishMove { group_id: group.id().0, replicas });
+                let command = Command::FinishMove(v1::FinishMove { group_id: group.id().0, replicas, move_epoch });
                 match self.control_anywhere(command).await {
                     Proposed::Done(_) => {
                         tracing::info!(topic = %partition.topic, partition = partition.number, replicas = ?goal, "moved");
@@ -146,12 +147,12 @@ impl Broker {
             |node_id: u64| image.node(node_id).is_some_and(|node| node.state == NodeState::Active) && !self.is_stopping(node_id);
         let leave = !active(self.node_id()) || self.inner.handing_over.is_cancelled();
         let mut transfers = Vec::new();
-        for (partition, goal, moving) in self.led(image) {
+        for (partition, goal, move_epoch) in self.led(image) {
             let group_id = partition.group.id().0;
             let fit = |node_id: &u64| *node_id != self.node_id() && active(*node_id) && settled.is(*node_id, leave);
             let preferred = goal.first().copied().filter(|first| *first != self.node_id());
             let wanted = match preferred {
-                Some(first) if !moving && fit(&first) => Some(first),
+                Some(first) if move_epoch.is_none() && fit(&first) => Some(first),
                 _ if leave => goal.iter().copied().find(|node_id| fit(node_id)),
                 _ => None,
             };
@@ -183,11 +184,13 @@ enum Step {
     HandOver(u64),
     RemoveLearner(u64),
     /// Tell the controller.
-    Finish,
+    Finish {
+        move_epoch: u64,
+    },
 }
 
 /// `me` leads the group; `in_sync` are the voters that have everything and can be reached.
-fn next_step(group: &Group, (me, in_sync): (u64, &[u64]), goal: &[u64], moving: bool) -> Option<Step> {
+fn next_step(group: &Group, (me, in_sync): (u64, &[u64]), goal: &[u64], move_epoch: Option<u64>) -> Option<Step> {
     let membership = group.membership();
     let goal_set: BTreeSet<u64> = goal.iter().copied().collect();
     // A leader that is to go hands over first: once it is no voter any more, it leads nobody, and the others would find that
@@ -216,7 +219,7 @@ fn next_step(group: &Group, (me, in_sync): (u64, &[u64]), goal: &[u64], moving: 
     if let Some(stray) = learners.difference(&goal_set).next() {
         return Some(Step::RemoveLearner(*stray));
     }
-    moving.then_some(Step::Finish)
+    move_epoch.map(|move_epoch| Step::Finish { move_epoch })
 }
 
 /// Since when nodes are reachable: a node that has just come back is left alone for a while.

@@ -66,7 +66,11 @@ fn controller_items() -> Vec<(u8, Bytes)> {
             ..Default::default()
         })),
         command(ControllerCommand::StartMove(v1::StartMove { group_id: 1, target: Some(v1::Replicas { nodes: vec![2] }) })),
-        command(ControllerCommand::FinishMove(v1::FinishMove { group_id: 1, replicas: Some(v1::Replicas { nodes: vec![2] }) })),
+        command(ControllerCommand::FinishMove(v1::FinishMove {
+            group_id: 1,
+            replicas: Some(v1::Replicas { nodes: vec![2] }),
+            move_epoch: 1,
+        })),
         command(ControllerCommand::StartMove(v1::StartMove { group_id: 1, target: Some(v1::Replicas { nodes: vec![1] }) })),
         command(ControllerCommand::CancelMove(v1::CancelMove { group_id: 1 })),
         command(ControllerCommand::SetNodeState(v1::SetNodeState { node_id: 1, state: v1::NodeState::Draining.into() })),

@@ -242,6 +242,23 @@ fn moves_to_a_node_that_leaves_are_futile() {
 }
 
 #[test]
+fn what_is_taken_back_to_a_node_that_leaves_goes_elsewhere() {
+    let mut cluster = Cluster::with_nodes(5);
+    cluster.create(vec![vec![1, 2, 3]]);
+    cluster.start(1, vec![4, 2, 3]).unwrap();
+    cluster.run(Command::CancelMove(v1::CancelMove { group_id: 1 })).unwrap();
+    let online = BTreeSet::from([2, 3, 4, 5]);
+    assert_eq!(moves(&cluster.image(), &online, 8), []);
+    // Node 1 is gone for ever: there is no way back.
+    cluster.set_state(1, LEAVING);
+    let (group_id, target) = moves(&cluster.image(), &online, 8).remove(0);
+    assert!(group_id == 1 && !target.contains(&1), "{target:?}");
+    cluster.start(group_id, target).unwrap();
+    cluster.finish(group_id);
+    cluster.run(Command::RemoveNode(v1::RemoveNode { node_id: 1 })).unwrap();
+}
+
+#[test]
 fn leaders_are_balanced_without_copying_anything() {
     let mut cluster = Cluster::with_nodes(3);
     cluster.create(vec![vec![1, 2, 3]; 31]);

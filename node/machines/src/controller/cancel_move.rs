@@ -15,11 +15,11 @@ impl ControllerMachine {
         if partition.target.is_none() {
             return Err(MoveRefusal::NotMoving { group_id, replicas: partition.replicas.clone() }.into());
         }
-        let arriving: Vec<u64> = partition.arriving().collect();
-        if !arriving.is_empty() {
+        if !partition.is_taken_back() {
             self.change_partition(group_id, rows, |partition| {
-                partition.target = Some(partition.replicas.clone());
-                partition.former = arriving;
+                let arriving: Vec<u64> = partition.arriving().collect();
+                partition.former.extend(arriving);
+                partition.move_to(partition.replicas.clone());
             })?;
         }
         Ok(ControllerAnswer::MoveCancelled { group_id })

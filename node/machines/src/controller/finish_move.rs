@@ -18,7 +18,7 @@ impl ControllerMachine {
             }
             return Err(MoveRefusal::NotMoving { group_id, replicas: partition.replicas.clone() }.into());
         };
-        if !same_nodes(&target, &reported) {
+        if !same_nodes(&target, &reported) || partition.move_epoch != command.move_epoch {
             return Err(MoveRefusal::OtherTarget { group_id, target, reported }.into());
         }
         self.change_partition(group_id, rows, |partition| {

@@ -49,15 +49,29 @@ pub struct Partition {
     /// The replicas after the move that is under way, if one is: the present ones where a move was cancelled, and is taken
     /// back.
     pub target: Option<Vec<u64>>,
-    /// The nodes to which the move led that is taken back. They may vote in the group until its leader says otherwise, so
-    /// they keep what they have.
+    /// Other nodes to which it was moving before that move was cancelled. They may vote in the group until its leader says
+    /// otherwise, so they keep what they have.
     pub former: Vec<u64>,
+    /// Rises with each target.
+    pub move_epoch: u64,
 }
 
 impl Partition {
     /// The nodes that host it, each once: its replicas, and those that it moves to or was moving to.
     pub fn hosts(&self) -> impl Iterator<Item = u64> {
         self.replicas.iter().copied().chain(self.arriving()).chain(self.former.iter().copied())
+    }
+
+    /// Gives it a target.
+    pub(super) fn move_to(&mut self, target: Vec<u64>) {
+        self.target = Some(target);
+        self.move_epoch += 1;
+    }
+
+    /// Whether a move was cancelled, and its leader has not yet put everything back.
+    #[must_use]
+    pub fn is_taken_back(&self) -> bool {
+        self.target.as_ref() == Some(&self.replicas)
     }
 
     /// The nodes that it moves to.

@@ -31,7 +31,7 @@ impl ControllerMachine {
         (numbered.zip(self.next_group_id..))
             .map(|((replicas, number), group_id)| {
                 self.check_replicas(number, replication_factor, &replicas.nodes)?;
-                Ok(Partition { group_id, replicas: replicas.nodes, target: None, former: Vec::new() })
+                Ok(Partition { group_id, replicas: replicas.nodes, target: None, former: Vec::new(), move_epoch: 0 })
             })
             .collect()
     }

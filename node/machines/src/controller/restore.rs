@@ -107,6 +107,7 @@ impl From<v1::StoredPartition> for Partition {
             replicas: stored.replicas.unwrap_or_default().nodes,
             target: stored.target.map(|target| target.nodes),
             former: stored.former,
+            move_epoch: stored.move_epoch,
         }
     }
 }
@@ -118,6 +119,7 @@ impl From<&Topic> for v1::StoredTopic {
             replicas: Some(v1::Replicas { nodes: partition.replicas.clone() }),
             target: partition.target.clone().map(|nodes| v1::Replicas { nodes }),
             former: partition.former.clone(),
+            move_epoch: partition.move_epoch,
         };
         Self {
             topic_id: topic.id.0.to_vec().into(),

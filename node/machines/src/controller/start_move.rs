@@ -10,23 +10,30 @@ use crate::rows::Rows;
 
 impl ControllerMachine {
     /// Only sets the target: the partition's leader carries it out and reports with
-    /// [`FinishMove`](Self::finish_move). Another order of the same replicas has nothing to carry out.
+    /// [`FinishMove`](Self::finish_move). Another order of the same replicas has nothing to carry out. While a move is taken
+    /// back another one may start: perhaps the way back is barred, because one of the old nodes is gone.
     pub(super) fn start_move(&mut self, command: v1::StartMove, rows: &mut dyn Rows) -> ControllerOutcome {
         let group_id = command.group_id;
         let target = command.target.unwrap_or_default().nodes;
         let (topic, partition) = self.partition_of(group_id)?;
-        if let Some(target) = partition.target.clone() {
-            return Err(MoveRefusal::Moving { group_id, target }.into());
+        let to_same_nodes = same_nodes(&partition.replicas, &target);
+        match partition.target.clone() {
+            Some(under_way) if to_same_nodes || !partition.is_taken_back() => {
+                return Err(MoveRefusal::Moving { group_id, target: under_way }.into());
+            }
+            _ if partition.replicas == target => {
+                return Err(MoveRefusal::AlreadyThere { group_id, replicas: target }.into());
+            }
+            _ => self.check_target(partition, topic.replication_factor, &target)?,
         }
-        if partition.replicas == target {
-            return Err(MoveRefusal::AlreadyThere { group_id, replicas: target }.into());
-        }
-        self.check_target(partition, topic.replication_factor, &target)?;
-        if same_nodes(&partition.replicas, &target) {
+        if to_same_nodes {
             self.change_partition(group_id, rows, |partition| partition.replicas = target)?;
             return Ok(ControllerAnswer::MoveFinished { group_id });
         }
-        self.change_partition(group_id, rows, |partition| partition.target = Some(target))?;
+        self.change_partition(group_id, rows, |partition| {
+            partition.former.retain(|node_id| !target.contains(node_id));
+            partition.move_to(target);
+        })?;
         Ok(ControllerAnswer::MoveStarted { group_id })
     }
 

@@ -66,8 +66,9 @@ impl Cluster {
 
     /// Ends the move of a partition; its voters are as its target says.
     pub fn finish(&mut self, group_id: u64) {
-        let nodes = self.image().partition(group_id).unwrap().target.clone().unwrap();
-        self.run(Command::FinishMove(v1::FinishMove { group_id, replicas: Some(v1::Replicas { nodes }) })).unwrap();
+        let partition = self.image().partition(group_id).unwrap().clone();
+        let replicas = Some(v1::Replicas { nodes: partition.target.unwrap() });
+        self.run(Command::FinishMove(v1::FinishMove { group_id, replicas, move_epoch: partition.move_epoch })).unwrap();
     }
 
     pub fn image(&self) -> Arc<Image> {

@@ -92,7 +92,11 @@ fn wire(command: &Command) -> Wire {
         "remove" => Wire::RemoveNode(v1::RemoveNode { node_id: command.number("node") }),
         "move" => Wire::StartMove(v1::StartMove { group_id: command.number("group"), target: chosen().pop() }),
         "cancel" => Wire::CancelMove(v1::CancelMove { group_id: command.number("group") }),
-        "finish" => Wire::FinishMove(v1::FinishMove { group_id: command.number("group"), replicas: chosen().pop() }),
+        "finish" => Wire::FinishMove(v1::FinishMove {
+            group_id: command.number("group"),
+            replicas: chosen().pop(),
+            move_epoch: command.find_number("epoch").unwrap_or_default(),
+        }),
         "create" => Wire::CreateTopic(v1::CreateTopic {
             name: name(),
             topic_id: command.bytes("id").into(),

@@ -29,8 +29,8 @@ pub enum MoveRefusal {
         /// Where it is.
         replicas: Vec<u64>,
     },
-    /// It moves to other nodes than those that were reported.
-    #[error("the partition (Raft group {group_id}) moves to {target:?}, not to {reported:?}: what was reported is outdated")]
+    /// It moves to other nodes than those that were reported, or to the same ones once more.
+    #[error("the partition (Raft group {group_id}) moves to {target:?} now: that it had moved to {reported:?} is outdated")]
     OtherTarget {
         /// The group.
         group_id: u64,

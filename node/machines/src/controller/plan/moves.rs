@@ -53,7 +53,10 @@ impl<'a> Plan<'a> {
     fn new(image: &'a Image, online: &BTreeSet<u64>, at_most: usize) -> Self {
         let nodes = Nodes::new(image, Some(online));
         let able = image.topics().flat_map(|topic| &topic.partitions).filter(|partition| nodes.has_quorum(partition));
-        let (resting, moving): (Vec<_>, Vec<_>) = able.partition(|partition| partition.target.is_none());
+        // What is taken back to a node that leaves may never arrive there.
+        let barred =
+            |partition: &&Partition| partition.is_taken_back() && partition.replicas.iter().any(|node_id| nodes.leaves(*node_id));
+        let (resting, moving): (Vec<_>, Vec<_>) = able.partition(|partition| partition.target.is_none() || barred(partition));
         let goes_on = |partition: &&&Partition| partition.arriving().all(|node_id| online.contains(&node_id));
         let room = at_most.saturating_sub(moving.iter().filter(goes_on).count());
         Self { nodes, resting, room, moves: Vec::new() }
