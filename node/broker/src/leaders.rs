@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use flotilla_proto::internal::v1;
+use flotilla_raft::network::LinkState;
 use flotilla_raft::types::GroupId;
 use prost::Message;
 use tokio::sync::watch;
@@ -140,6 +141,12 @@ impl Broker {
     #[must_use]
     pub fn online(&self, node_id: u64) -> bool {
         node_id == self.node_id() || self.inner.peers.is_up(node_id)
+    }
+
+    /// The links to other nodes that are up, watched.
+    #[must_use]
+    pub fn links(&self) -> watch::Receiver<BTreeMap<u64, LinkState>> {
+        self.inner.peers.links()
     }
 
     /// Whether a node said that it is about to end.

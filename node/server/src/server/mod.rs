@@ -169,6 +169,7 @@ pub async fn run_in(
     let (ready, watched) = watch::channel(false);
     let limits = Limits::from(config);
     let gateway = Gateway::new(cluster(&broker), limits.peer_message_bytes_max());
+    gateway.follow_links(broker.links());
     let _space = keep_space(space.clone(), broker.clone(), metrics.clone());
     let load = Load::new(config.receive_bytes_max.0, config.send_bytes_max.0);
     let listener = again(&listeners.grpc)?;

@@ -10,11 +10,14 @@ mod split;
 mod target;
 mod topics;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flotilla_proto::DIRECT;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
@@ -50,7 +53,7 @@ pub struct Gateway {
 
 struct Inner {
     directory: Arc<dyn Directory>,
-    channels: Channels,
+    channels: Arc<Channels>,
     message_bytes_max: usize,
 }
 
@@ -99,7 +102,7 @@ impl Envelope {
 impl Gateway {
     /// `message_bytes_max` bounds what is accepted from other nodes as one message.
     pub fn new(directory: Arc<dyn Directory>, message_bytes_max: usize) -> Self {
-        Self { inner: Arc::new(Inner { directory, channels: Channels::default(), message_bytes_max }) }
+        Self { inner: Arc::new(Inner { directory, channels: Arc::default(), message_bytes_max }) }
     }
 
     /// Largest message to accept from another node.
@@ -175,6 +178,12 @@ impl Gateway {
     pub async fn connection(&self, node_id: u64, address: &str) -> Result<Connection, Problem> {
         let connection = self.inner.channels.get(node_id, address).await;
         connection.map_err(|reason| Problem::new(Reason::NotLeader, format!("{reason}: retry")))
+    }
+
+    /// Breaks connections to nodes whose links go down, for as long as links are told of. `links` are those that are up.
+    pub fn follow_links<L: Send + Sync + 'static>(&self, links: watch::Receiver<BTreeMap<u64, L>>) -> JoinHandle<()> {
+        // Not by the gateway, which would keep the broker open.
+        tokio::spawn(self.inner.channels.clone().follow_links(links))
     }
 
     /// Drops a connection that broke.
