@@ -76,13 +76,13 @@ pub enum Error {
         last: u32,
     },
     /// The connection broke while the request was on its way.
-    #[error("the connection broke before the answer came ({reason}); the request may have taken effect")]
+    #[error("the connection broke before the answer came ({reason}); a write may have taken effect")]
     ConnectionLost {
         /// What the transport said.
         reason: String,
     },
     /// No answer within the time allowed.
-    #[error("no answer within {}; the request may have taken effect", seconds(.0))]
+    #[error("no answer within {}; a write may have taken effect", seconds(.0))]
     Timeout(Duration),
     /// A record was not acknowledged within the delivery timeout.
     #[error("not acknowledged within {}{}; {}", seconds(.timeout), last_cause(.last), if *.outcome_unknown {

@@ -50,13 +50,13 @@ impl Broker {
         });
         let controller = self.controller();
         let led = partitions.chain([&*controller]).filter(|group| group.is_leader());
-        led.filter_map(|group| Some((group.clone(), self.successor(group)?))).collect()
+        led.filter_map(|group| Some((group.clone(), self.successor(group, |_| true)?))).collect()
     }
 
-    /// Who is best to lead a group that this node leads.
-    pub(crate) fn successor(&self, group: &Group) -> Option<u64> {
+    /// Who of those that `may` is best to lead a group that this node leads.
+    pub(crate) fn successor(&self, group: &Group, may: impl Fn(&u64) -> bool) -> Option<u64> {
         let progress = group.progress()?;
-        let fit = |voter: &u64| *voter != self.node_id() && self.online(*voter) && !self.is_stopping(*voter);
+        let fit = |voter: &u64| *voter != self.node_id() && self.online(*voter) && !self.is_stopping(*voter) && may(voter);
         group.membership().voters.into_iter().filter(fit).max_by_key(|voter| progress.get(voter).copied())
     }
 }

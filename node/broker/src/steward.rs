@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use flotilla_machines::controller::{Image, NodeState, plan};
+use flotilla_machines::controller::{Image, Node, NodeState, plan};
 use flotilla_proto::internal::v1;
 use flotilla_proto::internal::v1::controller_command::Command;
 
@@ -60,8 +60,13 @@ impl Broker {
             membership.voters.contains(node_id)
                 || progress.get(node_id).is_some_and(|at| at.saturating_add(CAUGHT_UP_ENTRIES) >= last)
         };
+        // Who drains or leaves leads nothing; and a leader that is no voter any more leads nobody.
+        let may_lead = |node_id: &u64| voters.contains(node_id) && image.node(*node_id).is_none_or(Node::is_active);
+        let successor = (!may_lead(&self.node_id())).then(|| self.successor(&controller, may_lead)).flatten();
         let done = if membership.joint {
             controller.change_voters(voters).await
+        } else if let Some(successor) = successor {
+            controller.transfer_leader(successor).await
         } else if let Some(node_id) = missing {
             controller.add_learner(*node_id).await
         } else if !registered.is_empty() && voters != membership.voters && voters.iter().all(caught_up) {
@@ -109,7 +114,8 @@ impl Broker {
         let membership = self.controller().membership();
         for (node_id, node) in image.nodes() {
             let left = node.state == NodeState::Leaving && !membership.voters.contains(&node_id) && !membership.joint;
-            if left && !holds(image, node_id) {
+            // Not this one itself: what a leader that is no voter proposes may never be committed. The next leader does it.
+            if left && node_id != self.node_id() && !holds(image, node_id) {
                 tracing::info!(node_id, "everything has moved off the node: it is removed");
                 if let Ok(Err(refused)) = self.control(Command::RemoveNode(v1::RemoveNode { node_id })).await {
                     tracing::warn!(node_id, %refused, "the node is not removed");

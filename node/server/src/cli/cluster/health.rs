@@ -1,5 +1,7 @@
 //! `flotilla cluster health`: what is wrong, and an exit code for scripts and probes.
 
+use std::collections::BTreeMap;
+
 use flotilla_client::api;
 use serde::Serialize;
 
@@ -27,6 +29,9 @@ struct Problem {
     #[serde(skip_serializing_if = "Option::is_none")]
     partition: Option<u32>,
     message: String,
+    /// Problems of the same cause are one line for people: what is said of all of them together.
+    #[serde(skip)]
+    of_many: Option<String>,
 }
 
 /// Stable words for programs.
@@ -64,38 +69,43 @@ fn text(health: &Health, cluster: &api::DescribeClusterResponse) -> String {
         let nodes = count(cluster.nodes.len() as u64, "node");
         return format!("healthy: {nodes}, {}", count(cluster.partition_count, "partition"));
     }
-    let mut lines: Vec<&str> = health.problems.iter().take(LINES_MAX).map(|problem| problem.message.as_str()).collect();
-    let more = match health.problems.len().saturating_sub(LINES_MAX) {
-        0 => String::new(),
-        more => format!("and {more} more: flotilla partition list --unhealthy shows them"),
-    };
-    lines.extend(Some(more.as_str()).filter(|more| !more.is_empty()));
+    let mut lines: Vec<String> = Vec::new();
+    let mut causes: BTreeMap<&str, Vec<&Problem>> = BTreeMap::new();
+    for problem in &health.problems {
+        match &problem.of_many {
+            Some(cause) => causes.entry(cause).or_default().push(problem),
+            None => lines.push(problem.message.clone()),
+        }
+    }
+    let together = causes.into_iter().map(|(cause, problems)| match problems.as_slice() {
+        [one] => one.message.clone(),
+        many => format!("{} partitions {cause} (flotilla partition list --unhealthy shows them)", many.len()),
+    });
+    lines.extend(together);
+    let more = lines.len().saturating_sub(LINES_MAX);
+    lines.truncate(LINES_MAX);
+    if more > 0 {
+        lines.push(format!("and {more} more: -o json shows all"));
+    }
     lines.join("\n")
 }
 
 fn problems(cluster: &api::DescribeClusterResponse, unhealthy: &[api::TopicPartition]) -> Vec<Problem> {
-    let none = |kind, message: &str| Problem { kind, node_id: None, topic: None, partition: None, message: message.to_owned() };
+    let of = |kind, node_id, message| Problem { kind, node_id, topic: None, partition: None, message, of_many: None };
     let controller = (cluster.controller_leader.is_none()).then(|| {
         let message = "the controller has no leader: topics and nodes cannot be changed until a majority of its voters is online";
-        none(Kind::NoControllerLeader, message)
+        of(Kind::NoControllerLeader, None, message.to_owned())
     });
-    let offline = cluster.nodes.iter().filter(|node| !node.online).map(|node| Problem {
-        kind: Kind::NodeOffline,
-        node_id: Some(node.node_id),
-        topic: None,
-        partition: None,
-        message: match cluster.controller_leader {
-            Some(_) => format!(
-                "node {} ({}) is offline: start it again, or replace it with flotilla node remove {}",
-                node.node_id, node.address, node.node_id
-            ),
-            None => format!("node {} ({}) is offline: start it again", node.node_id, node.address),
-        },
+    let offline = cluster.nodes.iter().filter(|node| !node.online).map(|node| {
+        let named = format!("node {} ({}) is offline: start it again", node.node_id, node.address);
+        let message = match cluster.controller_leader {
+            Some(_) => format!("{named}, or replace it with flotilla node remove {}", node.node_id),
+            None => named,
+        };
+        of(Kind::NodeOffline, Some(node.node_id), message)
     });
-    let stuck = cluster.nodes.iter().filter_map(|node| {
-        let message = stuck(cluster, node)?;
-        Some(Problem { kind: Kind::NodeCannotLeave, node_id: Some(node.node_id), topic: None, partition: None, message })
-    });
+    let stuck =
+        cluster.nodes.iter().filter_map(|node| Some(of(Kind::NodeCannotLeave, Some(node.node_id), stuck(cluster, node)?)));
     controller.into_iter().chain(offline).chain(stuck).chain(unhealthy.iter().filter_map(partition_problem)).collect()
 }
 
@@ -103,24 +113,30 @@ fn partition_problem(of: &api::TopicPartition) -> Option<Problem> {
     let partition = of.partition.as_ref()?;
     let list = |nodes: &[u64]| nodes.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
     let missing: Vec<u64> = partition.replicas.iter().copied().filter(|node| !partition.in_sync.contains(node)).collect();
-    let named = format!("partition {} of topic {}", partition.partition, of.topic);
-    let (kind, message) = match partition.leader {
+    let replicas = list(&partition.replicas);
+    let (kind, (is, are), cause) = match partition.leader {
         None => {
-            let replicas = list(&partition.replicas);
-            (Kind::PartitionLeaderless, format!("{named} has no leader: a majority of nodes {replicas} must be online"))
+            let cause = format!("no leader: a majority of nodes {replicas} must be online");
+            (Kind::PartitionLeaderless, ("has", "have"), cause)
         }
         Some(_) if partition.in_sync.len() * 2 <= partition.replicas.len() => {
-            let replicas = list(&partition.replicas);
-            let message = format!("{named} takes no writes: a majority of nodes {replicas} must be online and up to date");
-            (Kind::PartitionUnderReplicated, message)
+            let cause = format!("no writes: a majority of nodes {replicas} must be online and up to date");
+            (Kind::PartitionUnderReplicated, ("takes", "take"), cause)
         }
         Some(_) if !missing.is_empty() => {
-            let missing = list(&missing);
-            (Kind::PartitionUnderReplicated, format!("{named} is under-replicated: behind or offline on node {missing}"))
+            let cause = format!("under-replicated: behind or offline on node {}", list(&missing));
+            (Kind::PartitionUnderReplicated, ("is", "are"), cause)
         }
         Some(_) => return None,
     };
-    Some(Problem { kind, node_id: None, topic: Some(of.topic.clone()), partition: Some(partition.partition), message })
+    Some(Problem {
+        kind,
+        node_id: None,
+        topic: Some(of.topic.clone()),
+        partition: Some(partition.partition),
+        message: format!("partition {} of topic {} {is} {cause}", partition.partition, of.topic),
+        of_many: Some(format!("{are} {cause}")),
+    })
 }
 
 #[cfg(test)]
@@ -184,11 +200,18 @@ mod tests {
 
     #[test]
     fn people_do_not_get_a_flood() {
-        let unhealthy: Vec<_> = (0..60).map(|number| partition(number, None, &[])).collect();
-        let described = cluster(Some(1), vec![]);
-        let health = Health { healthy: false, problems: problems(&described, &unhealthy) };
-        let text = text(&health, &described);
-        assert_eq!(text.lines().count(), LINES_MAX + 1);
-        assert!(text.contains("and 10 more"), "{text}");
+        let mut unhealthy: Vec<_> = (0..60).map(|number| partition(number, None, &[])).collect();
+        unhealthy.push(partition(60, Some(1), &[1, 2]));
+        let described = cluster(Some(1), (1..=60).map(|node_id| node(node_id, false)).collect());
+        let shown = |described: &_, unhealthy: &[_]| {
+            text(&Health { healthy: false, problems: problems(described, unhealthy) }, described)
+        };
+        let lines = shown(&described, &unhealthy);
+        assert_eq!(lines.lines().count(), LINES_MAX + 1);
+        assert!(lines.contains("and 12 more"), "{lines}");
+        let lines = shown(&cluster(Some(1), vec![]), &unhealthy);
+        assert_eq!(lines.lines().count(), 2, "{lines}");
+        assert!(lines.contains("60 partitions have no leader: a majority of nodes 1, 2, 3 must be online"), "{lines}");
+        assert!(lines.contains("partition 60 of topic t is under-replicated: behind or offline on node 3"), "{lines}");
     }
 }
