@@ -201,6 +201,11 @@ impl Client {
         self.inner.metadata.topic(topic)?.leader(partition)
     }
 
+    /// How many partitions a topic has, as far as is known.
+    pub(crate) fn known_partitions(&self, topic: &str) -> u32 {
+        self.inner.metadata.topic(topic).map_or(0, |topic| topic.partition_count)
+    }
+
     pub(crate) fn options(&self) -> &ClientOptions {
         &self.inner.options
     }

@@ -242,7 +242,7 @@ impl From<v1::Error> for Error {
             reason: error.reason,
             message: error.message,
             metadata: error.metadata,
-            retry_after: None,
+            retry_after: error.retry_delay.and_then(|delay| delay.try_into().ok()),
         }
     }
 }

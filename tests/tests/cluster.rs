@@ -150,6 +150,32 @@ async fn a_node_that_was_removed_ends_and_does_not_come_back() {
     assert!(refused.log.contains("was removed from its cluster"), "{}", refused.log);
 }
 
+/// For a restart: it leads no partition, and not the controller either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drained_node_leads_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::started(dir.path(), 3, &ARGS);
+    let all = Cli::new(cluster.addresses());
+    all.run("topic create t --partitions 6 --replication-factor 3").ok();
+    cluster.wait_in_sync("t", PATIENCE).await;
+    let status = || serde_json::from_str::<Value>(&all.run("cluster status -o json").ok()).unwrap();
+    let began = Instant::now();
+    // Whoever leads it, down to the last that is left.
+    for _ in 0..2 {
+        let drained = status()["controller_leader"].as_u64().unwrap();
+        all.run(&format!("node drain {drained}")).ok();
+        loop {
+            let status = status();
+            let node = status["nodes"].as_array().unwrap().iter().find(|node| node["node_id"] == drained).unwrap();
+            if node["leaders"] == 0 && status["controller_leader"].as_u64().is_some_and(|leader| leader != drained) {
+                break;
+            }
+            assert!(began.elapsed() < PATIENCE, "node {drained} still leads: {status}");
+            std::thread::sleep(POLL_INTERVAL);
+        }
+    }
+}
+
 /// What belongs to another cluster must not be served as a part of this one; whoever does not answer refuses nobody.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_data_directory_of_another_cluster_is_refused() {

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use flotilla_client::Client;
+use flotilla_client::{Client, ProducerOptions, Record};
 use flotilla_proto::v1;
 use flotilla_proto::v1::producer_client::ProducerClient;
 use flotilla_tests::mounts::{self, Mount};
@@ -85,7 +85,17 @@ async fn space_can_be_freed_through_a_full_node() {
     assert!(acked > 50, "{acked}");
     assert_eq!(read::all(&client, TOPIC).await[&0].len() as u64, acked, "reading goes on");
 
+    // Nothing is wrong with what is produced: it is tried again until there is space.
+    let patient = client.producer(OTHER_TOPIC, ProducerOptions::default()).await.unwrap();
+    let value = vec![7; VALUE_BYTES];
+    let mut waiting = patient.send(Record::new(&value)).await.unwrap();
+    let early = tokio::time::timeout(Duration::from_millis(500), &mut waiting).await;
     delete_records(&client, acked - 10).await;
+    match early {
+        Ok(sent) => sent.unwrap(),
+        Err(_) => waiting.await.unwrap(),
+    };
+    patient.close().await.unwrap();
     wait_for_space(&mut producer, OTHER_TOPIC).await;
     let more = fill(&server, &mut producer).await;
     assert!(more > 10, "{more}");

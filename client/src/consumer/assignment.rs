@@ -42,10 +42,15 @@ pub struct Assignment {
 }
 
 impl Assignment {
-    /// Every partition that the topic has now, from the same position.
+    /// Every partition that the topic has now, from the same position; and those that it is given later, from their
+    /// beginning, unless the consumer ends at the end.
     #[must_use]
     pub fn all(position: Position) -> Self {
         Self { all: Some(position), partitions: BTreeMap::new() }
+    }
+
+    pub(super) fn is_all(&self) -> bool {
+        self.all.is_some()
     }
 
     /// Only these partitions, from the same position.
@@ -150,6 +155,11 @@ impl Progress {
             high_watermark: end,
             from_earliest: position == Position::Earliest,
         })
+    }
+
+    /// Of a partition that was added to the topic.
+    pub fn from_the_beginning() -> Self {
+        Self { from_earliest: true, ..Self::default() }
     }
 
     pub fn is_done(&self) -> bool {

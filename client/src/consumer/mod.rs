@@ -29,6 +29,8 @@ use stream::ConsumeStream;
 const STEADY: Duration = Duration::from_secs(5);
 /// How often a consumer looks for shorter ways to its partitions.
 const DETOUR_PATIENCE: Duration = Duration::from_millis(500);
+/// How often a consumer of all partitions looks whether there are more.
+const NEW_PARTITIONS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How a consumer reads. `Default` follows the partitions for ever.
 #[derive(Debug, Clone)]
@@ -55,6 +57,8 @@ pub struct Consumer {
     client: Client,
     topic: Arc<str>,
     options: ConsumerOptions,
+    /// Whether partitions that are added to the topic are read, too.
+    follows_topic: bool,
     partitions: BTreeMap<u32, Progress>,
     links: Links,
     /// Received and not taken yet.
@@ -67,6 +71,8 @@ pub struct Consumer {
     retry_at: Option<Instant>,
     /// When to look for shorter ways.
     look_at: Instant,
+    /// When to look for new partitions.
+    look_for_new_at: Instant,
 }
 
 impl Client {
@@ -78,11 +84,13 @@ impl Client {
         if options.prefetch_bytes == 0 || options.prefetch_records == 0 {
             return Err(Error::InvalidArgument("prefetch_bytes and prefetch_records must be at least 1".to_owned()));
         }
+        let follows_topic = assignment.is_all() && !options.until_end;
         let partitions = assignment.resolve(self, topic, options.until_end).await?;
         Ok(Consumer {
             client: self.clone(),
             topic: topic.into(),
             options,
+            follows_topic,
             partitions,
             links: Links::default(),
             ready: VecDeque::new(),
@@ -91,6 +99,7 @@ impl Client {
             failing_since: None,
             retry_at: None,
             look_at: Instant::now() + DETOUR_PATIENCE,
+            look_for_new_at: Instant::now() + NEW_PARTITIONS_INTERVAL,
         })
     }
 }
@@ -114,6 +123,7 @@ impl Consumer {
                 self.links = Links::default();
                 return Ok(None);
             }
+            self.add_new_partitions();
             self.open_links();
             self.leave_detours();
             let (link, event) = self.next_event().await;
@@ -132,6 +142,20 @@ impl Consumer {
     #[must_use]
     pub fn lag(&self) -> u64 {
         self.partitions.values().map(|progress| progress.high_watermark.saturating_sub(progress.taken)).sum()
+    }
+
+    /// What the topic was given since is read from its beginning.
+    fn add_new_partitions(&mut self) {
+        let now = Instant::now();
+        if !self.follows_topic || now < self.look_for_new_at {
+            return;
+        }
+        self.look_for_new_at = now + NEW_PARTITIONS_INTERVAL;
+        for partition in 0..self.client.known_partitions(&self.topic) {
+            self.partitions.entry(partition).or_insert_with(Progress::from_the_beginning);
+        }
+        // For the next look.
+        self.client.refresh_topic_if_old(&self.topic);
     }
 
     /// Opens streams for the partitions that none reads, unless they wait for their next attempt.

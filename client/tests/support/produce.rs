@@ -16,7 +16,7 @@ const REMEMBERED: usize = 5;
 
 fn failed(code: Code, reason: &str) -> v1::ProduceResult {
     let message = format!("refused: {reason}");
-    let error = v1::Error { code: code as i32, reason: reason.to_owned(), message, metadata: HashMap::new() };
+    let error = v1::Error { code: code as i32, reason: reason.to_owned(), message, metadata: HashMap::new(), retry_delay: None };
     v1::ProduceResult { error: Some(error), ..Default::default() }
 }
 

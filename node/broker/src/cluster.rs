@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use flotilla_machines::controller::{Image, NodeState};
+use flotilla_machines::controller::{Image, NodeState, Partition as Layout};
 
 use crate::broker::Broker;
 use crate::partition::missing_for_quorum;
@@ -118,7 +118,7 @@ impl Broker {
             let in_sync = self.in_sync(partition.group_id);
             health.under_replicated += usize::from(!partition.replicas.iter().all(|node_id| in_sync.contains(node_id)));
             // Whom no majority follows leads in vain.
-            match self.leader_of(partition.group_id).filter(|_| self.reaches_majority(&partition.replicas)) {
+            match self.leader_of(partition.group_id).filter(|_| self.may_be_led(partition)) {
                 Some(leader) => health.by_node.entry(leader).or_default().1 += 1,
                 None => health.leaderless += 1,
             }
@@ -126,8 +126,13 @@ impl Broker {
         health
     }
 
+    /// Whether this node reaches most replicas of a partition. While it moves, who votes is known to its leader alone.
+    pub(crate) fn may_be_led(&self, layout: &Layout) -> bool {
+        layout.target.is_some() || self.reaches_majority(&layout.replicas)
+    }
+
     /// Whether this node reaches most of these.
-    pub(crate) fn reaches_majority(&self, replicas: &[u64]) -> bool {
+    fn reaches_majority(&self, replicas: &[u64]) -> bool {
         replicas.iter().filter(|node_id| self.online(**node_id)).count() > replicas.len() / 2
     }
 

@@ -7,6 +7,7 @@ use flotilla_proto::internal::v1::controller_command::Command;
 
 use crate::broker::Broker;
 use crate::error::{NotServing, TopicError};
+use crate::partition::missing_for_quorum;
 use crate::peer_calls::Proposed;
 use crate::peer_service::controlled;
 
@@ -89,6 +90,9 @@ impl Broker {
         };
         if !group.membership().voters.contains(&node_id) {
             return Err(ControllerRefusal::UnknownNode { node_id }.into());
+        }
+        if let Some(offline) = missing_for_quorum(&group, &self.inner.peers) {
+            return Err(NotServing::NoQuorum { what: what(), offline }.into());
         }
         if node_id == self.node_id() {
             return Ok(());

@@ -41,7 +41,7 @@ impl Broker {
     fn description(&self, number: u32, layout: &Layout, told: Option<&(u64, v1::PartitionStatus)>) -> PartitionDescription {
         let leader = told.map(|(leader, _)| *leader).or_else(|| self.leader_of(layout.group_id));
         // Whom no majority follows leads in vain.
-        let leader = leader.filter(|_| self.reaches_majority(&layout.replicas));
+        let leader = leader.filter(|_| self.may_be_led(layout));
         PartitionDescription {
             partition: number,
             group_id: layout.group_id,

@@ -76,13 +76,18 @@ impl Broker {
             if lacks_any {
                 self.look_for_seeds().await;
             }
-            if self.inner.peers.links().borrow().is_empty() && !nodes.is_empty() {
-                self.ask_whether_removed(&nodes).await;
-            }
+            let linked = self.inner.peers.links().borrow().clone();
+            // Not only if there is none: another one that was removed keeps its link to this one.
+            let unlinked: BTreeMap<u64, String> =
+                nodes.into_iter().filter(|(node_id, _)| !linked.contains_key(node_id)).collect();
+            let look_again = async {
+                tokio::time::sleep(LOOK_INTERVAL).await;
+                self.ask_whether_removed(&unlinked).await;
+            };
             tokio::select! {
                 () = self.inner.stop.cancelled() => return,
                 changed = image.changed() => if changed.is_err() { return },
-                () = tokio::time::sleep(LOOK_INTERVAL) => {}
+                () = look_again => {}
             }
         }
     }

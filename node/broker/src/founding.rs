@@ -265,9 +265,10 @@ fn decide(me: &Shared, answers: &[(String, Option<v1::IntroduceResponse>)]) -> S
     if ids.len() < found.len() {
         return Step::Wait("two seeds have the same node id: give each node its own --node-id".to_owned());
     }
-    match found.first() {
+    // All must choose the same one, however each has written its list.
+    match found.iter().min_by_key(|answer| answer.node_id) {
         Some(first) if first.directory_id == me.directory_id[..] => Step::Found,
-        Some(first) => Step::Wait(format!("node {} is the first seed and forms the cluster", first.node_id)),
+        Some(first) => Step::Wait(format!("node {} has the lowest id of the seeds and forms the cluster", first.node_id)),
         None => Step::Wait("there are no seeds".to_owned()),
     }
 }
@@ -323,10 +324,11 @@ mod tests {
     }
 
     #[test]
-    fn only_the_first_seed_founds_a_cluster_and_only_if_all_answered_and_none_has_one() {
+    fn only_the_lowest_seed_founds_a_cluster_and_only_if_all_answered_and_none_has_one() {
         let (one, two, three) = (answer(1, None), answer(2, None), answer(3, None));
         assert_eq!(decide(&me(), &[one.clone(), two.clone(), three.clone()]), Step::Found);
-        waits(&decide(&me(), &[two.clone(), one.clone(), three.clone()]), "node 2 is the first seed");
+        assert_eq!(decide(&me(), &[three.clone(), one.clone(), two.clone()]), Step::Found, "in whatever order they are listed");
+        waits(&decide(&me(), &[three.clone(), two.clone()]), "node 2 has the lowest id");
         waits(&decide(&me(), &[one.clone(), silent(), three]), "no answer yet from nobody:1");
         waits(&decide(&me(), &[one, two.clone(), two]), "same node id");
     }

@@ -85,7 +85,7 @@ impl Broker {
             stats.leaderless += usize::from(self.leader_of(*group_id).is_none());
             let layout = image.partition_of_group(*group_id);
             let Some(layout) = layout.and_then(|(topic, number)| topic.partitions.get(number as usize)) else { continue };
-            stats.offline += usize::from(!self.reaches_majority(&layout.replicas));
+            stats.offline += usize::from(!self.may_be_led(layout));
             if partition.group.is_leader() {
                 let in_sync = self.in_sync(*group_id);
                 stats.led += 1;

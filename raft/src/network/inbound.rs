@@ -175,6 +175,12 @@ impl Inbound {
     fn transfer(&self, group: GroupId, id: u64, request: pb::TransferLeader) -> io::Result<()> {
         let request = wire::transfer_from_wire(self.link.peer, request)?;
         self.question(group, id, |group| async move {
+            if *request.to_node_id() == *group.raft().node_id() && !group.may_elect() {
+                return Err("this replica is still being copied".to_owned());
+            }
+            if group.takes_over(&request).await {
+                return Ok(Kind::Done(pb::Done {}));
+            }
             let response = group.raft().handle_transfer_leader(request).await.map_err(|error| error.to_string())?;
             response.map_err(|error| error.to_string())?;
             Ok(Kind::Done(pb::Done {}))

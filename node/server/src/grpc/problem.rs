@@ -182,6 +182,7 @@ impl Problem {
             reason: self.reason.name().to_owned(),
             message: self.message,
             metadata: self.metadata,
+            retry_delay: self.reason.retry_after().and_then(|wait| wait.try_into().ok()),
         }
     }
 }

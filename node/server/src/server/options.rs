@@ -26,6 +26,13 @@ pub fn broker(config: &Config, listening: SocketAddr) -> BrokerOptions {
         PeerAdvertise::Advertise => advertised_address.clone(),
         PeerAdvertise::At(address) => address.clone(),
     };
+    for (address, who) in [(&advertised_address, "clients"), (&peer_address, "other nodes")] {
+        if address.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_unspecified()) {
+            tracing::warn!(
+                "{who} are told to connect to {address}, which means themselves: set `advertise` to a HOST:PORT of this node"
+            );
+        }
+    }
     BrokerOptions {
         node_id: config.node_id,
         data_dir: config.data_dir.clone(),

@@ -248,6 +248,25 @@ async fn a_leader_that_falls_silent_is_replaced_once_its_lease_is_over() {
     fill(&cluster.group(leader, GROUP), 10..20).await;
 }
 
+/// Nothing was written since it started.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restarted_replica_of_a_group_at_rest_takes_the_lead() {
+    let cluster = Cluster::new(3).await;
+    cluster.found(GROUP, &NODES).await;
+    let leader = cluster.leader(GROUP, &NODES).await;
+    fill(&cluster.group(leader, GROUP), 0..10).await;
+    let next = leader % 3 + 1;
+    cluster.holds(next, GROUP, 0, 10).await;
+    let registry = cluster.registry(next);
+    cluster.group(next, GROUP).shutdown().await;
+    cluster.on(next, async move { registry.restart(GROUP, Box::new(Ledger::default()), None).await.unwrap() }).await;
+    let led = || (cluster.group(next, GROUP).leader() == Some(leader)).then_some(());
+    eventually(PATIENCE, "it knows its leader", led).await;
+    cluster.group(leader, GROUP).transfer_leader(next).await.unwrap();
+    eventually(PATIENCE, "it leads", || cluster.group(next, GROUP).is_leader().then_some(())).await;
+    fill(&cluster.group(next, GROUP), 10..20).await;
+}
+
 /// At rest nothing but its leader's heartbeats tells a follower that it is led.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_group_at_rest_keeps_its_leader() {

@@ -48,7 +48,10 @@ pub enum MoveRefusal {
         replicas: Vec<u64>,
     },
     /// Too few nodes, too many or the same twice.
-    #[error("the partition needs {replication_factor} different nodes, chosen were {nodes:?}: choose as many, each once")]
+    #[error(
+        "the partition needs {replication_factor} different nodes, as its topic was created with so many copies; chosen were \
+         {nodes:?}: choose as many, each once"
+    )]
     InvalidReplicas {
         /// Copies that it needs.
         replication_factor: u32,

@@ -52,10 +52,11 @@ struct Plan<'a> {
 impl<'a> Plan<'a> {
     fn new(image: &'a Image, online: &BTreeSet<u64>, at_most: usize) -> Self {
         let nodes = Nodes::new(image, Some(online));
-        let able = image.topics().flat_map(|topic| &topic.partitions).filter(|partition| nodes.has_quorum(partition));
-        // What is taken back to a node that leaves may never arrive there.
+        // What is taken back to a node that leaves may never arrive there. Who votes meanwhile only its leader knows.
         let barred =
             |partition: &&Partition| partition.is_taken_back() && partition.replicas.iter().any(|node_id| nodes.leaves(*node_id));
+        let partitions = image.topics().flat_map(|topic| &topic.partitions);
+        let able = partitions.filter(|partition| nodes.has_quorum(partition) || barred(partition));
         let (resting, moving): (Vec<_>, Vec<_>) = able.partition(|partition| partition.target.is_none() || barred(partition));
         let goes_on = |partition: &&&Partition| partition.arriving().all(|node_id| online.contains(&node_id));
         let room = at_most.saturating_sub(moving.iter().filter(goes_on).count());

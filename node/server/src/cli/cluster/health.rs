@@ -1,6 +1,6 @@
 //! `flotilla cluster health`: what is wrong, and an exit code for scripts and probes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flotilla_client::api;
 use serde::Serialize;
@@ -111,12 +111,19 @@ fn problems(cluster: &api::DescribeClusterResponse, unhealthy: &[api::TopicParti
 
 fn partition_problem(of: &api::TopicPartition) -> Option<Problem> {
     let partition = of.partition.as_ref()?;
-    let list = |nodes: &[u64]| nodes.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+    let list = |nodes: &[u64]| {
+        let nodes: BTreeSet<&u64> = nodes.iter().collect();
+        nodes.into_iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
+    };
     let missing: Vec<u64> = partition.replicas.iter().copied().filter(|node| !partition.in_sync.contains(node)).collect();
     let replicas = list(&partition.replicas);
     let (kind, (is, are), cause) = match partition.leader {
         None => {
-            let cause = format!("no leader: a majority of nodes {replicas} must be online");
+            let cause = match partition.replicas.len() {
+                _ if !of.target.is_empty() => "no leader: it moves, and the nodes on both ends of that must be online".to_owned(),
+                1 => format!("no leader: node {replicas} must be online"),
+                _ => format!("no leader: a majority of nodes {replicas} must be online"),
+            };
             (Kind::PartitionLeaderless, ("has", "have"), cause)
         }
         Some(_) if partition.in_sync.len() * 2 <= partition.replicas.len() => {

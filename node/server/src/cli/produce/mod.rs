@@ -106,7 +106,7 @@ pub async fn run(args: ProduceArgs, global: &Global) -> Result<(), CliError> {
     if let Some(partition) = args.partition.filter(|partition| *partition >= partitions) {
         return Err(Error::UnknownPartition { topic: args.topic, partition, last: partitions.saturating_sub(1) }.into());
     }
-    let mut requests = StopRequests::interrupts().map_err(CliError::io("cannot watch for Ctrl-C"))?;
+    let mut requests = StopRequests::all().map_err(CliError::io("cannot watch for signals"))?;
     let started = Instant::now();
     let sent = Cell::new(0);
     let (mut pauses, mut lines) = (Pauses::new(&producer, &sent), Lines::new(&args, &producer, &sent));
