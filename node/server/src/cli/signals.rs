@@ -17,14 +17,6 @@ pub struct StopRequests {
 }
 
 impl StopRequests {
-    /// Ctrl-C.
-    ///
-    /// # Errors
-    /// If signals cannot be watched.
-    pub fn interrupts() -> io::Result<Self> {
-        Ok(Self { signals: vec![signal(SignalKind::interrupt())?], last: None })
-    }
-
     /// Ctrl-C, and what service managers send.
     ///
     /// # Errors
