@@ -179,22 +179,14 @@ impl Group {
         asked.map_err(|error| ChangeError::Unknown { group: self.id(), reason: error.to_string() })
     }
 
-    /// Campaigns if the lead is offered to this node, which has everything that the leader has. openraft would wait until
-    /// that was written, and takes nothing for written that was so before the core started: where nothing is appended, a
-    /// replica that was restarted would never get the lead. `false`: it is for openraft to decide.
-    pub(crate) async fn takes_over(&self, offer: &TransferLeaderRequest<TypeConfig>) -> bool {
-        let (me, vote) = {
-            let metrics = self.raft().server_metrics();
-            let metrics = metrics.borrow_watched();
-            (metrics.id, metrics.vote)
-        };
-        let complete = self.log().last() >= offer.last_log_id().map(log_id_from_raft);
-        if *offer.to_node_id() != me || vote != *offer.from_leader() || !complete || !self.may_elect() {
-            return false;
+    /// An offer of the lead as openraft is to get it. It waits until what the leader has was written here, and takes nothing
+    /// for written that was so before the core started: where nothing is appended, a replica that was restarted would never
+    /// lead. What this replica has need not be asked for.
+    pub(crate) fn without_what_is_here(&self, offer: TransferLeaderRequest<TypeConfig>) -> TransferLeaderRequest<TypeConfig> {
+        match self.log().last() >= offer.last_log_id().map(log_id_from_raft) {
+            true => TransferLeaderRequest::new(*offer.from_leader(), *offer.to_node_id(), None),
+            false => offer,
         }
-        let leader = vote_from_raft(&vote);
-        self.waive_lease(leader.voted_for.unwrap_or(me), leader.term).await;
-        self.raft().trigger().elect(false).await.is_ok()
     }
 
     /// From now on this node grants votes, and asks for them, as if the lease had run out that `leader` has in a term up to

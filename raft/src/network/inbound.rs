@@ -178,9 +178,7 @@ impl Inbound {
             if *request.to_node_id() == *group.raft().node_id() && !group.may_elect() {
                 return Err("this replica is still being copied".to_owned());
             }
-            if group.takes_over(&request).await {
-                return Ok(Kind::Done(pb::Done {}));
-            }
+            let request = group.without_what_is_here(request);
             let response = group.raft().handle_transfer_leader(request).await.map_err(|error| error.to_string())?;
             response.map_err(|error| error.to_string())?;
             Ok(Kind::Done(pb::Done {}))
