@@ -74,7 +74,8 @@ impl Node {
         let inner = Inner {
             id,
             dir,
-            seeds: (1..=count).map(address).collect(),
+            // Each lists them in another order.
+            seeds: (0..count).map(|place| address((place + id) % count + 1)).collect(),
             disk,
             state: OrderedState::default(),
             device,

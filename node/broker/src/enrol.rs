@@ -10,7 +10,7 @@ use flotilla_proto::internal::v1;
 use flotilla_proto::internal::v1::controller_command::Command;
 
 use crate::broker::{Broker, Inner};
-use crate::founding::{ASK_INTERVAL, ask_all, registration};
+use crate::founding::{ASK_INTERVAL, ask_all, founder, registration};
 use crate::peer_calls::Proposed;
 
 /// The controller's group has at most so many voters; every other node learns from them.
@@ -191,13 +191,14 @@ impl Broker {
             return true;
         }
         let Some(seeds) = self.look_for_seeds().await else { return false };
-        let first_is_me = seeds.first().is_some_and(|seed| seed.directory_id == self.inner.directory_id[..]);
+        let first_is_me = founder(&seeds).is_some_and(|seed| seed.directory_id == self.inner.directory_id[..]);
         // Whoever knows nodes has a controller's group: this node learns from it, and must not begin another.
         let has_begun = seeds.iter().any(|seed| !seed.nodes.is_empty());
         if !first_is_me || has_begun || !self.form(&seeds).await {
             return false;
         }
-        let voters: BTreeSet<u64> = seeds.iter().map(|seed| seed.node_id).take(CONTROLLER_VOTERS_MAX).collect();
+        let ids: BTreeSet<u64> = seeds.iter().map(|seed| seed.node_id).collect();
+        let voters: BTreeSet<u64> = ids.into_iter().take(CONTROLLER_VOTERS_MAX).collect();
         match controller.initialize(voters.clone()).await {
             Ok(()) => tracing::info!(?voters, "formed the cluster"),
             Err(error) => tracing::warn!(%error, "the controller's group did not begin"),

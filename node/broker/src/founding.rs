@@ -1,8 +1,8 @@
 //! How a node that belongs to no cluster finds its own, or founds it with the others.
 //!
 //! Every node is started with the same list of seeds and asks all of them who they are. As soon as one belongs to a
-//! cluster, the node joins that. Only if *all* seeds answered and none belongs to any, the first of the list founds
-//! one; so a cluster forms once, whatever the order of starts, and a node that lost its disk cannot found a second.
+//! cluster, the node joins that. Only if *all* seeds answered and none belongs to any, the one with the lowest id
+//! founds one; so a cluster forms once, whatever the order of starts, and a node that lost its disk cannot found a second.
 //! What follows membership (electing the controller, registering) is in `enrol.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -237,6 +237,11 @@ enum Step {
     Wait(String),
 }
 
+/// The one of the seeds that forms the cluster: the same for all, however each has written its list.
+pub(crate) fn founder<'a>(seeds: impl IntoIterator<Item = &'a v1::IntroduceResponse>) -> Option<&'a v1::IntroduceResponse> {
+    seeds.into_iter().min_by_key(|seed| seed.node_id)
+}
+
 /// What a newcomer does about what the seeds answered. Pure.
 fn decide(me: &Shared, answers: &[(String, Option<v1::IntroduceResponse>)]) -> Step {
     let mut clusters: BTreeMap<&Bytes, BTreeMap<u64, String>> = BTreeMap::new();
@@ -265,8 +270,7 @@ fn decide(me: &Shared, answers: &[(String, Option<v1::IntroduceResponse>)]) -> S
     if ids.len() < found.len() {
         return Step::Wait("two seeds have the same node id: give each node its own --node-id".to_owned());
     }
-    // All must choose the same one, however each has written its list.
-    match found.iter().min_by_key(|answer| answer.node_id) {
+    match founder(found) {
         Some(first) if first.directory_id == me.directory_id[..] => Step::Found,
         Some(first) => Step::Wait(format!("node {} has the lowest id of the seeds and forms the cluster", first.node_id)),
         None => Step::Wait("there are no seeds".to_owned()),
