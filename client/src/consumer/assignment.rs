@@ -87,7 +87,7 @@ impl Assignment {
         for (position, partitions) in by_position(&self.partitions) {
             // Nobody has to confirm where the log ends: what is committed can be read also while there is no majority.
             let known = match position {
-                Position::Earliest => Some(Progress { from_earliest: true, ..Progress::default() }),
+                Position::Earliest => Some(Progress::from_the_beginning()),
                 Position::Offset(offset) => Some(Progress { position: offset, taken: offset, ..Progress::default() }),
                 _ => None,
             };
@@ -157,7 +157,7 @@ impl Progress {
         })
     }
 
-    /// Of a partition that was added to the topic.
+    /// From the first record that there is.
     pub fn from_the_beginning() -> Self {
         Self { from_earliest: true, ..Self::default() }
     }
