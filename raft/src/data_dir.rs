@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
+use crate::disk::error::advice;
 use crate::types::NodeId;
 
 /// Layout of the data directory that this version reads and writes.
@@ -71,7 +72,7 @@ pub enum Found {
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
     /// The operating system refused.
-    #[error("{path}: {operation} failed: {source}; check that the directory is writable and its disk has space")]
+    #[error("{operation} {path} failed: {source}; {}", advice(.source))]
     Io {
         /// What was being done.
         operation: &'static str,
@@ -161,19 +162,19 @@ impl DataDir {
     /// # Errors
     /// See [`DataDirError`]; nothing is changed then in a directory that existed.
     pub fn find(path: &Path) -> Result<Found, DataDirError> {
-        if path.exists() && !path.is_dir() {
+        if metadata(path)?.is_some_and(|found| !found.is_dir()) {
             return Err(DataDirError::NotADirectory { path: path.to_owned() });
         }
         fs::create_dir_all(path).map_err(failed("creating the directory", path))?;
         check_ours(path)?;
         let lock = lock(path)?;
         let meta = path.join("META");
-        if !fs::exists(&meta).map_err(failed("reading", &meta))? {
+        if metadata(&meta)?.is_none() {
             return Ok(Found::Fresh(FreshDir { path: path.to_owned(), lock }));
         }
         let identity = read_meta(path)?;
         // Where META is, it was: a node that goes on without what it promised could break it.
-        if !path.join(JOURNAL).is_dir() {
+        if !metadata(&path.join(JOURNAL))?.is_some_and(|found| found.is_dir()) {
             return Err(DataDirError::JournalGone { path: path.join(JOURNAL) });
         }
         create_directories(path)?;
@@ -268,6 +269,15 @@ impl std::str::FromStr for ClusterId {
 
 fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataDirError {
     move |source| DataDirError::Io { operation, path: path.to_owned(), source }
+}
+
+/// What there is at a path; `None` only if there is nothing.
+fn metadata(path: &Path) -> Result<Option<fs::Metadata>, DataDirError> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed("reading", path)(error)),
+    }
 }
 
 /// Refuses a directory without META that holds anything else than a first start may have left behind.

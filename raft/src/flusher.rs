@@ -2,7 +2,11 @@
 //! where the journal needs room, unlinks what is dead, and flushes the state.
 //!
 //! A machine that carries out one request after the other ([`Flusher::carry_out`]); a thread or a task drives it.
+//!
+//! Whatever it is asked for, whoever asked: what fails for good ends this life of the storage, and what waits for space or for
+//! what passes is said in [`Troubles`] and tried again by itself until it works.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
@@ -13,15 +17,20 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::disk::error::Class;
 use crate::failure::Failure;
 use crate::log::group_log::GroupLog;
 use crate::state::keys::GroupKeys;
 use crate::state::{State, WriteBatch};
+use crate::troubles::{Subject, Troubles};
+use crate::types::GroupId;
 
 /// The state is flushed after this much applied payload: a restart applies about this much again.
 const STATE_FLUSH_LOG_BYTES: u64 = 256 << 20;
 /// The state is flushed after this time, if anything was applied.
 const STATE_FLUSH_INTERVAL: Duration = Duration::from_secs(30);
+/// What could not be written or removed is tried again after this time.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// What the flusher is asked for.
 enum Request {
@@ -75,8 +84,19 @@ pub(crate) struct Flusher {
     write_all_asked: Arc<AtomicBool>,
     groups: Vec<Weak<GroupLog>>,
     flushed_at: Instant,
+    /// What is to be tried again, and when.
+    waiting: BTreeMap<GroupId, Waiting>,
+    retry_at: Instant,
     state: Arc<dyn State>,
     failure: Failure,
+    troubles: Troubles,
+}
+
+/// A group of which something could not be written or removed.
+struct Waiting {
+    log: Weak<GroupLog>,
+    /// Up to which index segments are to be unlinked.
+    unlink: Option<u64>,
 }
 
 /// Joins the flusher's thread when dropped.
@@ -86,7 +106,7 @@ pub(crate) struct FlusherThread {
 }
 
 impl Flusher {
-    pub(crate) fn new(state: Arc<dyn State>, failure: Failure) -> (Self, FlusherHandle) {
+    pub(crate) fn new(state: Arc<dyn State>, failure: Failure, troubles: Troubles) -> (Self, FlusherHandle) {
         let (queue, rx) = channel();
         let own = Requests { queue, notify: Arc::default() };
         let applied_bytes = Arc::new(AtomicU64::new(0));
@@ -96,30 +116,49 @@ impl Flusher {
             applied_bytes: applied_bytes.clone(),
             write_all_asked: write_all_asked.clone(),
         };
-        let flushed_at = Instant::now();
-        let groups = Vec::new();
-        (Self { requests: rx, own, applied_bytes, write_all_asked, groups, flushed_at, state, failure }, handle)
+        let now = Instant::now();
+        let flusher = Self {
+            requests: rx,
+            own,
+            applied_bytes,
+            write_all_asked,
+            groups: Vec::new(),
+            flushed_at: now,
+            waiting: BTreeMap::new(),
+            retry_at: now,
+            state,
+            failure,
+            troubles,
+        };
+        (flusher, handle)
     }
 
-    /// How long to wait for a request before the state is flushed.
+    /// How long to wait for a request before something else is due.
     fn patience(&self) -> Duration {
-        STATE_FLUSH_INTERVAL.saturating_sub(self.flushed_at.elapsed())
+        let flush = STATE_FLUSH_INTERVAL.saturating_sub(self.flushed_at.elapsed());
+        if self.waiting.is_empty() { flush } else { flush.min(self.retry_at.saturating_duration_since(Instant::now())) }
     }
 
     /// Takes one request, waiting for it, and carries it out. `false`: asked to stop.
     fn step(&mut self) -> bool {
         match self.requests.recv_timeout(self.patience()) {
             Ok(request) => self.carry_out(request),
-            Err(RecvTimeoutError::Timeout) => self.carry_out(Request::FlushState(None)),
+            Err(RecvTimeoutError::Timeout) => self.do_what_is_due(),
             Err(RecvTimeoutError::Disconnected) => false,
         }
     }
 
+    fn do_what_is_due(&mut self) -> bool {
+        self.retry();
+        self.flushed_at.elapsed() < STATE_FLUSH_INTERVAL || self.carry_out(Request::FlushState(None))
+    }
+
     /// Carries out one request. `false`: asked to stop.
     fn carry_out(&mut self, request: Request) -> bool {
+        self.retry();
         match request {
             Request::Stop => return false,
-            Request::Write(log) => self.note(&log, log.flush(false).map(|_| ())),
+            Request::Write(log) => self.write(&log),
             Request::WriteAll => self.write_all(),
             Request::Opened(log) => {
                 self.groups.retain(|group| group.strong_count() > 0);
@@ -127,12 +166,13 @@ impl Flusher {
             }
             Request::Sync(log, done) => drop(done.send(self.sync(&log))),
             Request::Recycle(log, upto) => {
-                self.note(&log, self.sync(&log));
+                // What went wrong is noted, and the journal asks again.
+                drop(self.sync(&log));
                 log.rejournal_through(upto);
             }
-            Request::Announced(log, index) => self.note(&log, self.forget_decisions(&log, index)),
-            Request::Roll(log, done) => drop(done.send(log.roll())),
-            Request::Unlink(log, index, done) => drop(done.send(log.unlink_through(index))),
+            Request::Announced(log, index) => self.forget_decisions(&log, index),
+            Request::Roll(log, done) => drop(done.send(self.note(Subject::Segments(log.group()), &log, log.roll()))),
+            Request::Unlink(log, index, done) => drop(done.send(self.unlink(&log, index))),
             Request::FlushState(done) => self.flush_state(done),
             Request::Barrier(done) => drop(done.send(Ok(()))),
         }
@@ -153,15 +193,20 @@ impl Flusher {
         }
     }
 
-    fn write_all(&self) {
-        self.write_all_asked.store(false, Ordering::Relaxed);
-        for log in self.groups.iter().filter_map(Weak::upgrade) {
-            self.note(&log, log.flush(false).map(|_| ()));
-        }
+    fn write(&mut self, log: &Arc<GroupLog>) {
+        // What went wrong is noted.
+        drop(self.note(Subject::Segments(log.group()), log, log.flush(false).map(|_| ())));
     }
 
-    fn sync(&self, log: &Arc<GroupLog>) -> io::Result<()> {
-        if let Some(synced) = log.flush(true)? {
+    fn write_all(&mut self) {
+        self.write_all_asked.store(false, Ordering::Relaxed);
+        let groups: Vec<_> = self.groups.iter().filter_map(Weak::upgrade).collect();
+        groups.iter().for_each(|log| self.write(log));
+    }
+
+    fn sync(&mut self, log: &Arc<GroupLog>) -> io::Result<()> {
+        let synced = self.note(Subject::Segments(log.group()), log, log.flush(true))?;
+        if let Some(synced) = synced {
             let (requests, announced) = (self.own.clone(), log.clone());
             log.announce_synced(synced, move || {
                 requests.send(Request::Announced(announced, synced.index));
@@ -170,21 +215,63 @@ impl Flusher {
         Ok(())
     }
 
+    fn unlink(&mut self, log: &Arc<GroupLog>, index: u64) -> io::Result<()> {
+        let unlinked = self.note(Subject::Retention(log.group()), log, log.unlink_through(index));
+        if let (Err(_), Some(waiting)) = (&unlinked, self.waiting.get_mut(&log.group())) {
+            waiting.unlink = waiting.unlink.max(Some(index));
+        }
+        unlinked
+    }
+
     /// Removes the decisions about entries that a restart finds in segments. Not before the journal says so durably:
     /// else a restart would discard the segment's end, and nobody could decide about those entries again.
-    fn forget_decisions(&self, log: &GroupLog, index: u64) -> io::Result<()> {
+    fn forget_decisions(&self, log: &GroupLog, index: u64) {
         let keys = GroupKeys::new(log.group(), log.incarnation());
         let mut batch = WriteBatch::default();
         for first in log.take_decision_rows(index) {
             batch.delete(keys.decisions(first));
         }
-        self.state.write(batch).map_err(io::Error::other)
+        if let Err(error) = self.state.write(batch) {
+            self.failure.set(error.to_string());
+        }
     }
 
-    /// A failed write or sync is final: the page cache may have dropped what it held.
-    fn note(&self, log: &GroupLog, result: io::Result<()>) {
-        if let Err(error) = result {
-            self.failure.set(format!("writing the segments of group {} failed: {error}", log.group()));
+    /// Notes how something went that was done for a group. A failed write or sync is final: the page cache may have dropped
+    /// what it held. What waits is tried again.
+    fn note<T>(&mut self, subject: Subject, log: &Arc<GroupLog>, result: io::Result<T>) -> io::Result<T> {
+        match &result {
+            // Another log has its data.
+            _ if log.is_retired() => {}
+            Ok(_) => self.troubles.clear(subject),
+            Err(error) if Class::of(error).waits() => {
+                self.troubles.raise_error(subject, error);
+                if self.waiting.is_empty() {
+                    self.retry_at = Instant::now() + RETRY_AFTER;
+                }
+                self.waiting.entry(log.group()).or_insert_with(|| Waiting { log: Weak::new(), unlink: None }).log =
+                    Arc::downgrade(log);
+            }
+            Err(error) => self.failure.set(format!("{subject}: {error}")),
+        }
+        result
+    }
+
+    /// Tries again what did not work, when it is time.
+    fn retry(&mut self) {
+        if self.waiting.is_empty() || Instant::now() < self.retry_at {
+            return;
+        }
+        for (group, Waiting { log, unlink }) in std::mem::take(&mut self.waiting) {
+            let Some(log) = log.upgrade().filter(|log| !log.is_retired()) else {
+                self.troubles.clear(Subject::Segments(group));
+                self.troubles.clear(Subject::Retention(group));
+                continue;
+            };
+            self.write(&log);
+            if let Some(index) = unlink {
+                // What went wrong is noted.
+                drop(self.unlink(&log, index));
+            }
         }
     }
 
@@ -197,10 +284,12 @@ impl Flusher {
                     request
                 }
                 Err(TryRecvError::Disconnected) => return,
-                Err(TryRecvError::Empty) => match timeout(self.patience(), self.own.notify.notified()).await {
-                    Ok(()) => continue,
-                    Err(_) => Request::FlushState(None),
-                },
+                Err(TryRecvError::Empty) => {
+                    if timeout(self.patience(), self.own.notify.notified()).await.is_err() {
+                        self.do_what_is_due();
+                    }
+                    continue;
+                }
             };
             if !self.carry_out(request) {
                 return;

@@ -62,7 +62,10 @@ impl Joining {
         let target = match disk.open(&file, false) {
             Ok(found) => {
                 let mut bytes = [0; FILE_BYTES];
-                found.read_exact_at(&mut bytes, 0).ok().and_then(|()| decode(bytes)).unwrap_or(UNKNOWN)
+                match found.read_exact_at(&mut bytes, 0) {
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => UNKNOWN,
+                    read => read.map(|()| decode(bytes).unwrap_or(UNKNOWN))?,
+                }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => OVER,
             Err(error) => return Err(error),

@@ -29,4 +29,5 @@ pub mod snapshot;
 pub mod standing;
 pub mod state;
 mod tail_budget;
+pub mod troubles;
 pub mod types;

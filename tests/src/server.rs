@@ -51,6 +51,7 @@ pub struct Server {
     listen: SocketAddr,
     http: SocketAddr,
     args: Vec<String>,
+    wrapper: Vec<String>,
     log: Arc<Mutex<String>>,
     log_reader: Option<JoinHandle<()>>,
 }
@@ -64,6 +65,7 @@ impl Server {
             listen: ports::free(),
             http: ports::free(),
             args: args.iter().map(|&arg| arg.to_owned()).collect(),
+            wrapper: Vec::new(),
             log: Arc::default(),
             log_reader: None,
         }
@@ -72,6 +74,11 @@ impl Server {
     /// Gives it more arguments, for its next start.
     pub fn add_args(&mut self, args: &[&str]) {
         self.args.extend(args.iter().map(|&arg| arg.to_owned()));
+    }
+
+    /// Its next starts go through this command, which becomes the server; an empty one: none.
+    pub fn run_under(&mut self, command: &[String]) {
+        self.wrapper = command.to_vec();
     }
 
     /// A server on `data_dir`, ready.
@@ -136,8 +143,9 @@ impl Server {
     /// If it runs already, or cannot be started.
     pub fn launch(&mut self) {
         assert!(self.child.is_none(), "it runs already");
-        let mut command = Command::new(binary());
-        command.arg("server").arg("--data-dir").arg(&self.data_dir).args(&self.args);
+        let mut line = self.wrapper.iter().map(PathBuf::from).chain([binary()]);
+        let mut command = Command::new(line.next().unwrap());
+        command.args(line).arg("server").arg("--data-dir").arg(&self.data_dir).args(&self.args);
         command.args(["--listen", &self.listen.to_string(), "--http", &self.http.to_string()]);
         // Settings of whoever runs the tests must not reach the server.
         command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());

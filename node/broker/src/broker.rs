@@ -14,6 +14,7 @@ use flotilla_raft::failure::Failure;
 use flotilla_raft::group::Group;
 use flotilla_raft::network::Peers;
 use flotilla_raft::registry::Registry;
+use flotilla_raft::troubles::Troubles;
 use flotilla_raft::types::{GroupId, Item};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -89,6 +90,12 @@ impl Broker {
     #[must_use]
     pub fn failure(&self) -> &Failure {
         self.inner.registry.failure()
+    }
+
+    /// What is wrong with this node's storage and groups now.
+    #[must_use]
+    pub fn troubles(&self) -> &Troubles {
+        self.inner.registry.troubles()
     }
 
     /// The metadata as of what is applied here.

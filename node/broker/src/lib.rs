@@ -45,11 +45,13 @@ pub use fetch::{Fetched, FetchedBatch, FetchedRecord, PartitionOffset, Position,
 pub use flotilla_machines::controller::{ControllerRefusal, MoveRefusal, NodeRefusal};
 pub use flotilla_machines::controller::{Image, NodeState, Topic, TopicConfig};
 pub use flotilla_machines::partition::PartitionRefusal;
+pub use flotilla_raft::disk::error::Class;
 pub use flotilla_raft::failure::Failure;
 pub use flotilla_raft::figures::{Distribution, JournalFigures, TransferFigures};
 pub use flotilla_raft::journal::JournalOptions;
 pub use flotilla_raft::registry::Salvaged;
 pub use flotilla_raft::segments::SegmentOptions;
+pub use flotilla_raft::troubles::{Subject, Trouble, TroubleFigures, Troubles};
 pub use flotilla_records::{Codec, Header, ProducerStamp, TimestampType};
 pub use founding::{Home, Member, Newcomer};
 pub use groups::{Commit, CommittedOffset};

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use flotilla_raft::disk::error::Class;
+
 use crate::broker::{Broker, Hosted};
 
 /// How fast segments are read.
@@ -29,12 +31,21 @@ impl Broker {
                 let next = verified.get(group).copied().unwrap_or(0);
                 for segment in partition.group.segments().iter().filter(|s| s.closed && s.first_index >= next) {
                     let stop = self.inner.stop.clone();
-                    if let Err(error) = partition.group.verify_segment(segment.first_index, BYTES_PER_SECOND, stop).await {
-                        let partition = partition.describe();
-                        tracing::error!(partition, %error, "verification found damage: what is damaged is not served");
-                    }
+                    let result = partition.group.verify_segment(segment.first_index, BYTES_PER_SECOND, stop).await;
                     if self.inner.stop.is_cancelled() {
                         return;
+                    }
+                    match result {
+                        Ok(_) => {}
+                        Err(error) if Class::of(&error) == Class::Damage => {
+                            let partition = partition.describe();
+                            tracing::error!(partition, %error, "verification found damage: what is damaged is not served");
+                        }
+                        // That says nothing of the data: the next look begins there.
+                        Err(error) => {
+                            tracing::warn!(partition = partition.describe(), %error, "a segment could not be verified");
+                            break;
+                        }
                     }
                     verified.insert(*group, segment.first_index + 1);
                 }

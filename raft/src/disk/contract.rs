@@ -2,12 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-use std::io::{ErrorKind, IoSlice};
+use std::io::{self, ErrorKind, IoSlice};
 use std::path::Path;
+use std::sync::Arc;
 
+use super::error::{ATTEMPTS, Class, Operation};
+use super::patient::PatientDisk;
 use super::real::RealDisk;
-use super::sim::SimDisk;
+use super::sim::{Injection, SimDisk, code};
 use super::{Disk, DiskFile};
+use crate::driver::Driver;
+use crate::troubles::Troubles;
 
 fn read(file: &dyn DiskFile, offset: u64, len: usize) -> Vec<u8> {
     let mut buf = vec![0xAA; len];
@@ -108,6 +113,12 @@ fn simulated_disk_keeps_the_contract() {
     contract(&disk, Path::new("/data"));
 }
 
+#[test]
+fn a_patient_disk_keeps_the_contract() {
+    let root = tempfile::tempdir().unwrap();
+    contract(&PatientDisk::new(Arc::new(RealDisk), &Driver::Threads, Troubles::new()), root.path());
+}
+
 /// A synced file of 64 blocks of ones, then overwritten with twos and not synced.
 fn overwritten(seed: u64) -> (SimDisk, std::sync::Arc<dyn DiskFile>) {
     let disk = SimDisk::new(seed);
@@ -190,4 +201,102 @@ fn planned_faults_happen_when_planned() {
     disk.power_cut();
     disk.flip_bits(Path::new("/d/f"), 100..101, 1).unwrap();
     assert!(disk.open(Path::new("/d/f"), false).is_ok());
+}
+
+/// Each operation of the seam, once, by a name of its own.
+fn each_operation(disk: &dyn Disk) -> Vec<(Operation, io::Result<()>)> {
+    let (dir, path) = (Path::new("/d"), Path::new("/d/f"));
+    let file = |create| disk.open(path, create);
+    vec![
+        (Operation::CreateDir, disk.create_dir_all(&dir.join("x"))),
+        (Operation::Create, file(true).map(drop)),
+        (Operation::Open, file(false).map(drop)),
+        (Operation::Write, file(true).and_then(|file| file.write_all_at(&[IoSlice::new(b"abc")], 0))),
+        (Operation::Read, file(true).and_then(|file| file.read_exact_at(&mut [0; 3], 0))),
+        (Operation::Length, file(true).and_then(|file| file.len()).map(drop)),
+        (Operation::SetLength, file(true).and_then(|file| file.set_len(100))),
+        (Operation::Allocate, file(true).and_then(|file| file.allocate(200))),
+        (Operation::Sync, file(true).and_then(|file| file.sync())),
+        (Operation::SyncDir, disk.sync_dir(dir)),
+        (Operation::List, disk.list(dir).map(drop)),
+        (Operation::Rename, disk.rename(path, &dir.join("g"))),
+        (Operation::Remove, disk.remove(&dir.join("g"))),
+        (Operation::RemoveDir, disk.remove_dir_all(&dir.join("x"))),
+    ]
+}
+
+fn sim(seed: u64) -> SimDisk {
+    let disk = SimDisk::new(seed);
+    disk.create_dir_all(Path::new("/d")).unwrap();
+    disk
+}
+
+#[test]
+fn any_operation_of_the_simulated_disk_can_be_made_to_fail() {
+    for operation in Operation::ALL {
+        let disk = sim(1);
+        disk.inject(Injection::new(operation, code::ENOSPC).on("/elsewhere").forever());
+        disk.inject(Injection::new(operation, code::EDQUOT).on("/d").after(u64::from(operation == Operation::Create)));
+        let failed: Vec<_> = each_operation(&disk).into_iter().filter(|(_, result)| result.is_err()).collect();
+        // Of what creates, the one behind the first.
+        let expected = if operation == Operation::Create { Operation::Write } else { operation };
+        assert_eq!(failed[0].0, expected, "{failed:?}");
+        let error = failed[0].1.as_ref().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::QuotaExceeded, "{error}");
+        assert!(error.to_string().contains("/d"), "{error}");
+        assert_eq!(disk.faults(|faults| (faults.injected, faults.injections.len())), (1, 1), "once, and no more");
+    }
+}
+
+#[test]
+fn sectors_can_be_unreadable_and_reads_can_be_wrong_for_once() {
+    let (disk, file) = overwritten(6);
+    disk.inject(Injection::new(Operation::Read, code::EIO).on("/d/f").within(512..1024).forever());
+    disk.inject(Injection::new(Operation::Read, code::MISREAD).within(8192..8193));
+    for _ in 0..2 {
+        assert!(file.read_exact_at(&mut [0; 600], 0).is_err());
+        assert_eq!(read(&*file, 0, 512), [2; 512]);
+        assert_eq!(read(&*file, 1024, 512), [2; 512]);
+    }
+    disk.power_cut();
+    let file = disk.open(Path::new("/d/f"), false).unwrap();
+    assert!(file.read_exact_at(&mut [0; 1], 1023).is_err(), "a power cut mends no sector");
+    assert_ne!(read(&*file, 8192, 1), read(&*file, 8192, 1));
+}
+
+#[test]
+fn what_may_pass_is_tried_again_and_nothing_else() {
+    for operation in Operation::ALL {
+        for (code, passes) in [
+            (code::EINTR, true),
+            (code::EMFILE, true),
+            (code::ENOSPC, false),
+            (code::EROFS, false),
+            (code::EIO, !matches!(operation, Operation::Write | Operation::Sync | Operation::SyncDir)),
+        ] {
+            // Whose content an error leaves open is not asked again.
+            let passes = passes && !(code == code::EIO && matches!(operation, Operation::SetLength | Operation::Allocate));
+            let disk = sim(1);
+            let troubles = Troubles::new();
+            let patient = PatientDisk::new(Arc::new(disk.clone()), &Driver::Threads, troubles.clone());
+            disk.inject(Injection::new(operation, code).times(2));
+            let failed = each_operation(&patient).into_iter().filter(|(_, result)| result.is_err()).count();
+            assert_eq!(failed == 0, passes, "{operation:?} with {code}");
+            assert_eq!(troubles.figures().counted(Class::Passing), u64::from(passes), "{operation:?} with {code}");
+        }
+    }
+}
+
+#[test]
+fn what_stays_unreadable_is_damage_and_what_stays_passing_is_not() {
+    let (disk, _) = overwritten(7);
+    let patient = PatientDisk::new(Arc::new(disk.clone()), &Driver::Threads, Troubles::new());
+    for (code, class) in [(code::EIO, Class::Damage), (code::EMFILE, Class::Passing)] {
+        disk.faults(|faults| faults.injections = vec![Injection::new(Operation::Open, code).forever()]);
+        let error = patient.open(Path::new("/d/f"), false).unwrap_err();
+        assert_eq!(Class::of(&error), class, "{error}");
+        assert!(error.to_string().contains("attempts"), "{error}");
+    }
+    disk.faults(|faults| faults.injections = vec![Injection::new(Operation::Read, code::EIO).times(u64::from(ATTEMPTS) - 1)]);
+    assert_eq!(read(&*patient.open(Path::new("/d/f"), false).unwrap(), 0, 1), [2]);
 }

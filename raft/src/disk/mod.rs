@@ -2,10 +2,15 @@
 //! disk ([`RealDisk`](real::RealDisk)) and on a simulated one that loses, tears, reorders, delays and corrupts
 //! what was not synced ([`SimDisk`](sim::SimDisk)).
 //!
+//! What fails says what failed on which file, and [`error`] knows what to think of it; [`PatientDisk`](patient::PatientDisk) tries
+//! again what may pass.
+//!
 //! All calls block; they are made from writer and flusher threads (or a simulation), never from async tasks.
 
 #[cfg(test)]
 mod contract;
+pub mod error;
+pub mod patient;
 pub mod real;
 pub mod sim;
 

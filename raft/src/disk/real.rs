@@ -13,6 +13,7 @@ use std::sync::Arc;
 use rustix::fs::{Advice, FallocateFlags};
 use rustix::io::Errno;
 
+use super::error::{DiskError, Operation};
 use super::{Disk, DiskFile};
 
 /// Slices that one `pwritev` may take (`IOV_MAX` on Linux).
@@ -26,44 +27,49 @@ pub struct RealDisk;
 
 /// An open file of the operating system.
 #[derive(Debug)]
-struct RealFile(File);
+struct RealFile {
+    file: File,
+    path: PathBuf,
+}
 
-/// Puts the operation and the path in front of an error that names neither.
-fn named<T>(result: io::Result<T>, operation: &str, path: &Path) -> io::Result<T> {
-    result.map_err(|error| io::Error::new(error.kind(), format!("cannot {operation} {}: {error}", path.display())))
+/// Says what failed.
+fn named<T>(result: io::Result<T>, operation: Operation, path: &Path) -> io::Result<T> {
+    result.map_err(|error| DiskError::wrap(operation, path, error))
 }
 
 impl Disk for RealDisk {
     fn open(&self, path: &Path, create: bool) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).create(create).truncate(false).open(path);
-        Ok(Arc::new(RealFile(named(file, "open", path)?)))
+        let operation = if create { Operation::Create } else { Operation::Open };
+        Ok(Arc::new(RealFile { file: named(file, operation, path)?, path: path.to_owned() }))
     }
 
     fn open_uncached(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let file = named(File::open(path), "open", path)?;
-        rustix::fs::fadvise(&file, 0, None, Advice::DontNeed)?;
-        Ok(Arc::new(RealFile(file)))
+        let file = named(File::open(path), Operation::Open, path)?;
+        named(rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).map_err(io::Error::from), Operation::Open, path)?;
+        Ok(Arc::new(RealFile { file, path: path.to_owned() }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        named(fs::rename(from, to), "rename", from)
+        named(fs::rename(from, to), Operation::Rename, from)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        named(fs::remove_file(path), "remove", path)
+        named(fs::remove_file(path), Operation::Remove, path)
     }
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        named(fs::remove_dir_all(path), "remove the directory", path)
+        named(fs::remove_dir_all(path), Operation::RemoveDir, path)
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        named(fs::create_dir_all(path), "create the directory", path)
+        named(fs::create_dir_all(path), Operation::CreateDir, path)
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
-        let entries = named(fs::read_dir(path), "list", path)?;
-        let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+        let entries = named(fs::read_dir(path), Operation::List, path)?;
+        let paths = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>();
+        let mut paths = named(paths, Operation::List, path)?;
         paths.sort();
         Ok(paths)
     }
@@ -71,7 +77,7 @@ impl Disk for RealDisk {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         // A relative path of one component has the parent "": that is the current directory.
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        named(File::open(path).and_then(|dir| dir.sync_all()), "sync the directory", path)
+        named(File::open(path).and_then(|dir| dir.sync_all()), Operation::SyncDir, path)
     }
 }
 
@@ -79,32 +85,32 @@ impl DiskFile for RealFile {
     fn write_all_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
         let mut offset = offset;
         for chunk in slices.chunks(SLICES_PER_CALL_MAX) {
-            offset += write_chunk(&self.0, chunk, offset)?;
+            offset += named(write_chunk(&self.file, chunk, offset), Operation::Write, &self.path)?;
         }
         Ok(())
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.read_exact_at(buf, offset)
+        named(self.file.read_exact_at(buf, offset), Operation::Read, &self.path)
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+        named(self.file.sync_data(), Operation::Sync, &self.path)
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(named(self.file.metadata(), Operation::Length, &self.path)?.len())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        named(self.file.set_len(len), Operation::SetLength, &self.path)
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
-        match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, len) {
+        match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, len) {
             Ok(()) => Ok(()),
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => zero_tail(self, len),
-            Err(error) => Err(error.into()),
+            Err(error) => named(Err(error.into()), Operation::Allocate, &self.path),
         }
     }
 }

@@ -39,6 +39,8 @@ pub trait JournalObserver: fmt::Debug + Send + Sync {
     fn batch(&self, _stats: &BatchStats) {}
     /// Files are running out. Said again when something else is in the way, and now and then while writes wait.
     fn recycle(&self, _wishes: &[Recycle]) {}
+    /// What is submitted waits, because no file can be had, for this reason; said again and again. `None`: it waits no more.
+    fn waiting(&self, _reason: Option<&io::Error>) {}
     /// A write or sync failed: nothing will be acknowledged any more. Restart the store from disk.
     fn failed(&self, _error: &io::Error) {}
 }

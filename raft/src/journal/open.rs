@@ -96,7 +96,7 @@ impl Journal {
         let failed = |action| JournalError::disk(action, dir, file_bytes);
         disk.create_dir_all(dir).map_err(failed("create"))?;
         disk.sync_dir(dir.parent().unwrap_or(Path::new(""))).map_err(failed("create"))?;
-        let mut files = survey(&*disk, dir).map_err(failed("read"))?;
+        let mut files = survey(&disk, dir).map_err(failed("read"))?;
         let replay = Replay::run(&mut files).map_err(failed("read"))?;
         let journal = start(disk, dir, options, &files, &replay).map_err(failed("write"))?;
         journal.log_damage();
@@ -106,7 +106,7 @@ impl Journal {
 }
 
 /// Looks at every file of the ring.
-fn survey(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<Surveyed>> {
+fn survey(disk: &Arc<dyn Disk>, dir: &Path) -> io::Result<Vec<Surveyed>> {
     let mut files = Vec::new();
     for path in disk.list(dir)? {
         if let Some(slot) = slot_of(&path) {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::frame::BLOCK_BYTES;
+use crate::disk::error::{Class, advice};
 
 /// Settings. The ring is `file_bytes * files_max` large when fully grown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +75,7 @@ pub enum JournalError {
         file_bytes: u64,
     },
     /// The disk refused an operation.
-    #[error("cannot {action} the journal in {dir}: {source}; check the disk and its permissions, then start again")]
+    #[error("cannot {action} the journal in {dir}: {source}; {}, and start again: nothing was changed", advice(.source))]
     Disk {
         /// What was tried.
         action: &'static str,
@@ -88,8 +89,8 @@ pub enum JournalError {
 impl JournalError {
     pub(super) fn disk(action: &'static str, dir: &Path, file_bytes: u64) -> impl FnOnce(io::Error) -> Self + use<> {
         let dir = dir.to_owned();
-        move |source| match source.kind() {
-            io::ErrorKind::StorageFull => Self::DiskFull { dir, file_bytes },
+        move |source| match Class::of(&source) {
+            Class::Full => Self::DiskFull { dir, file_bytes },
             _ => Self::Disk { action, dir, source },
         }
     }

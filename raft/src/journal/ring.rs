@@ -163,7 +163,11 @@ impl Ring {
 
     /// Deletes a free slot's file: it is one too many, or has another size than files have now.
     pub(super) fn delete(&mut self, index: u32) -> io::Result<()> {
-        self.disk.remove(&slot_path(&self.dir, index))?;
+        match self.disk.remove(&slot_path(&self.dir, index)) {
+            // An earlier attempt came so far.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed?,
+        }
         self.disk.sync_dir(&self.dir)?;
         self.slots.retain(|slot| slot.index != index);
         Ok(())

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::frame::{BLOCK_BYTES, Header};
 use crate::disk::{Disk, DiskFile};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Bytes read at once while looking for headers.
 const SEARCH_BYTES: u64 = 1 << 20;
@@ -41,33 +41,37 @@ enum At {
 /// A journal file, opened past the page cache.
 #[derive(Debug)]
 pub(super) struct Scan {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
     file: Arc<dyn DiskFile>,
     len: u64,
 }
 
 impl Scan {
-    pub(super) fn open(disk: &dyn Disk, path: &Path) -> io::Result<Self> {
+    pub(super) fn open(disk: &Arc<dyn Disk>, path: &Path) -> io::Result<Self> {
         let file = disk.open_uncached(path)?;
         let len = file.len()?;
-        Ok(Self { file, len })
+        Ok(Self { disk: disk.clone(), path: path.to_owned(), file, len })
+    }
+
+    /// The same file, with nothing of it in the page cache.
+    fn anew(&self) -> io::Result<Self> {
+        Self::open(&self.disk, &self.path)
     }
 
     pub(super) fn len(&self) -> u64 {
         self.len
     }
 
-    /// Reads a range; `None` if the device cannot (EIO) or the file ends before.
+    /// Reads a range; `None` if the file ends before. What cannot be read is an error, and never taken for bytes that are bad:
+    /// it may be whole, and acknowledged.
     fn read(&self, at: u64, bytes: u64) -> io::Result<Option<Vec<u8>>> {
-        const EIO: i32 = 5;
         if bytes > self.len.saturating_sub(at) {
             return Ok(None);
         }
         let mut buf = vec![0; usize::try_from(bytes).map_err(io::Error::other)?];
-        match self.file.read_exact_at(&mut buf, at) {
-            Ok(()) => Ok(Some(buf)),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof || error.raw_os_error() == Some(EIO) => Ok(None),
-            Err(error) => Err(error),
-        }
+        self.file.read_exact_at(&mut buf, at)?;
+        Ok(Some(buf))
     }
 
     fn header_at(&self, at: u64, block: &[u8]) -> io::Result<Option<Header>> {
@@ -83,7 +87,15 @@ impl Scan {
         Ok(header.ok().filter(|header| header.body_bytes <= u64::from(u32::MAX)))
     }
 
+    /// What lies at `at`. That it is no frame is believed when it is read twice.
     fn at(&self, at: u64) -> io::Result<At> {
+        match self.look(at)? {
+            frame @ At::Frame(_) => Ok(frame),
+            _ => self.anew()?.look(at),
+        }
+    }
+
+    fn look(&self, at: u64) -> io::Result<At> {
         let Some(block) = self.read(at, BLOCK_BYTES)? else { return Ok(At::NoHeader) };
         let Some(header) = self.header_at(at, &block)? else { return Ok(At::NoHeader) };
         match self.read(at + header.bytes(), header.body_bytes)? {
@@ -106,11 +118,7 @@ impl Scan {
         let mut start = from;
         while start < self.len {
             let bytes = SEARCH_BYTES.min(self.len - start);
-            let chunk = match self.read(start, bytes)? {
-                Some(chunk) => chunk,
-                None if bytes > BLOCK_BYTES => self.read_blockwise(start, bytes)?,
-                None => Vec::new(),
-            };
+            let chunk = self.read(start, bytes)?.unwrap_or_default();
             for (block, at) in chunk.chunks(BLOCK_BYTES as usize).zip((start..).step_by(BLOCK_BYTES as usize)) {
                 if let Some(header) = self.header_at(at, block)?.filter(&wanted) {
                     return Ok(Some((at, header)));
@@ -119,16 +127,6 @@ impl Scan {
             start += bytes;
         }
         Ok(None)
-    }
-
-    /// Reads what can be read of a range; what cannot is zeros.
-    fn read_blockwise(&self, start: u64, bytes: u64) -> io::Result<Vec<u8>> {
-        let mut all = Vec::new();
-        for at in (start..start + bytes).step_by(BLOCK_BYTES as usize) {
-            let block = BLOCK_BYTES.min(start + bytes - at);
-            all.extend(self.read(at, block)?.unwrap_or_else(|| vec![0; block as usize]));
-        }
-        Ok(all)
     }
 
     /// The highest file sequence in any header: which life this file is in, where its first frame does not tell.

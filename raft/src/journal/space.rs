@@ -8,6 +8,7 @@ use super::observer::Recycle;
 use super::ring::slot_path;
 use super::table::{Marks, Suspect};
 use super::writer::{Current, Journal};
+use crate::disk::error::Class;
 use crate::types::GroupId;
 
 /// Files that shall be free, or allowed to be created, before the owner is asked to make room.
@@ -42,13 +43,28 @@ impl Journal {
         if blocks(overhead + bytes) > self.options.file_bytes {
             return Ok(Room::TooLarge);
         }
-        let Some(slot) = self.free_slot(is_move)? else { return Ok(Room::Full) };
-        let current = self.open_slot(slot, self.current.sequence + 1)?;
+        let Some(current) = self.next_file(is_move)? else { return Ok(Room::Full) };
         let bytes = self.options.file_bytes - overhead;
         Ok(Room::Fresh { current, bytes })
     }
 
-    pub(super) fn open_slot(&self, slot: u32, sequence: u64) -> io::Result<Current> {
+    /// The file to write next; `None`: there is none yet.
+    fn next_file(&mut self, is_move: bool) -> io::Result<Option<Current>> {
+        let slot = self.free_slot(is_move);
+        let opened = slot.and_then(|slot| slot.map(|slot| self.open_slot(slot, self.current.sequence + 1)).transpose());
+        match opened {
+            Err(error) if Class::of(&error).waits() => {
+                self.obstacle = Some(error);
+                Ok(None)
+            }
+            opened => {
+                self.obstacle = None;
+                opened
+            }
+        }
+    }
+
+    fn open_slot(&self, slot: u32, sequence: u64) -> io::Result<Current> {
         let bytes = self.ring.slot(slot).map_or(0, |slot| slot.bytes);
         Ok(Current { file: self.ring.open(slot)?, slot, bytes, sequence, position: 0 })
     }
@@ -81,32 +97,31 @@ impl Journal {
         if self.ring.is_preparing() || self.counted_files() >= limit as usize {
             return Ok(None);
         }
-        match self.ring.grow(self.options.file_bytes) {
-            Ok(slot) => {
-                self.disk_full = false;
-                Ok(Some(slot))
-            }
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-                self.note_disk_full(&error);
-                Ok(None)
-            }
-            Err(error) => Err(error),
+        self.ring.grow(self.options.file_bytes).map(Some)
+    }
+
+    /// Tells the owner what keeps submissions waiting.
+    pub(super) fn tell_obstacle(&mut self) {
+        if let (Some(observer), Some(obstacle)) = (&self.observer, &self.obstacle) {
+            observer.waiting(Some(obstacle));
+            self.told_obstacle = true;
         }
     }
 
-    fn note_disk_full(&mut self, error: &io::Error) {
-        if !std::mem::replace(&mut self.disk_full, true) {
-            let dir = self.ring.dir().display();
-            tracing::error!(%error, %dir, "no space for one more journal file: writes wait until a file or space is free");
+    /// Tells the owner that they wait no more.
+    pub(super) fn tell_no_obstacle(&mut self) {
+        if std::mem::take(&mut self.told_obstacle)
+            && let Some(observer) = &self.observer
+        {
+            observer.waiting(None);
         }
     }
 
     /// Takes in a file that was created aside. If that failed, the next attempt meets the reason again.
     pub(super) fn adopt_prepared(&mut self) {
-        match self.ring.adopt_prepared() {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => self.note_disk_full(&error),
-            Err(error) => tracing::warn!(%error, "creating a journal file aside failed; it is tried again when needed"),
+        if let Err(error) = self.ring.adopt_prepared() {
+            tracing::warn!(%error, "creating a journal file aside failed; it is tried again when needed");
+            self.obstacle = Some(error).filter(|error| Class::of(error).waits());
         }
     }
 
@@ -114,7 +129,7 @@ impl Journal {
         let counted = self.counted_files();
         // Recycling gets half a file's time.
         let urgent = counted < FILES_BEFORE_RECYCLING || self.current.position > self.current.bytes / 2;
-        let may_grow = !self.disk_full && counted < self.options.files_max as usize;
+        let may_grow = self.obstacle.is_none() && counted < self.options.files_max as usize;
         may_grow && urgent && self.free_slots(&Marks::new()).is_empty()
     }
 
@@ -124,8 +139,8 @@ impl Journal {
         if self.counted_files() > self.options.files_max as usize
             && let Some(index) = free.first()
         {
-            self.ring.delete(*index)?;
-            return Ok(());
+            // If that has to wait, the next turn does it.
+            return self.ring.delete(*index).or_else(|error| if Class::of(&error).waits() { Ok(()) } else { Err(error) });
         }
         let creatable = FILES_BEFORE_RECYCLING.min(self.options.files_max as usize).saturating_sub(self.counted_files());
         if free.len() + creatable < FREE_FILES_MIN {

@@ -40,7 +40,9 @@ pub struct Journal {
     /// What each group was last asked for: the file to empty, and the last entry in it.
     pub(super) asked: BTreeMap<GroupId, (u64, u64)>,
     asked_at: Duration,
-    pub(super) disk_full: bool,
+    /// Why no file can be had, if that is to be waited for.
+    pub(super) obstacle: Option<io::Error>,
+    pub(super) told_obstacle: bool,
     pieces: Pieces,
 }
 
@@ -104,7 +106,8 @@ impl Journal {
             observer: None,
             asked: BTreeMap::new(),
             asked_at: Duration::ZERO,
-            disk_full: false,
+            obstacle: None,
+            told_obstacle: false,
             pieces: Pieces::default(),
         }
     }
@@ -269,6 +272,7 @@ impl Journal {
             self.asked_at = now;
         }
         self.ask_for_room();
+        self.tell_obstacle();
         if self.ring.is_preparing() {
             return Ok(Step::Waiting);
         }
@@ -313,6 +317,7 @@ impl Journal {
                 self.seal_due = awaited;
                 let stats = BatchStats { bytes, records, submissions: count, groups, duration: started.elapsed() };
                 self.complete(replies, &stats);
+                self.tell_no_obstacle();
                 if fresh {
                     self.after_turn()?;
                 }

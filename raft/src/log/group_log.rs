@@ -12,10 +12,13 @@ use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
 use super::lives::Lives;
+use super::restore::undecodable;
 use super::tail::Tail;
+use crate::disk::error::Class;
 use crate::journal::{JournalHandle, JournalSeq, Record, RecoveredGroup};
 use crate::segments::{Frame, SegmentError, SegmentReader, SegmentWriter, StoredItem};
 use crate::tail_budget::TailBudget;
+use crate::troubles::Subject;
 use crate::types::{Decision, Entry, GroupId, Incarnation, LogId, Vote};
 
 /// Most payload bytes that one read of the log returns to openraft.
@@ -92,7 +95,7 @@ impl GroupLog {
                 continue;
             }
             last = Some(entry.log_id);
-            tail.push(entry, JournalSeq::default())?;
+            tail.push(entry, JournalSeq::default()).map_err(undecodable)?;
         }
         budget.take(tail.bytes());
         let incarnation = recovered.incarnation;
@@ -270,6 +273,8 @@ impl GroupLog {
     /// Remembers the damage that a read met.
     pub(crate) fn noting_damage<T>(&self, read: Result<T, SegmentError>) -> Result<T, SegmentError> {
         if let Err(SegmentError::Damaged(damage)) = &read {
+            let subject = Subject::Group(self.group);
+            self.lives.troubles().raise(subject, Class::Damage, Some(&damage.file), damage.to_string());
             self.damage.send_if_modified(|noted| {
                 let first = noted.is_none();
                 noted.get_or_insert_with(|| damage.to_string());
@@ -342,7 +347,7 @@ impl GroupLog {
     /// Moves applied entries from memory into segments, and syncs these if `sync`. Blocks: flusher thread only.
     ///
     /// # Errors
-    /// A failed write or sync is final for this life of the group.
+    /// A failed write or sync is final for this life of the group; what waits for space or for what passes may be asked for again.
     pub(crate) fn flush(&self, sync: bool) -> io::Result<Option<LogId>> {
         self.flush_asked.store(false, Ordering::Relaxed);
         let mut writer = self.lock_writer();
@@ -352,9 +357,12 @@ impl GroupLog {
         loop {
             let frames: Vec<Frame> = self.lock().tail.frames(FLUSH_BYTES_MAX);
             let Some(last) = frames.last().map(|frame| frame.entry.log_id.index) else { break };
-            writer.append(&frames).map_err(io::Error::other)?;
-            let released = self.lock().tail.release(last);
+            let appended = writer.append(&frames).map_err(io::Error::other);
+            // Where space ran out in between, a part of them is there.
+            let last = if appended.is_ok() { Some(last) } else { writer.last().map(|last| last.index) };
+            let released = last.map_or(0, |last| self.lock().tail.release(last));
             self.budget.release(released);
+            appended?;
         }
         if !sync {
             return Ok(None);
@@ -458,8 +466,13 @@ impl GroupLog {
         rx.await.map_err(|_| io::Error::other("the journal stopped"))?.map(|_| ())
     }
 
+    /// Whether another log has taken over.
+    pub(crate) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::SeqCst)
+    }
+
     fn check_not_retired(&self) -> io::Result<()> {
-        match self.retired.load(Ordering::SeqCst) {
+        match self.is_retired() {
             true => Err(io::Error::other(format!("group {} was started again; ask its new handle", self.group))),
             false => Ok(()),
         }

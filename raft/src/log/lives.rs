@@ -15,12 +15,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::disk::error::Class;
 use crate::disk::{Disk, DiskFile};
 use crate::driver::Driver;
 use crate::joining::Joining;
 use crate::segments::{SegmentError, SegmentOptions, SegmentReader, SegmentWriter, segments_dir};
 use crate::state::keys::GroupKeys;
 use crate::state::{State, WriteBatch};
+use crate::troubles::Troubles;
 use crate::types::{GroupId, Incarnation, LogId};
 
 /// Rows with this group are the node's own.
@@ -40,6 +42,7 @@ pub(crate) struct Lives {
     segments: SegmentOptions,
     state: Arc<dyn State>,
     driver: Driver,
+    troubles: Troubles,
     next: AtomicU64,
 }
 
@@ -51,11 +54,12 @@ impl Lives {
         groups_dir: PathBuf,
         segments: SegmentOptions,
         state: Arc<dyn State>,
-        driver: Driver,
+        (driver, troubles): (Driver, Troubles),
         boot_epoch: u64,
     ) -> Self {
         let damaged_dir = groups_dir.with_file_name(DAMAGED);
-        Self { disk, groups_dir, damaged_dir, segments, state, driver, next: AtomicU64::new(boot_epoch << 32) }
+        let next = AtomicU64::new(boot_epoch << 32);
+        Self { disk, groups_dir, damaged_dir, segments, state, driver, troubles, next }
     }
 
     pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
@@ -69,6 +73,11 @@ impl Lives {
     /// Does what blocks.
     pub(crate) fn driver(&self) -> &Driver {
         &self.driver
+    }
+
+    /// What is wrong on this node.
+    pub(crate) fn troubles(&self) -> &Troubles {
+        &self.troubles
     }
 
     /// A number for a new life.
@@ -312,7 +321,7 @@ impl Lives {
     }
 }
 
-/// Copies what can be read; what cannot is zeros in the copy.
+/// Copies what can be read; what the device cannot read, again and again, is zeros in the copy.
 fn copy_readable(from: &dyn DiskFile, to: &dyn DiskFile) -> io::Result<()> {
     let len = from.len()?;
     to.set_len(len)?;
@@ -320,8 +329,10 @@ fn copy_readable(from: &dyn DiskFile, to: &dyn DiskFile) -> io::Result<()> {
     for at in (0..len).step_by(COPY_BYTES) {
         let bytes = usize::try_from(len - at).unwrap_or(COPY_BYTES).min(COPY_BYTES);
         let Some(piece) = buffer.get_mut(..bytes) else { break };
-        if from.read_exact_at(piece, at).is_ok() {
-            to.write_all_at(&[IoSlice::new(piece)], at)?;
+        match from.read_exact_at(piece, at) {
+            Ok(()) => to.write_all_at(&[IoSlice::new(piece)], at)?,
+            Err(error) if Class::of(&error) == Class::Damage => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(())
@@ -353,7 +364,7 @@ mod tests {
     #[test]
     fn only_what_is_known_to_be_left_over_is_deleted() {
         let (state, disk) = (Arc::new(OrderedState::default()), Arc::new(SimDisk::new(1)));
-        let lives = Lives::new(disk.clone(), GROUPS.into(), SegmentOptions::default(), state.clone(), Driver::Threads, 7);
+        let lives = Lives::new(disk.clone(), GROUPS.into(), SegmentOptions::default(), state.clone(), <_>::default(), 7);
         let (known, removed, unknown, rows_only) = (GroupId(1), GroupId(2), GroupId(3), GroupId(4));
         let incarnations = [(); 5].map(|()| lives.next());
         let [old, valid, second, third, fourth] = incarnations;
@@ -380,7 +391,7 @@ mod tests {
     #[test]
     fn what_is_set_aside_keeps_its_rows_until_it_is_deleted() {
         let (state, disk) = (Arc::new(OrderedState::default()), Arc::new(SimDisk::new(1)));
-        let lives = Lives::new(disk.clone(), GROUPS.into(), SegmentOptions::default(), state.clone(), Driver::Threads, 7);
+        let lives = Lives::new(disk.clone(), GROUPS.into(), SegmentOptions::default(), state.clone(), <_>::default(), 7);
         let (group, other) = (GroupId(1), GroupId(11));
         let [old, kept] = [(); 2].map(|()| lives.next());
         for (group, incarnation) in [(group, old), (other, kept)] {
@@ -402,7 +413,7 @@ mod tests {
         assert_eq!(&bytes, b"what was readable", "the first copy stays");
 
         // The new life, after a journal that counts its openings anew.
-        let lives = Lives::new(disk.clone(), GROUPS.into(), SegmentOptions::default(), state.clone(), Driver::Threads, 1);
+        let lives = Lives::new(disk.clone(), GROUPS.into(), SegmentOptions::default(), state.clone(), <_>::default(), 1);
         lives.number_behind_all().unwrap();
         let new = lives.next();
         assert!(new > old && new > kept, "{new}");
@@ -421,7 +432,7 @@ mod tests {
     fn no_incarnation_is_used_twice() {
         let lives = |boot_epoch| {
             let (disk, state) = (Arc::new(SimDisk::new(1)), Arc::new(OrderedState::default()));
-            Lives::new(disk, GROUPS.into(), SegmentOptions::default(), state, Driver::Threads, boot_epoch)
+            Lives::new(disk, GROUPS.into(), SegmentOptions::default(), state, <_>::default(), boot_epoch)
         };
         let (one, two) = (lives(1), lives(2));
         let made = [one.next(), one.next(), two.next(), two.next()];

@@ -72,7 +72,7 @@ impl MachineStore {
     pub(crate) fn open(log: Arc<GroupLog>, mut machine: Box<dyn Machine>, flusher: FlusherHandle) -> io::Result<Self> {
         let keys = GroupKeys::new(log.group(), log.incarnation());
         let restored = restore::restore(&**log.lives().state(), &keys, &log)?;
-        machine.restore(restored.rows).map_err(io::Error::other)?;
+        machine.restore(restored.rows).map_err(restore::undecodable)?;
         machine.published();
         let (applied, membership) = (restored.applied, restored.membership);
         let gone = CancellationToken::new().drop_guard();
@@ -212,7 +212,7 @@ impl MachineStore {
         let log = self.log.clone();
         let restore = move || restore::restore(&**log.lives().state(), &keys, &log);
         let restored = self.log.lives().driver().try_run(restore).await?;
-        self.machine.restore(restored.rows).map_err(io::Error::other)?;
+        self.machine.restore(restored.rows).map_err(restore::undecodable)?;
         (self.keys, self.applied, self.membership) = (keys, restored.applied, restored.membership);
         self.machine.published();
         Ok(())

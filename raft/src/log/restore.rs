@@ -2,6 +2,7 @@
 //! about entries that were applied but not yet in a synced segment.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::io;
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ pub(crate) struct Restored {
 /// If rows cannot be read or decoded, or if state and log do not fit together.
 pub(crate) fn restore(state: &dyn State, keys: &GroupKeys, log: &GroupLog) -> io::Result<Restored> {
     let applied = match state.get(&keys.applied()).map_err(io::Error::other)? {
-        Some(value) => Some(GroupKeys::decode_log_id(&value).map_err(io::Error::other)?),
+        Some(value) => Some(GroupKeys::decode_log_id(&value).map_err(undecodable)?),
         None => None,
     };
     let membership = match state.get(&keys.membership()).map_err(io::Error::other)? {
@@ -46,6 +47,11 @@ pub(crate) fn restore(state: &dyn State, keys: &GroupKeys, log: &GroupLog) -> io
         restore_decisions(state, keys, log, applied)?;
     }
     Ok(Restored { applied, membership, rows: read_rows(state, keys)? })
+}
+
+/// What was read and makes no sense is damage, unlike what could not be read.
+pub(crate) fn undecodable(error: impl Into<Box<dyn Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 /// Nothing is purged, and no snapshot is switched to, before the state that stands for it is durable.
@@ -62,7 +68,7 @@ fn restore_decisions(state: &dyn State, keys: &GroupKeys, log: &GroupLog, applie
     let mut decided: BTreeMap<u64, Arc<[Decision]>> = BTreeMap::new();
     for (key, value) in scan_all(state, &keys.decisions_prefix())? {
         let last = decisions::decode(&value, &mut decided)?;
-        let first = keys.decode_decisions(&key).map_err(io::Error::other)?;
+        let first = keys.decode_decisions(&key).map_err(undecodable)?;
         log.note_decision_row(first, last.unwrap_or(first));
     }
     for index in log.tail_first_index()..=applied.index {
@@ -73,7 +79,7 @@ fn restore_decisions(state: &dyn State, keys: &GroupKeys, log: &GroupLog, applie
                 format!("group {group}: entry {index} is applied but nothing says what was decided about it"),
             ));
         };
-        log.mark_applied(index, decisions)?;
+        log.mark_applied(index, decisions).map_err(undecodable)?;
     }
     Ok(())
 }
@@ -81,7 +87,7 @@ fn restore_decisions(state: &dyn State, keys: &GroupKeys, log: &GroupLog, applie
 pub(crate) fn read_rows(state: &dyn State, keys: &GroupKeys) -> io::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (key, value) in scan_all(state, &keys.prefix())? {
-        let (table, key) = keys.decode_row(&key).map_err(io::Error::other)?;
+        let (table, key) = keys.decode_row(&key).map_err(undecodable)?;
         if table != GroupKeys::META_TABLE {
             rows.push((table, key.to_vec(), value));
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::life_writer::LifeWriter;
 use super::{convert, decisions, restore};
+use crate::disk::error::Class;
 use crate::log::group_log::NewLife;
 use crate::machine::{Machine, Row, Rows};
 use crate::segments::{BodyKind, FoundFrame, Frame, ItemHeader, StoredFrame};
@@ -75,19 +76,24 @@ impl<'a> Salvager<'a> {
     /// Begins with the rows under `keys`, if they are intact; without any otherwise.
     ///
     /// # Errors
-    /// If an empty machine cannot be had.
+    /// If an empty machine cannot be had, or the rows cannot be read for another reason than that they are damaged.
     pub(crate) fn begin(state: &dyn State, keys: &GroupKeys, machine: &'a mut dyn Machine, life: LifeWriter) -> io::Result<Self> {
         let (mut rows, mut applied) = (Vec::new(), None);
         match intact_rows(state, keys, machine) {
             Ok(Some((found, upto))) => (rows, applied) = (found, Some(upto)),
             Ok(None) => {}
+            Err(error) if Class::of(&error) != Class::Damage => return Err(error),
             Err(error) => {
                 tracing::error!(%error, "the group's rows are lost: they are made again from what is left of its log");
                 machine.restore(Vec::new()).map_err(io::Error::other)?;
             }
         }
         let mut decided = BTreeMap::new();
-        for (_, value) in restore::scan_all(state, &keys.decisions_prefix()).unwrap_or_default() {
+        let rows_of_decisions = match restore::scan_all(state, &keys.decisions_prefix()) {
+            Err(error) if Class::of(&error) == Class::Damage => Vec::new(),
+            read => read?,
+        };
+        for (_, value) in rows_of_decisions {
             if let Err(error) = decisions::decode(&value, &mut decided) {
                 tracing::warn!(%error, "what was decided about some entries is lost");
             }
@@ -231,8 +237,8 @@ fn end_of(kept: &Kept) -> u64 {
 /// The rows that `machine` was restored from, and the last entry that they include; `None` if there are none.
 fn intact_rows(state: &dyn State, keys: &GroupKeys, machine: &mut dyn Machine) -> io::Result<Option<(Vec<Row>, LogId)>> {
     let Some(applied) = state.get(&keys.applied()).map_err(io::Error::other)? else { return Ok(None) };
-    let applied = GroupKeys::decode_log_id(&applied).map_err(io::Error::other)?;
+    let applied = GroupKeys::decode_log_id(&applied).map_err(restore::undecodable)?;
     let rows = restore::read_rows(state, keys)?;
-    machine.restore(rows.clone()).map_err(io::Error::other)?;
+    machine.restore(rows.clone()).map_err(restore::undecodable)?;
     Ok(Some((rows, applied)))
 }

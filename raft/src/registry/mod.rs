@@ -30,6 +30,7 @@ use workers::Workers;
 
 use crate::data_dir::DataDir;
 use crate::disk::Disk;
+use crate::disk::patient::PatientDisk;
 use crate::failure::Failure;
 use crate::figures::{JournalCounters, JournalFigures, TransferFigures};
 use crate::flusher::{Flusher, FlusherHandle};
@@ -42,6 +43,7 @@ use crate::network::{Peers, Transfers};
 use crate::standing::Changes;
 use crate::state::{State, WatchedState};
 use crate::tail_budget::TailBudget;
+use crate::troubles::{Subject, Troubles};
 use crate::types::GroupId;
 pub use options::{Begin, OpenError, RegistryOptions, StartError, TransferOptions};
 
@@ -57,6 +59,7 @@ pub struct Registry {
     flusher: FlusherHandle,
     holders: Holders,
     failure: Failure,
+    troubles: Troubles,
     admission: Arc<Semaphore>,
     tail_budget: TailBudget,
     damage: Vec<Damage>,
@@ -93,6 +96,7 @@ struct Observer {
     holders: Holders,
     journal: JournalHandle,
     failure: Failure,
+    troubles: Troubles,
     written: Arc<JournalCounters>,
 }
 
@@ -109,14 +113,16 @@ impl Registry {
         disk: Arc<dyn Disk>,
         state: Arc<dyn State>,
     ) -> Result<Self, OpenError> {
-        let failure = Failure::new();
+        let (failure, troubles) = (Failure::new(), Troubles::new());
+        let disk: Arc<dyn Disk> = Arc::new(PatientDisk::new(disk, &options.driver, troubles.clone()));
         let state: Arc<dyn State> = Arc::new(WatchedState::new(state, failure.clone()));
-        let (flusher, flusher_handle) = Flusher::new(state.clone(), failure.clone());
+        let (flusher, flusher_handle) = Flusher::new(state.clone(), failure.clone(), troubles.clone());
         let running = Running::default();
         let written = Arc::<JournalCounters>::default();
         let (mut journal, mut recovered) = Journal::open(disk.clone(), &data_dir.journal_dir(), options.journal.clone())?;
+        let driver = options.driver.clone();
         let lives =
-            Lives::new(disk, data_dir.groups_dir(), options.segments, state, options.driver.clone(), recovered.boot_epoch);
+            Lives::new(disk, data_dir.groups_dir(), options.segments, state, (driver, troubles.clone()), recovered.boot_epoch);
         lives.number_behind_all()?;
         suspects::name_all(&mut journal, &lives, &mut recovered)?;
         // Where damage took a part of the journal, what it does not name may be what it named.
@@ -128,8 +134,13 @@ impl Registry {
         let down = unknown.into_iter().map(|(group, reason)| (group, Down::unknown(reason))).collect();
         let handle = journal.handle();
         let holders = Holders::new(flusher_handle.clone(), &recovered.groups);
-        let observer =
-            Observer { holders: holders.clone(), journal: handle.clone(), failure: failure.clone(), written: written.clone() };
+        let observer = Observer {
+            holders: holders.clone(),
+            journal: handle.clone(),
+            failure: failure.clone(),
+            troubles: troubles.clone(),
+            written: written.clone(),
+        };
         journal.observe(Arc::new(observer));
         let workers = Workers::start(&options.driver, journal, (flusher, flusher_handle.clone()))?;
         let admission = Arc::new(Semaphore::new(options.proposal_bytes_max / ADMISSION_UNIT_BYTES));
@@ -145,6 +156,7 @@ impl Registry {
             flusher: flusher_handle,
             holders,
             failure,
+            troubles,
             admission,
             tail_budget,
             damage: recovered.damage,
@@ -162,9 +174,6 @@ impl Registry {
         let elections = Elections::new(registry.options.peers.clone(), registry.running.clone(), recovered.boot_epoch);
         tokio::spawn(elections.run(registry.changes.clone(), registry.stop.clone()));
         tokio::spawn(pulse::run(registry.running.clone(), registry.stop.clone()));
-        for damage in &registry.damage {
-            tracing::error!(file = %damage.file.display(), range = ?damage.range, reason = damage.reason, "the journal is damaged");
-        }
         Ok(registry)
     }
 
@@ -172,6 +181,12 @@ impl Registry {
     #[must_use]
     pub fn failure(&self) -> &Failure {
         &self.failure
+    }
+
+    /// What is wrong with this node's storage and groups now.
+    #[must_use]
+    pub fn troubles(&self) -> &Troubles {
+        &self.troubles
     }
 
     /// Groups that this node has data of and that do not run (yet).
@@ -273,7 +288,9 @@ impl Registry {
             lives.delete(group, incarnation)?;
             lives.set_joining(group, false)
         };
-        self.options.driver.try_run(delete).await
+        self.options.driver.try_run(delete).await?;
+        self.troubles.clear_group(group);
+        Ok(())
     }
 
     /// Closes the links, stops all groups, flushes what they applied, seals the journal. Afterwards a start has nothing to
@@ -318,6 +335,13 @@ impl JournalObserver for Observer {
 
     fn recycle(&self, wishes: &[Recycle]) {
         self.holders.recycle(&self.journal, wishes);
+    }
+
+    fn waiting(&self, reason: Option<&io::Error>) {
+        match reason {
+            Some(error) => self.troubles.raise_error(Subject::Journal, error),
+            None => self.troubles.clear(Subject::Journal),
+        }
     }
 
     fn failed(&self, error: &io::Error) {

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use crate::disk::error::{Class, advice};
 use crate::driver::Driver;
 use crate::journal::{JournalError, JournalOptions};
 use crate::network::Peers;
@@ -83,13 +84,25 @@ pub enum StartError {
     #[error("group {0} runs already")]
     Running(GroupId),
     /// Reading or writing failed.
-    #[error("group {group}: {source}")]
+    #[error("group {group}: {source}; {}", advice(.source))]
     Io {
         /// The group.
         group: GroupId,
         /// What failed.
         source: io::Error,
     },
+}
+
+impl StartError {
+    /// What is to be thought of it. [`Class::Damage`] is said of what was read alone: anything else may be tried again.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Damaged { .. } => Class::Damage,
+            Self::Running(_) => Class::Passing,
+            Self::Io { source, .. } => Class::of(source),
+        }
+    }
 }
 
 impl Default for TransferOptions {

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::pulse::HEARTBEAT;
 use super::{Begin, Down, Registry, StartError, lock};
+use crate::disk::error::{Class, path_of};
 use crate::group::{Group, Parts, Raft};
 use crate::heard::Heard;
 use crate::journal::{Damage, Record, RecoveredGroup, Suspect};
@@ -20,9 +21,8 @@ use crate::log::store::LogStore;
 use crate::machine::Machine;
 use crate::network::{Network, Urgency};
 use crate::proposals::{Preamble, Proposals};
-use crate::segments::SegmentError;
 use crate::standing::{Standing, Watched};
-use crate::state::StateError;
+use crate::troubles::Subject;
 use crate::types::{GroupId, NodeId};
 
 /// A leader's node that is gone is noticed by the links; what these times catch is rare. The second is also how long a
@@ -51,6 +51,7 @@ impl Registry {
         let known = lock(&self.recovered).get(&group).cloned();
         let opened = self.open_group(group, machine, preamble, begin).await;
         let opened = opened.inspect_err(|error| self.stays_down(group, known, error))?;
+        self.troubles.clear(Subject::Group(group));
         lock(&self.running).insert(group, opened.clone());
         self.changes.note(group);
         Ok(opened)
@@ -63,6 +64,7 @@ impl Registry {
             StartError::Damaged { reason, .. } => (reason.clone(), true),
             other => (other.to_string(), false),
         };
+        self.troubles.raise(Subject::Group(group), error.class(), path_of(error), error.to_string());
         // What is new and did not start left nothing behind that another attempt could not use.
         if known.is_some() || damaged {
             lock(&self.down).insert(group, Down { known, damaged, reason });
@@ -165,11 +167,11 @@ impl Registry {
         let (lives, journal, flusher) = (self.lives.clone(), self.journal.clone(), self.flusher.clone());
         let budget = self.tail_budget.clone();
         let open = move || -> Result<(Arc<GroupLog>, MachineStore), StartError> {
-            let unfit = |error: io::Error| unfit(group, error);
+            let failed = |error: io::Error| failed(group, error);
             let segments = lives.open_segments(group, recovered.incarnation, recovered.segments_synced);
-            let segments = segments.map_err(|error| segments_failed(group, error))?;
-            let log = Arc::new(GroupLog::open(group, lives, journal, recovered, segments, budget).map_err(unfit)?);
-            let machine = MachineStore::open(log.clone(), machine, flusher).map_err(unfit)?;
+            let segments = segments.map_err(|error| failed(io::Error::other(error)))?;
+            let log = Arc::new(GroupLog::open(group, lives, journal, recovered, segments, budget).map_err(failed)?);
+            let machine = MachineStore::open(log.clone(), machine, flusher).map_err(failed)?;
             Ok((log, machine))
         };
         self.options.driver.run(open).await.map_err(|source| StartError::Io { group, source })?
@@ -190,19 +192,11 @@ async fn begin_log(log: &GroupLog, begin: Begin, node_id: NodeId) -> io::Result<
     Ok(voters.first() == Some(&node_id))
 }
 
-fn segments_failed(group: GroupId, error: SegmentError) -> StartError {
-    match error {
-        SegmentError::Damaged(damage) => StartError::Damaged { group, reason: damage.to_string() },
-        other => StartError::Io { group, source: io::Error::other(other) },
-    }
-}
-
-/// Log, segments and rows that do not fit together, or do not decode, are damage; a disk that refuses is not.
-fn unfit(group: GroupId, source: io::Error) -> StartError {
-    let refused = source.get_ref().and_then(|inner| inner.downcast_ref::<StateError>());
-    match (source.kind(), refused) {
-        (_, Some(StateError::Failed { .. })) => StartError::Io { group, source },
-        (io::ErrorKind::InvalidData | io::ErrorKind::Other, _) => StartError::Damaged { group, reason: source.to_string() },
+/// Log, segments and rows that were read, and are wrong or do not fit together, are damage; what could not be read or written
+/// says nothing about the data.
+fn failed(group: GroupId, source: io::Error) -> StartError {
+    match Class::of(&source) {
+        Class::Damage => StartError::Damaged { group, reason: source.to_string() },
         _ => StartError::Io { group, source },
     }
 }

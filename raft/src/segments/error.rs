@@ -5,13 +5,14 @@ use std::io;
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 
+use crate::disk::error::{Class, advice};
 use crate::types::GroupId;
 
 /// Why an operation on segments failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SegmentError {
     /// The operating system refused.
-    #[error("{path}: {operation} failed: {source}; check the disk and its free space, then restart the node")]
+    #[error("{operation} {path} failed: {source}; {}", advice(.source))]
     Io {
         /// What was being done.
         operation: &'static str,
@@ -88,6 +89,23 @@ impl fmt::Display for Damage {
 }
 
 impl std::error::Error for Damage {}
+
+impl Damage {
+    /// What it means that `bytes` of `file` could not be read: damage, if that stays so, and nothing about the data otherwise.
+    pub(super) fn or_io(
+        (group, file): (GroupId, &Path),
+        bytes: Range<u64>,
+        indexes: RangeInclusive<u64>,
+        error: io::Error,
+    ) -> SegmentError {
+        let reason = match error.kind() {
+            io::ErrorKind::UnexpectedEof => "the file is shorter than what was written",
+            _ if Class::of(&error) == Class::Damage => "the device cannot read it",
+            _ => return io_error("reading", file)(error),
+        };
+        SegmentError::Damaged(Box::new(Self { group, file: file.to_owned(), bytes, indexes, offsets: None, reason }))
+    }
+}
 
 /// Turns an I/O error into a [`SegmentError::Io`].
 pub(super) fn io_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SegmentError {

@@ -43,15 +43,16 @@ pub(super) fn read_mark(disk: &dyn Disk, dir: &Path, group: GroupId, synced: Log
         let indexes = 0..=synced.index;
         SegmentError::Damaged(Box::new(Damage { group, file: file.clone(), bytes, indexes, offsets: None, reason }))
     };
+    let unread = |error| Damage::or_io((group, &file), 0..MARK_BYTES, 0..=synced.index, error);
     let handle = match disk.open_uncached(&file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(damaged(0..0, "the file is missing")),
-        other => other.map_err(io_error("opening", &file))?,
+        other => other.map_err(unread)?,
     };
-    let len = handle.len().map_err(io_error("reading", &file))?;
+    let len = handle.len().map_err(unread)?;
     if len != MARK_BYTES {
         return Err(damaged(0..len, "the file has a wrong length"));
     }
-    let bytes = read_range(handle.as_ref(), 0..len).map_err(io_error("reading", &file))?;
+    let bytes = read_range(handle.as_ref(), 0..len).map_err(unread)?;
     decode(&bytes).ok_or_else(|| damaged(0..len, "the file does not match its checksum"))
 }
 

@@ -29,7 +29,8 @@ pub(super) fn open(
     if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         disk.sync_dir(parent).map_err(io_error("syncing", parent))?;
     }
-    let files = disk.list(dir).map_err(io_error("listing", dir))?;
+    let through = synced.map_or(0, |synced| synced.index);
+    let files = disk.list(dir).map_err(|error| Damage::or_io((group, dir), 0..0, 0..=through, error))?;
     for path in files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "tmp")) {
         remove(disk, path)?;
     }
@@ -49,8 +50,7 @@ pub(super) fn open(
     }
     first_indexes.retain(|index| held.contains(index));
     let Some(synced) = synced.filter(|_| !held.is_empty()) else { return Ok(Vec::new()) };
-    let opening = Opening { disk, dir, group, options };
-    opening.segments(&first_indexes, held.start, synced)
+    Opening { disk, dir, group, options, synced }.segments(&first_indexes, held.start)
 }
 
 /// Scans frame headers from where `index` ends through raft index `through`, and extends it by them.
@@ -85,7 +85,16 @@ pub(super) fn load_index(disk: &dyn Disk, segment: &Segment, len: u64) -> Result
         let bytes = file.len()?.min(INDEX_BYTES_MAX);
         Ok(Index::decode(&read_range(file.as_ref(), 0..bytes)?))
     };
-    let Ok(Some((index, last_header_crc))) = read() else { return Ok(None) };
+    let (index, last_header_crc) = match read() {
+        Ok(Some(found)) => found,
+        // It is not data: what cannot be read of it is built again.
+        Ok(None) => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            tracing::warn!(%error, "a segment index cannot be read; scanning the segment");
+            return Ok(None);
+        }
+    };
     let summary = &index.summary;
     let fits = summary.first_index == segment.first_index
         && summary.last.is_some()
@@ -108,10 +117,12 @@ struct Opening<'a> {
     dir: &'a Path,
     group: GroupId,
     options: &'a SegmentOptions,
+    synced: LogId,
 }
 
 impl Opening<'_> {
-    fn segments(&self, first_indexes: &[u64], start: u64, synced: LogId) -> Result<Vec<Arc<Segment>>, SegmentError> {
+    fn segments(&self, first_indexes: &[u64], start: u64) -> Result<Vec<Arc<Segment>>, SegmentError> {
+        let synced = self.synced;
         if first_indexes.first() != Some(&start) {
             let until = first_indexes.first().map_or(synced.index, |first| first - 1);
             return Err(self.missing(segment_path(self.dir, start), start, until));
@@ -185,8 +196,9 @@ impl Opening<'_> {
 
     fn file(&self, first_index: u64, next_offset: u64) -> Result<(Segment, u64), SegmentError> {
         let path = segment_path(self.dir, first_index);
-        let file = self.disk.open(&path, false).map_err(io_error("opening", &path))?;
-        let len = file.len().map_err(io_error("reading", &path))?;
+        let unread = |error| Damage::or_io((self.group, &path), 0..0, first_index..=self.synced.index, error);
+        let file = self.disk.open(&path, false).map_err(unread)?;
+        let len = file.len().map_err(unread)?;
         let segment = Segment::new(self.group, path, file, Index::new(first_index, next_offset, FILE_HEADER_BYTES));
         segment.check_file_header()?;
         Ok((segment, len))

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
-use super::error::{SegmentError, io_error};
+use super::error::{Damage, SegmentError};
 use super::frame::{ItemHeader, StoredFrame, end_offset};
 use super::index::{Index, Point};
 use super::open::{load_index, scan};
@@ -311,7 +311,9 @@ fn info(segment: &Segment) -> SegmentInfo {
 
 fn verify_file(shared: &Shared, held: &Segment, progress: &mut dyn FnMut(u64) -> ControlFlow<()>) -> Result<u64, SegmentError> {
     let summary = held.summary();
-    let file = shared.disk.open_uncached(&held.path).map_err(io_error("opening", &held.path))?;
+    let indexes = held.first_index..=summary.last.map_or(held.first_index, |last| last.index);
+    let unread = |error| Damage::or_io((held.group, &held.path), 0..summary.bytes, indexes, error);
+    let file = shared.disk.open_uncached(&held.path).map_err(unread)?;
     let index = Index { summary, points: Vec::new() };
     let segment = Segment::new(held.group, held.path.clone(), file, index);
     segment.check_file_header()?;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::frame::{BodyKind, FrameHeader, ItemHeader, MAGIC, StoredFrame};
 use super::segment::{FILE_HEADER_BYTES, parse_segment_path};
+use crate::disk::error::Class;
 use crate::disk::{Disk, DiskFile};
 use crate::types::{Body, Entry, Kept};
 
@@ -62,7 +63,8 @@ impl FoundFrame {
 /// is found in may be a record.
 ///
 /// # Errors
-/// If the directory cannot be listed, or `take` says so. What cannot be read of a file is lost, and no error.
+/// If a file or the directory cannot be read for what passes, or `take` says so. What the device cannot read of a file, again and
+/// again, is lost, and no error.
 pub(crate) fn salvage(
     disk: &dyn Disk,
     dir: &Path,
@@ -102,13 +104,15 @@ pub(crate) fn salvage(
     Ok(useless)
 }
 
-/// The file's bytes; zeros where it cannot be read.
+/// The file's bytes; zeros where its device cannot read it.
 fn readable(file: &dyn DiskFile) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(file.len()?).map_err(io::Error::other)?];
     let mut at = 0;
     for piece in bytes.chunks_mut(READ_BYTES) {
-        if file.read_exact_at(piece, at).is_err() {
-            piece.fill(0);
+        match file.read_exact_at(piece, at) {
+            Ok(()) => {}
+            Err(error) if Class::of(&error) == Class::Damage => piece.fill(0),
+            Err(error) => return Err(error),
         }
         at += READ_BYTES as u64;
     }

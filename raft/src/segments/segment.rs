@@ -11,7 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::{Buf, BufMut, Bytes};
 
-use super::error::{Damage, SegmentError, io_error};
+use super::error::{Damage, SegmentError};
 use super::frame::{FrameHeader, ItemHeader, PREFIX_BYTES, Prefix, StoredFrame};
 use super::index::{Index, Point, Summary};
 use crate::disk::DiskFile;
@@ -82,11 +82,13 @@ impl Segment {
         SegmentError::Damaged(Box::new(Damage { group, file, bytes, indexes: from_index..=to_index, offsets, reason }))
     }
 
-    /// Reads `bytes` of the file; a file that ends before them is damaged.
+    /// Reads `bytes` of the file; a file that ends before them, or whose device cannot read them, is damaged.
     pub(super) fn read(&self, bytes: Range<u64>, index: u64) -> Result<Bytes, SegmentError> {
-        read_range(self.file.as_ref(), bytes.clone()).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => self.damaged_from(bytes, index, "the file is shorter than what was written"),
-            _ => io_error("reading", &self.path)(error),
+        read_range(self.file.as_ref(), bytes.clone()).map_err(|error| {
+            match Damage::or_io((self.group, &self.path), bytes.clone(), index..=index, error) {
+                SegmentError::Damaged(damage) => self.damaged_from(bytes, index, damage.reason),
+                other => other,
+            }
         })
     }
 

@@ -1,7 +1,7 @@
 //! Writing segments: append, sync, roll, unlink, and the swap that ends a rewrite. One owner: the flusher.
 
 use std::io::IoSlice;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::{SegmentError, io_error};
@@ -13,10 +13,12 @@ use super::segment::{FILE_HEADER_BYTES, Segment, file_header, segment_path};
 use super::write::{save_index, write_frames};
 use super::{Rewritten, SegmentOptions, SegmentReader, open};
 use crate::disk::Disk;
+use crate::disk::error::Class;
 use crate::types::{GroupId, LogId};
 
 /// Appends to a group's segments and removes from them. After a failed write or sync it refuses everything: what
-/// reached the disk is unknown, and only opening again finds out.
+/// reached the disk is unknown, and only opening again finds out. What failed because there is no space, or for what passes
+/// ([`Class::waits`]), did not happen, and may be asked for again.
 #[derive(Debug)]
 pub struct SegmentWriter {
     shared: Arc<Shared>,
@@ -31,6 +33,8 @@ pub struct SegmentWriter {
     /// Length of the active segment that its saved index covers, in bytes.
     index_saved_bytes: u64,
     failed: bool,
+    /// Files of segments that were given up, and that are still to be removed.
+    leftovers: Vec<PathBuf>,
     scratch: Vec<u8>,
 }
 
@@ -65,6 +69,7 @@ impl SegmentWriter {
             dir_needs_sync: true,
             file_needs_sync: false,
             failed: false,
+            leftovers: Vec::new(),
             scratch: Vec::new(),
         };
         Ok((writer, SegmentReader { shared }))
@@ -124,8 +129,9 @@ impl SegmentWriter {
             None => {
                 self.refuse_if_failed()?;
                 let marked = self.set_mark(last.index + 1);
+                self.or_fail(marked)?;
                 self.last = Some(last);
-                self.or_fail(marked)
+                Ok(())
             }
         }
     }
@@ -133,7 +139,7 @@ impl SegmentWriter {
     /// Makes everything written durable, and returns the last entry that now is.
     ///
     /// # Errors
-    /// [`SegmentError::Io`]; the writer refuses everything from then on.
+    /// [`SegmentError::Io`]; if it is final, the writer refuses everything from then on.
     pub fn sync(&mut self) -> Result<Option<LogId>, SegmentError> {
         self.refuse_if_failed()?;
         let synced = self.sync_all();
@@ -151,7 +157,7 @@ impl SegmentWriter {
     /// Closes the open segment, if it holds anything, so that it can be unlinked, rewritten and verified.
     ///
     /// # Errors
-    /// [`SegmentError::Io`] if it cannot be synced; the writer refuses everything from then on.
+    /// [`SegmentError::Io`] if it cannot be synced; if that is final, the writer refuses everything from then on.
     pub fn roll(&mut self) -> Result<(), SegmentError> {
         self.refuse_if_failed()?;
         if self.active.as_ref().is_none_or(|active| active.summary().last.is_none()) {
@@ -166,13 +172,14 @@ impl SegmentWriter {
         Ok(())
     }
 
-    /// Unlinks the closed segments at the start whose last entry is at or before raft index `index`; who is reading
-    /// them goes on undisturbed. Returns the bytes freed.
+    /// Unlinks the closed segments at the start whose last entry is at or before raft index `index`, and what an earlier
+    /// call left over; who is reading them goes on undisturbed. Returns the bytes freed.
     ///
     /// # Errors
-    /// [`SegmentError::Io`]; the writer refuses everything from then on.
+    /// [`SegmentError::Io`]: asked again, it goes on, unless the error is final.
     pub fn unlink_through(&mut self, index: u64) -> Result<u64, SegmentError> {
         self.refuse_if_failed()?;
+        self.remove_leftovers()?;
         let segments = self.shared.segments.load_full();
         let dead =
             |segment: &&Arc<Segment>| segment.is_closed() && segment.summary().last.is_some_and(|last| last.index <= index);
@@ -182,20 +189,26 @@ impl SegmentWriter {
         let marked = self.set_mark(last.index + 1);
         self.or_fail(marked)?;
         self.shared.segments.store(Arc::new(segments.iter().skip(dead.len()).cloned().collect()));
-        let mut freed = 0;
-        for segment in &dead {
-            freed += segment.summary().bytes;
-            let removed = self.remove(&segment.index_path()).and_then(|()| self.remove(&segment.path));
+        // Taken from the end: the oldest first, and of each the index first.
+        self.leftovers.extend(dead.iter().rev().flat_map(|segment| [segment.path.clone(), segment.index_path()]));
+        self.remove_leftovers()?;
+        Ok(dead.iter().map(|segment| segment.summary().bytes).sum())
+    }
+
+    fn remove_leftovers(&mut self) -> Result<(), SegmentError> {
+        while let Some(path) = self.leftovers.last() {
+            let removed = self.remove(path);
             self.or_fail(removed)?;
+            self.leftovers.pop();
         }
-        Ok(freed)
+        Ok(())
     }
 
     /// Swaps a rewritten segment in for its original, durably. Returns the bytes freed: none if the original was
     /// unlinked or rewritten meanwhile, then the copy is removed.
     ///
     /// # Errors
-    /// [`SegmentError::Io`]; the writer refuses everything from then on.
+    /// [`SegmentError::Io`]; if it is final, the writer refuses everything from then on.
     pub fn replace(&mut self, rewritten: Rewritten) -> Result<u64, SegmentError> {
         self.refuse_if_failed()?;
         let Rewritten { original, file, temporary, index } = rewritten;
@@ -350,7 +363,7 @@ impl SegmentWriter {
     }
 
     fn or_fail<T>(&mut self, result: Result<T, SegmentError>) -> Result<T, SegmentError> {
-        self.failed |= result.is_err();
+        self.failed |= result.as_ref().is_err_and(|error| !Class::of(error).waits());
         result
     }
 }

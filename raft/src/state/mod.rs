@@ -91,7 +91,7 @@ pub enum StateError {
         reason: String,
     },
     /// The store could not do what was asked.
-    #[error("the state in {dir} failed: {reason}; check the disk and its free space, then restart the node")]
+    #[error("the state in {dir} failed: {reason}; {}", crate::disk::error::advice_in_words(.reason))]
     Failed {
         /// The directory of the store.
         dir: PathBuf,

@@ -3,12 +3,15 @@
 //! Without a log, what was not flushed is lost in a crash; with one column family, memtables are flushed in the
 //! order in which they were filled, so what remains is always the state after some earlier write.
 
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBPinnableSlice, Direction, ErrorKind,
@@ -18,6 +21,8 @@ use rocksdb::{
 use super::{Change, KeyValue, State, StateError, StateView, WriteBatch, prefix_end};
 
 const COLUMN_FAMILY: &str = "state";
+/// Pauses between attempts to open or read it: 1.7 s all together.
+pub(super) const PAUSES_MS: [u64; 5] = [5, 20, 80, 320, 1_280];
 
 /// How much memory RocksDB may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,16 +63,37 @@ impl RocksState {
     /// [`StateError::Damaged`] if RocksDB finds its files corrupt, [`StateError::Failed`] if it cannot use them.
     pub fn open(dir: &Path, options: &RocksOptions) -> Result<RocksState, StateError> {
         let families = [ColumnFamilyDescriptor::new(COLUMN_FAMILY, family_options(options))];
-        let db = DB::open_cf_descriptors(&database_options(options), dir, families);
+        let mut database = database_options(options);
+        // Where RocksDB does not find its first file, it would begin anew over the others.
+        database.create_if_missing(!holds_any(dir)?);
+        let db = DB::open_cf_descriptors(&database, dir, families);
         let db = db.map_err(|error| open_failure(dir, &error))?;
         let store = Arc::new(Store { db, dir: dir.to_owned() });
         Ok(RocksState { store, written_bytes: AtomicU64::new(0), flushed_bytes: AtomicU64::new(0) })
     }
 }
 
+/// Whether a database was begun in `dir`.
+fn holds_any(dir: &Path) -> Result<bool, StateError> {
+    let failed = |error: io::Error| StateError::Failed { dir: dir.to_owned(), reason: format!("cannot list it: {error}") };
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(failed(error)),
+    };
+    for entry in entries {
+        let name = entry.map_err(failed)?.file_name();
+        let name = name.to_string_lossy();
+        // What a first start that was cut short leaves behind has no table and no CURRENT.
+        if name == "CURRENT" || name.ends_with(".sst") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 fn database_options(options: &RocksOptions) -> Options {
     let mut database = Options::default();
-    database.create_if_missing(true);
     database.create_missing_column_families(true);
     database.set_db_write_buffer_size(options.write_buffer_bytes);
     database.set_max_open_files(options.open_files_max);
@@ -145,13 +171,25 @@ impl Store {
     }
 }
 
+/// Reads until that works, or fails again and again: a first error may pass, and so may what RocksDB took for damage then.
+fn patiently<T>(read: impl Fn() -> Result<T, StateError>) -> Result<T, StateError> {
+    for pause in PAUSES_MS {
+        match read() {
+            Ok(done) => return Ok(done),
+            Err(error) => tracing::warn!(%error, "reading rows failed; it is tried again"),
+        }
+        thread::sleep(Duration::from_millis(pause));
+    }
+    read()
+}
+
 impl State for RocksState {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
-        self.store.get(key, &ReadOptions::default())
+        patiently(|| self.store.get(key, &ReadOptions::default()))
     }
 
     fn scan(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<KeyValue>, StateError> {
-        self.store.scan(prefix, from, limit, ReadOptions::default())
+        patiently(|| self.store.scan(prefix, from, limit, ReadOptions::default()))
     }
 
     fn write(&self, batch: WriteBatch) -> Result<(), StateError> {
@@ -217,7 +255,7 @@ impl RocksView {
                 question(&held, &snapshot);
             }
         };
-        let thread = std::thread::Builder::new().name("state-view".to_owned()).spawn(answer).ok();
+        let thread = thread::Builder::new().name("state-view".to_owned()).spawn(answer).ok();
         // Returns when the snapshot is taken; at once if the thread could not start, and then every read says so.
         let _ = wait.recv();
         RocksView { questions: Mutex::new(Some(questions)), thread, store }
@@ -245,13 +283,17 @@ impl RocksView {
 
 impl StateView for RocksView {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
-        let key = key.to_vec();
-        self.ask(move |store, options| store.get(&key, &options))
+        patiently(|| {
+            let key = key.to_vec();
+            self.ask(move |store, options| store.get(&key, &options))
+        })
     }
 
     fn scan(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<KeyValue>, StateError> {
-        let (prefix, from) = (prefix.to_vec(), from.to_vec());
-        self.ask(move |store, options| store.scan(&prefix, &from, limit, options))
+        patiently(|| {
+            let (prefix, from) = (prefix.to_vec(), from.to_vec());
+            self.ask(move |store, options| store.scan(&prefix, &from, limit, options))
+        })
     }
 }
 
@@ -268,8 +310,6 @@ impl Drop for RocksView {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
-
-    use std::fs;
 
     use super::super::contract;
     use super::*;

@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::fault::Faults;
+use super::fault::{Faults, code};
 use super::rng::Rng;
 
 /// The unit in which the page cache is dirty.
@@ -56,6 +56,10 @@ pub(super) struct Model {
 
 fn power_is_off() -> io::Error {
     io::Error::other("simulated disk: the power is off")
+}
+
+fn eio() -> io::Error {
+    io::Error::from_raw_os_error(code::EIO)
 }
 
 fn not_found(path: &Path) -> io::Error {
@@ -249,7 +253,7 @@ impl Model {
             return Ok(());
         }
         if self.faults.sync_fails(&mut self.rng) {
-            return Err(io::Error::other("simulated disk: the directory sync failed"));
+            return Err(eio());
         }
         for op in self.pending.drain(..) {
             self.device_names.apply(&op);
@@ -286,7 +290,7 @@ impl Model {
         self.rng = rng;
         match (power_fails, fails) {
             (true, _) => Err(power_is_off()),
-            (false, true) => Err(io::Error::other("simulated disk: the write failed (EIO)")),
+            (false, true) => Err(eio()),
             (false, false) => Ok(()),
         }
     }
@@ -354,7 +358,7 @@ impl Model {
         self.rng = rng;
         match (power_fails, fails) {
             (true, _) => Err(power_is_off()),
-            (false, true) => Err(io::Error::other("simulated disk: the sync failed (EIO)")),
+            (false, true) => Err(eio()),
             (false, false) => Ok(()),
         }
     }

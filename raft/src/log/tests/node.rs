@@ -17,7 +17,7 @@ use crate::journal::JournalOptions;
 use crate::log::lives::Lives;
 use crate::machine::{Applied, Machine, RestoreError, Row, Rows};
 use crate::network::Peers;
-use crate::registry::{Begin, Registry, RegistryOptions, TransferOptions};
+use crate::registry::{Begin, OpenError, Registry, RegistryOptions, TransferOptions};
 use crate::segments::SegmentOptions;
 use crate::state::keys::GroupKeys;
 use crate::state::{KeyValue, OrderedState, State, StateError, StateView, WriteBatch};
@@ -212,8 +212,14 @@ impl Node {
     }
 
     fn open(&mut self) {
+        self.try_open().unwrap();
+    }
+
+    /// Starts what does not run.
+    pub(crate) fn try_open(&mut self) -> Result<(), OpenError> {
         let (disk, state): (Arc<dyn Disk>, Arc<dyn State>) = (Arc::new(self.disk.clone()), Arc::new(self.state.clone()));
-        self.registry = Some(Registry::open(options(), data_dir(self.dir.path()), disk, state).unwrap());
+        self.registry = Some(Registry::open(options(), data_dir(self.dir.path()), disk, state)?);
+        Ok(())
     }
 
     /// Starts a group of this node alone, or one that waits for a leader.
@@ -242,22 +248,32 @@ impl Node {
 
     /// The process dies, the machine lives: the page cache stays, what only the process held is gone.
     pub(crate) fn kill(&mut self) {
+        self.stay_killed();
+        self.open();
+    }
+
+    /// As [`Node::kill`], and nobody starts it.
+    pub(crate) fn stay_killed(&mut self) {
         self.state.dead.store(true, Ordering::SeqCst);
         self.disk.kill();
-        self.come_back();
+        self.forget();
     }
 
     fn come_back(&mut self) {
+        self.forget();
+        self.open();
+    }
+
+    fn forget(&mut self) {
         self.state.rows.power_cut();
         self.registry = None;
         self.state = MortalState { rows: self.state.rows.clone(), dead: Arc::default() };
-        self.open();
     }
 
     /// All lives of which rows or files are here, valid or not.
     pub(crate) fn lives(&self) -> Vec<(GroupId, Incarnation)> {
         let disk = Arc::new(self.disk.clone());
-        let lives = Lives::new(disk, self.groups_dir(), options().segments, Arc::new(self.state.clone()), Driver::Threads, 0);
+        let lives = Lives::new(disk, self.groups_dir(), options().segments, Arc::new(self.state.clone()), <_>::default(), 0);
         lives.all().unwrap().into_iter().collect()
     }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use flotilla_broker::{Broker, BrokerStats, JournalFigures, PartitionStats};
+use flotilla_broker::{Broker, BrokerStats, Class, JournalFigures, PartitionStats};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
@@ -30,6 +30,10 @@ impl Collector for Watched {
         scrape.counter("group_restarts", restarts, stats.group_restarts as f64)?;
         let failed = broker.failure().get().is_some();
         scrape.gauge("storage_failed", "1 once a write or sync has failed", u64::from(failed))?;
+        let troubles = broker.troubles().figures();
+        scrape.gauge("storage_troubles", "What of this node's storage is in trouble now", troubles.now as u64)?;
+        let errors = "Storage errors, by what follows: damage (heals from peers), full (waits), final (opens again), passing (tried again)";
+        scrape.counters("storage_errors", errors, "class", Class::ALL.map(|class| (class.name(), troubles.counted(class))))?;
         partitions(&mut scrape, &stats.partitions)?;
         replication(&mut scrape, &stats)?;
         journal(&mut scrape, &stats.journal)

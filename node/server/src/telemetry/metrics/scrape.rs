@@ -24,6 +24,21 @@ impl Scrape<'_> {
         counter.encode(self.0.encode_descriptor(name, help, None, counter.metric_type())?)
     }
 
+    /// Values that only rise, one for each value of a label.
+    pub fn counters<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: [(&str, u64); N],
+    ) -> Result<(), fmt::Error> {
+        let mut encoder = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (value, count) in values {
+            encoder.encode_family(&[(label, value)])?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+        }
+        Ok(())
+    }
+
     /// How values are spread; each is counted in units of which `per_unit` make one of the metric's.
     pub fn histogram(&mut self, name: &str, help: &str, spread: &Distribution, per_unit: f64) -> Result<(), fmt::Error> {
         let upto = |bound: Option<u64>| bound.map_or(f64::INFINITY, |bound| bound as f64 / per_unit);
