@@ -43,6 +43,16 @@ fn a_single_node_survives_what_a_single_node_can() {
     assert!(kept.join("node-1.log").is_file());
 }
 
+/// `FLOTILLA_CHAOS_SECONDS` (60): three nodes, whatever this machine can do to them, in an order that is another each time.
+#[test]
+fn three_nodes_survive_a_mix_of_everything() {
+    let seconds = std::env::var("FLOTILLA_CHAOS_SECONDS").unwrap_or_else(|_| "60".to_owned());
+    let output = chaos(&["--fault", "mix", "--seconds", &seconds, "--every", "8s", "--down", "3s", "-o", "json"]);
+    let report = report(&output);
+    assert_eq!(output.status.code(), Some(0), "{report:#}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!report["strikes"].as_array().unwrap().is_empty());
+}
+
 #[test]
 fn what_makes_no_sense_is_refused() {
     for args in [&["--nodes", "2", "--replication-factor", "3"][..], &["--every", "1s", "--down", "2s"], &["--fault", "rain"]] {

@@ -62,7 +62,7 @@ async fn a_full_disk_loses_nothing_and_the_node_goes_on_when_there_is_space() {
     let acked = writers.acked();
     assert!(acked > 1_000);
     assert!(server.log().contains("space"), "the log does not say what is wrong:\n{}", server.log());
-    mount.resize(LARGER_DISK_MIB);
+    mount.resize(LARGER_DISK_MIB).unwrap();
     let took = wait_until_healed(&writers).await;
     assert!(server.is_running(), "it is the same process");
     let history = writers.stop().await;

@@ -60,7 +60,7 @@ async fn acknowledged_records_survive_power_cuts() {
         // It holds still between any two instructions, so that the copy shows one moment; and while that is looked at.
         server.signal(Signal::STOP);
         let history = writers.history();
-        mount.cut(&image, &copy);
+        mount.cut(&image, &copy).unwrap();
         unsynced += history.len() - history.acked();
         check_copy(&copy, &copy_point, &history).await;
         server.signal(Signal::CONT);

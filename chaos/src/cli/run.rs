@@ -3,17 +3,19 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
-use flotilla_chaos::cluster::ClusterOptions;
+use flotilla_chaos::cluster::{ClusterOptions, Lan, can_cut_power};
 use flotilla_chaos::fault::Fault;
 use flotilla_chaos::history::History;
 use flotilla_chaos::report::{Report, Verdict};
 use flotilla_chaos::run::{self, RunOptions};
 use flotilla_chaos::workload::WorkloadOptions;
 
-use super::CliError;
+use super::place::Place;
+use super::{CliError, beside, seconds};
 
 const TOPIC: &str = "chaos";
 /// The smallest journal, and segments that are closed often.
@@ -89,7 +91,8 @@ pub(super) async fn run(args: RunArgs) -> Result<u8, CliError> {
     let output = args.output;
     let place = Place::new(args.dir.as_deref())?;
     let given = args.dir.is_some();
-    let options = args.options(place.path())?;
+    let mut options = args.options(place.path())?;
+    possible(&mut options)?;
     eprintln!("seed {}, directory {}", options.seed, place.path().display());
     let interrupted = async {
         // Without a handler there is no Ctrl-C to wait for; the default one ends the process.
@@ -114,6 +117,30 @@ pub(super) async fn run(args: RunArgs) -> Result<u8, CliError> {
     })
 }
 
+/// Makes what the faults need, and leaves out those for which this machine lacks something, with words.
+fn possible(options: &mut RunOptions) -> Result<(), CliError> {
+    let wants = |needs: fn(Fault) -> bool| options.faults.iter().any(|fault| *fault == Fault::Mix || needs(*fault));
+    let skipped = |what: &str, why: String| eprintln!("skipped: {what}: {why}");
+    if wants(Fault::cuts) {
+        match Lan::make() {
+            Ok(lan) => options.cluster.network = Some(Arc::new(lan)),
+            Err(why) => skipped("faults of the network, which need root and the command ip", why),
+        }
+    }
+    if wants(Fault::cuts_power) {
+        match can_cut_power(&options.cluster.dir) {
+            Ok(()) => options.cluster.own_disks = true,
+            Err(why) => skipped("power cuts, which need root and loop devices", why),
+        }
+    }
+    let (cuts, power) = (options.cluster.network.is_some(), options.cluster.own_disks);
+    options.faults.retain(|fault| (cuts || !fault.cuts()) && (power || !fault.cuts_power()));
+    if options.faults.is_empty() {
+        return Err(CliError::Io("none of these faults can be done on this machine".to_owned()));
+    }
+    Ok(())
+}
+
 impl RunArgs {
     fn options(self, dir: &Path) -> Result<RunOptions, CliError> {
         let replication_factor = self.replication_factor.unwrap_or_else(|| u32::try_from(self.nodes.min(3)).unwrap_or(3));
@@ -133,7 +160,7 @@ impl RunArgs {
             None => beside()?,
         };
         Ok(RunOptions {
-            cluster: ClusterOptions { binary, dir: dir.to_owned(), nodes: self.nodes, server_args },
+            cluster: ClusterOptions { binary, dir: dir.to_owned(), nodes: self.nodes, server_args, ..ClusterOptions::default() },
             workload: WorkloadOptions {
                 topic: TOPIC.to_owned(),
                 partitions: self.partitions,
@@ -153,58 +180,8 @@ impl RunArgs {
     }
 }
 
-fn beside() -> Result<PathBuf, CliError> {
-    let own = std::env::current_exe().map_err(|error| CliError::Io(format!("this program's path: {error}")))?;
-    let path = own.with_file_name("flotilla");
-    if path.is_file() {
-        Ok(path)
-    } else {
-        Err(CliError::Usage(format!("{} is missing: say where the binary is with --flotilla PATH", path.display())))
-    }
-}
-
 fn fresh_seed() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
-}
-
-/// Where a run lives.
-enum Place {
-    Given(PathBuf),
-    Temporary(tempfile::TempDir),
-}
-
-impl Place {
-    fn new(given: Option<&Path>) -> Result<Self, CliError> {
-        match given {
-            Some(path) => {
-                let failed = |error| CliError::Io(format!("{}: {error}", path.display()));
-                std::fs::create_dir_all(path).map_err(failed)?;
-                if std::fs::read_dir(path).map_err(failed)?.next().is_some() {
-                    let path = path.display();
-                    return Err(CliError::Usage(format!("{path} is not empty: a run begins with new nodes, name another --dir")));
-                }
-                Ok(Self::Given(path.to_owned()))
-            }
-            None => {
-                let made = tempfile::Builder::new().prefix("flotilla-chaos-").tempdir();
-                Ok(Self::Temporary(made.map_err(|error| CliError::Io(format!("no temporary directory: {error}")))?))
-            }
-        }
-    }
-
-    fn path(&self) -> &Path {
-        match self {
-            Self::Given(path) => path,
-            Self::Temporary(dir) => dir.path(),
-        }
-    }
-
-    fn keep(self) -> PathBuf {
-        match self {
-            Self::Given(path) => path,
-            Self::Temporary(dir) => dir.keep(),
-        }
-    }
 }
 
 fn write_history(dir: &Path, history: &History) -> Result<(), CliError> {
@@ -224,31 +201,5 @@ fn print(output: Output, report: &Report) -> Result<(), CliError> {
     match io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CliError::Io(format!("stdout: {error}"))),
         _ => Ok(()),
-    }
-}
-
-/// Reads a number of seconds or milliseconds: `10s`, `500ms`, `0.5s`.
-fn seconds(text: &str) -> Result<Duration, String> {
-    let (number, unit) = match text.strip_suffix("ms") {
-        Some(number) => (number, 0.001),
-        None => (text.strip_suffix('s').unwrap_or(text), 1.0),
-    };
-    let value = number.parse::<f64>().map(|number| number * unit).ok();
-    let duration = value.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).filter(|duration| !duration.is_zero());
-    duration.ok_or_else(|| format!("{text:?} is not a duration: write such as 10s or 500ms"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_read() {
-        assert_eq!(seconds("10s"), Ok(Duration::from_secs(10)));
-        assert_eq!(seconds("250ms"), Ok(Duration::from_millis(250)));
-        assert_eq!(seconds("1.5"), Ok(Duration::from_millis(1_500)));
-        for wrong in ["", "s", "0s", "-1s", "1h", "1e300s"] {
-            assert!(seconds(wrong).is_err(), "{wrong}");
-        }
     }
 }

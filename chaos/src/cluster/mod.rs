@@ -1,25 +1,31 @@
 //! A cluster of real processes on this machine, each with its own directory and ports.
 
+mod lan;
 mod node;
 mod ports;
+mod power;
 mod replace;
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_client::{Client, ClientOptions, Error, api};
 use tokio::time::Instant;
 
+pub use lan::{End, Lan};
 pub use node::Node;
 use node::NodeOptions;
-use ports::Ports;
+pub use ports::Ports;
+use power::PowerDisk;
+pub use power::can_cut_power;
 
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What a cluster consists of.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct ClusterOptions {
     /// The `flotilla` binary.
     pub binary: PathBuf,
@@ -29,6 +35,14 @@ pub struct ClusterOptions {
     pub nodes: u64,
     /// Arguments of `flotilla server` besides identity, directory, addresses and seeds.
     pub server_args: Vec<String>,
+    /// The program (this one) under whose watch the nodes' file system calls are, if they are; see [`trap`](crate::trap).
+    pub watcher: Option<PathBuf>,
+    /// Where the nodes' ports come from, if all of them are on the loopback interface,
+    pub ports: Ports,
+    /// and not on a network of their own.
+    pub network: Option<Arc<Lan>>,
+    /// Whether each node has a disk of its own that can lose its power.
+    pub own_disks: bool,
 }
 
 /// Why there is no cluster.
@@ -47,6 +61,14 @@ pub enum ClusterError {
     /// All ports are taken.
     #[error("no port is free on the loopback interface")]
     NoPort,
+    /// A node's network or disk cannot be made.
+    #[error("node {id} cannot have a place of its own: {why}")]
+    NoPlace {
+        /// The node.
+        id: u64,
+        /// What the system said.
+        why: String,
+    },
     /// It did not come up.
     #[error("the cluster is not ready after {waited:?} (last: {last}); the end of each log:\n{logs}")]
     NotReady {
@@ -63,7 +85,6 @@ pub enum ClusterError {
 #[derive(Debug)]
 pub struct Cluster {
     options: ClusterOptions,
-    ports: Ports,
     nodes: Vec<Node>,
 }
 
@@ -73,32 +94,56 @@ impl Cluster {
     /// # Errors
     /// If one cannot be started.
     pub fn start(options: &ClusterOptions) -> Result<Self, ClusterError> {
-        let mut cluster = Self { options: options.clone(), ports: Ports::new(), nodes: Vec::new() };
+        let mut cluster = Self::prepare(options)?;
+        for node in &mut cluster.nodes {
+            let started = node.start();
+            started.map_err(|error| ClusterError::Start { id: node.id(), binary: options.binary.clone(), error })?;
+        }
+        Ok(cluster)
+    }
+
+    /// The same, and no node is started yet.
+    ///
+    /// # Errors
+    /// If there are no ports.
+    pub fn prepare(options: &ClusterOptions) -> Result<Self, ClusterError> {
+        let mut cluster = Self { options: options.clone(), nodes: Vec::new() };
         let mut addresses = Vec::new();
         for id in 1..=options.nodes {
-            addresses.push((id, cluster.draw_ports()?));
+            addresses.push((id, cluster.draw_ports(id)?));
         }
         let seeds: Vec<String> = addresses.iter().map(|(_, (listen, _))| listen.to_string()).collect();
         for (id, ports) in addresses {
-            cluster.start_node(id, ports, &seeds)?;
+            cluster.add_node(id, ports, &seeds)?;
         }
         Ok(cluster)
     }
 
     /// Where a node listens, for gRPC and for HTTP.
-    fn draw_ports(&mut self) -> Result<(SocketAddr, SocketAddr), ClusterError> {
-        self.ports.next().zip(self.ports.next()).ok_or(ClusterError::NoPort)
+    fn draw_ports(&self, id: u64) -> Result<(SocketAddr, SocketAddr), ClusterError> {
+        match &self.options.network {
+            Some(network) => network.join(id).map_err(|why| ClusterError::NoPlace { id, why }),
+            None => self.options.ports.next().zip(self.options.ports.next()).ok_or(ClusterError::NoPort),
+        }
     }
 
-    fn start_node(&mut self, id: u64, (listen, http): (SocketAddr, SocketAddr), seeds: &[String]) -> Result<(), ClusterError> {
-        let ClusterOptions { binary, dir, server_args, .. } = self.options.clone();
+    fn add_node(&mut self, id: u64, (listen, http): (SocketAddr, SocketAddr), seeds: &[String]) -> Result<(), ClusterError> {
+        let ClusterOptions { binary, dir, server_args, watcher, network, own_disks, .. } = self.options.clone();
         let mut args = server_args;
         if seeds.len() > 1 {
             args.extend(["--seeds".to_owned(), seeds.join(",")]);
         }
-        let mut node = Node::new(NodeOptions { id, binary: binary.clone(), dir, listen, http, args });
-        node.start().map_err(|error| ClusterError::Start { id, binary, error })?;
-        self.nodes.push(node);
+        let disk =
+            if own_disks { Some(PowerDisk::make(&dir, id).map_err(|why| ClusterError::NoPlace { id, why })?) } else { None };
+        let data_dir = disk.as_ref().map_or_else(|| dir.join(format!("node-{id}")), PowerDisk::data_dir);
+        let mut prefix =
+            network.map_or_else(Vec::new, |network| network.inside(id)).into_iter().map(Into::into).collect::<Vec<_>>();
+        if let Some(watcher) = &watcher {
+            prefix.extend([watcher.into(), "trapped".into(), "--".into()]);
+        }
+        let log = dir.join(format!("node-{id}.log"));
+        let options = NodeOptions { id, binary, prefix, data_dir, log, listen, http, args, is_watched: watcher.is_some() };
+        self.nodes.push(Node::new(options, disk));
         Ok(())
     }
 

@@ -21,8 +21,11 @@ impl Cluster {
     pub async fn replace(&mut self, leaving: u64) -> io::Result<()> {
         let id = self.nodes.iter().map(Node::id).max().unwrap_or(0) + 1;
         let seeds = self.addresses(0).1;
-        let ports = self.draw_ports().map_err(io::Error::other)?;
-        self.start_node(id, ports, &seeds).map_err(io::Error::other)?;
+        let ports = self.draw_ports(id).map_err(io::Error::other)?;
+        self.add_node(id, ports, &seeds).map_err(io::Error::other)?;
+        if let Some(node) = self.node(id) {
+            node.start()?;
+        }
         self.wait_ready(PATIENCE).await.map_err(io::Error::other)?;
         let staying = self.nodes.iter().filter(|node| node.id() != leaving).map(Node::address);
         let options = ClientOptions { request_timeout: ANSWER_TIMEOUT, ..ClientOptions::default() };

@@ -1,5 +1,6 @@
 //! Faults: who is hit, how, and how it is undone.
 
+mod links;
 mod victims;
 
 use std::io;
@@ -27,6 +28,24 @@ pub enum Fault {
     Restart,
     /// Add a new node, then have the oldest one leave for good
     Replace,
+    /// Cut a random node off from all others; clients reach it (as all cuts: needs root and `ip`)
+    Alone,
+    /// Cut the nodes into a minority and a majority
+    Halves,
+    /// Cut links until each node reaches its two neighbours only
+    Ring,
+    /// Nothing that a random node sends to others arrives; it hears them
+    OneWay,
+    /// Cut a random node off from clients; nodes reach it
+    ClientsOnly,
+    /// Cut the power of a random node: what was not synced is gone (needs root and loop devices)
+    PowerCut,
+    /// Cut the power of a majority at once
+    PowerCutMajority,
+    /// Cut the power of all nodes at once
+    PowerCutAll,
+    /// Another one of the above each time, as far as this machine can do them
+    Mix,
 }
 
 /// A fault that happened.
@@ -45,11 +64,47 @@ pub struct Strike {
 }
 
 impl Fault {
+    /// What [`Mix`](Self::Mix) is made of. Not what takes minutes.
+    pub const MIXED: [Self; 13] = [
+        Self::Kill,
+        Self::KillLeaderOfMost,
+        Self::Stop,
+        Self::AllKill,
+        Self::Restart,
+        Self::Alone,
+        Self::Halves,
+        Self::Ring,
+        Self::OneWay,
+        Self::ClientsOnly,
+        Self::PowerCut,
+        Self::PowerCutMajority,
+        Self::PowerCutAll,
+    ];
+
+    /// Whether it is done to the network.
+    #[must_use]
+    pub fn cuts(self) -> bool {
+        matches!(self, Self::Alone | Self::Halves | Self::Ring | Self::OneWay | Self::ClientsOnly)
+    }
+
+    /// Whether it needs disks whose power can be cut.
+    #[must_use]
+    pub fn cuts_power(self) -> bool {
+        matches!(self, Self::PowerCut | Self::PowerCutMajority | Self::PowerCutAll)
+    }
+
     /// Does it to `nodes`.
     ///
     /// # Errors
     /// If one of them does not run, or not everything went as planned.
     pub async fn inject(self, cluster: &mut Cluster, nodes: &[u64]) -> io::Result<()> {
+        if self.cuts() {
+            let all: Vec<u64> = cluster.nodes().iter().map(Node::id).collect();
+            return cluster.cut(&links::cut(self, nodes, &all));
+        }
+        if self.cuts_power() {
+            return cluster.cut_power(nodes).await;
+        }
         for id in nodes {
             match self {
                 Self::Kill | Self::KillLeaderOfMost | Self::AllKill => node(cluster, *id)?.kill()?,
@@ -59,6 +114,7 @@ impl Fault {
                     None => continue,
                 },
                 Self::Replace => cluster.replace(*id).await?,
+                _ => return Err(io::Error::other("it is not done to single nodes")),
             }
         }
         if matches!(self, Self::Kill | Self::KillLeaderOfMost | Self::AllKill) {
@@ -75,12 +131,15 @@ impl Fault {
     /// # Errors
     /// If a process cannot be started, or has ended meanwhile.
     pub fn heal(self, cluster: &mut Cluster, nodes: &[u64]) -> io::Result<()> {
+        if self.cuts() {
+            return cluster.mend();
+        }
         for id in nodes {
             match self {
-                Self::Kill | Self::KillLeaderOfMost | Self::AllKill | Self::Restart => node(cluster, *id)?.start()?,
                 Self::Stop => node(cluster, *id)?.resume()?,
                 // It has left for good.
                 Self::Replace => {}
+                _ => node(cluster, *id)?.start()?,
             }
         }
         Ok(())

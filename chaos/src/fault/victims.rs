@@ -14,10 +14,22 @@ pub fn choose(fault: Fault, turn: usize, all: &[u64], leaders: &Leaders, random:
     match fault {
         Fault::Restart => all.iter().copied().cycle().nth(turn).into_iter().collect(),
         Fault::Replace => all.iter().copied().min().into_iter().collect(),
-        Fault::Kill | Fault::Stop => random.pick(all).into_iter().copied().collect(),
         Fault::KillLeaderOfMost => leader_of_most(leaders).into_iter().collect(),
-        Fault::AllKill => all.to_vec(),
+        Fault::AllKill | Fault::Ring | Fault::PowerCutAll => all.to_vec(),
+        Fault::Halves => some(all, all.len() / 2, random),
+        Fault::PowerCutMajority => some(all, all.len() / 2 + 1, random),
+        Fault::Mix => Vec::new(),
+        _ => some(all, 1, random),
     }
+}
+
+/// `count` of `all`.
+fn some(all: &[u64], count: usize, random: &mut Random) -> Vec<u64> {
+    let mut left = all.to_vec();
+    while left.len() > count {
+        left.remove(random.below(left.len()));
+    }
+    left
 }
 
 /// Of several that lead equally many, the one with the lowest id.
@@ -43,6 +55,8 @@ mod tests {
         let hit: std::collections::BTreeSet<u64> =
             (0..100).flat_map(|_| choose(Fault::Kill, 0, &[1, 2, 3], &leaders, &mut random)).collect();
         assert_eq!(hit.len(), 3, "all are hit in time");
+        assert_eq!(choose(Fault::Halves, 0, &[1, 2, 3, 4, 5], &leaders, &mut random).len(), 2);
+        assert_eq!(choose(Fault::PowerCutMajority, 0, &[1, 2, 3, 4], &leaders, &mut random).len(), 3);
         let restarted: Vec<u64> =
             (0..4).flat_map(|turn| choose(Fault::Restart, turn, &[1, 2, 3], &leaders, &mut random)).collect();
         assert_eq!(restarted, [1, 2, 3, 1]);

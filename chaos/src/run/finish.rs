@@ -87,7 +87,8 @@ fn too_little(notes: &Notes, strikes: &[Strike], planned: usize, options: &super
         why.push(format!("{} of {planned} planned faults happened", strikes.len()));
     }
     let replicated = options.cluster.nodes > 1 && options.replication_factor > 1;
-    let moves_leaders = options.faults.iter().any(|fault| *fault != Fault::AllKill);
+    let all_stay = |fault: &Fault| matches!(fault, Fault::AllKill | Fault::PowerCutAll | Fault::ClientsOnly);
+    let moves_leaders = strikes.iter().any(|strike| !all_stay(&strike.fault));
     if replicated && moves_leaders && planned > 0 && notes.leader_changes == 0 {
         why.push("no partition was seen to have another leader than before".to_owned());
     }

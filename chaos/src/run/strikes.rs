@@ -29,6 +29,7 @@ impl Run {
             let due = micros(self.options.every).saturating_mul(number as u64);
             tokio::time::sleep_until(self.clock.instant(self.began_at + due)).await;
             self.incidents.extend(self.cluster.crashed());
+            let fault = self.settle(fault);
             match self.one(fault, number - 1).await {
                 Ok(strike) => {
                     say(describe(&strike, number, planned));
@@ -47,6 +48,14 @@ impl Run {
         }
         tokio::time::sleep_until(self.clock.instant(self.began_at + micros(self.options.duration))).await;
         strikes
+    }
+
+    /// Which fault a mix comes to this time.
+    fn settle(&mut self, fault: Fault) -> Fault {
+        let (cuts, powers) = (self.options.cluster.network.is_some(), self.options.cluster.own_disks);
+        let possible = |fault: &Fault| (cuts || !fault.cuts()) && (powers || !fault.cuts_power());
+        let mixed: Vec<Fault> = Fault::MIXED.into_iter().filter(possible).collect();
+        if fault == Fault::Mix { self.random.pick(&mixed).copied().unwrap_or(Fault::Kill) } else { fault }
     }
 
     async fn one(&mut self, fault: Fault, turn: usize) -> Result<Strike, String> {
