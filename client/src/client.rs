@@ -9,11 +9,11 @@ use flotilla_proto::v1::cluster_client::ClusterClient;
 use flotilla_proto::{DIRECT, v1};
 use tokio::sync::watch;
 use tonic::metadata::MetadataValue;
-use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
+use crate::cluster::Channel;
 use crate::connections::{Connection, Connections};
-use crate::error::Error;
+use crate::error::{Error, causes};
 use crate::metadata::{Limits, Metadata, TopicView};
 use crate::outage::{Outage, Outages};
 use crate::retry::Backoff;
@@ -117,8 +117,20 @@ impl Client {
     /// # Errors
     /// If none answers.
     pub async fn reach(&self) -> Result<(), Error> {
-        self.inner.connections.get(None).await?;
         self.fetch_metadata(Vec::new()).await
+    }
+
+    /// UUID of the cluster, once a node has answered. Nodes that belong to another one are never used, whatever address
+    /// they have.
+    #[must_use]
+    pub fn cluster_id(&self) -> Option<Arc<str>> {
+        self.inner.connections.clusters().own()
+    }
+
+    /// Calls `tell` once for each address of the cluster at which a node of another one answers
+    /// ([`Error::WrongCluster`]): the client goes on without it as long as others answer. Only the first call counts.
+    pub fn tell_foreign_nodes(&self, tell: impl Fn(&Error) + Send + Sync + 'static) {
+        self.inner.connections.clusters().tell_foreign(Box::new(tell));
     }
 
     /// What the server accepts.
@@ -201,9 +213,9 @@ impl Client {
         self.inner.metadata.topic(topic)?.leader(partition)
     }
 
-    /// How many partitions a topic has, as far as is known.
-    pub(crate) fn known_partitions(&self, topic: &str) -> u32 {
-        self.inner.metadata.topic(topic).map_or(0, |topic| topic.partition_count)
+    /// A topic as it was last seen, if it still is the one with this id.
+    pub(crate) fn known_topic(&self, topic: &str, id: &str) -> Option<Arc<TopicView>> {
+        self.inner.metadata.topic(topic).filter(|view| *view.id == *id)
     }
 
     pub(crate) fn options(&self) -> &ClientOptions {
@@ -281,7 +293,8 @@ impl Client {
             // A cluster that cannot be reached at all is reported at once: the user waits at a prompt.
             let hopeless = matches!(error, Error::Unreachable { .. });
             // Another node may answer at once.
-            let elsewhere = others > 0 && matches!(error, Error::ConnectionLost { .. } | Error::Timeout(_));
+            let lost = matches!(error, Error::ConnectionLost { .. } | Error::NotSent { .. } | Error::Timeout(_));
+            let elsewhere = others > 0 && lost;
             others = others.saturating_sub(1);
             let wait = if elsewhere { Duration::ZERO } else { error.retry_after().unwrap_or_default().max(backoff.next()) };
             if hopeless || !repeatable || !error.is_retriable() || Instant::now() + wait >= deadline {
@@ -302,7 +315,14 @@ impl Client {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let connection = self.connection(None).await?;
+        let mut connection = pin!(self.connection(None));
+        let connection = match tokio::time::timeout(SILENCE, &mut connection).await {
+            Ok(connection) => connection,
+            Err(_) => {
+                trouble.meet(&Error::Timeout(SILENCE));
+                connection.await
+            }
+        }?;
         let left = deadline.saturating_duration_since(Instant::now()).min(patience);
         let mut answer = pin!(attempt(connection.channel, left));
         let answer = match tokio::time::timeout(left.min(SILENCE), &mut answer).await {
@@ -317,7 +337,7 @@ impl Client {
             false => Error::of_answer(status, &connection.address),
         };
         let answer = answer.map_err(|_| Error::Timeout(patience)).and_then(|answer| answer.map_err(refused));
-        if matches!(answer, Err(Error::ConnectionLost { .. } | Error::Timeout(_))) {
+        if matches!(answer, Err(Error::ConnectionLost { .. } | Error::NotSent { .. } | Error::Timeout(_))) {
             self.forget_connection(&connection.address);
         }
         answer.map(Response::into_inner)
@@ -326,8 +346,7 @@ impl Client {
 
 /// Whether the channel gave up at the request's deadline.
 fn timed_out(status: &Status) -> bool {
-    let mut causes = std::iter::successors(std::error::Error::source(status), |cause| cause.source());
-    causes.any(|cause| cause.is::<tonic::TimeoutExpired>())
+    causes(status).any(|cause| cause.is::<tonic::TimeoutExpired>())
 }
 
 /// What one call has met, told to whoever watches the client's outages.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use flotilla_proto::v1;
 use flotilla_records::BatchError;
 pub use tonic::Code;
-use tonic::Status;
+use tonic::{ConnectError, Status};
 use tonic_types::StatusExt;
 
 /// Reasons of the server that this client acts upon (docs/errors.md lists all).
@@ -25,6 +25,10 @@ pub(crate) mod reason {
     pub const DRAINING: &str = "DRAINING";
     /// The node cannot serve the partition at the moment.
     pub const UNAVAILABLE: &str = "UNAVAILABLE";
+    /// The request was meant for another cluster.
+    pub const WRONG_CLUSTER: &str = "WRONG_CLUSTER";
+    /// The topic that the request means is gone, and another one has its name.
+    pub const TOPIC_RECREATED: &str = "TOPIC_RECREATED";
     /// The offset lies before the log start or behind the end.
     pub const OFFSET_OUT_OF_RANGE: &str = "OFFSET_OUT_OF_RANGE";
     /// The topic has fewer partitions. The client says so itself where it knows.
@@ -65,6 +69,32 @@ pub enum Error {
         /// What came instead of an answer.
         answer: String,
     },
+    /// A node of another cluster answers at an address of this client's cluster. Nothing was sent to it.
+    #[error(
+        "{address} leads to a node of cluster {found}, not of cluster {expected}, which this client uses: the node there is not \
+         used; check --advertise of the node whose address that should be, and what forwards the address [{}]",
+        reason::WRONG_CLUSTER
+    )]
+    WrongCluster {
+        /// The address.
+        address: String,
+        /// The cluster that the client uses.
+        expected: String,
+        /// The cluster whose node answered.
+        found: String,
+    },
+    /// The topic was deleted, and another one has its name by now. Positions in the old one mean nothing there, and records
+    /// that were meant for the old one are not written to it.
+    #[error(
+        "topic {topic:?} was deleted and created again: this is another topic now (id {topic_id}) [{}]",
+        reason::TOPIC_RECREATED
+    )]
+    TopicRecreated {
+        /// The name.
+        topic: String,
+        /// UUID of the topic that has it now.
+        topic_id: String,
+    },
     /// The topic has no such partition.
     #[error("topic {topic:?} has no partition {partition}: its last one is {last} [{}]", reason::UNKNOWN_PARTITION)]
     UnknownPartition {
@@ -79,6 +109,12 @@ pub enum Error {
     #[error("the connection broke before the answer came ({reason}); a write may have taken effect")]
     ConnectionLost {
         /// What the transport said.
+        reason: String,
+    },
+    /// There was no connection of use, though somebody listens at the address.
+    #[error("the request was not sent ({reason}); nothing was written")]
+    NotSent {
+        /// Why not.
         reason: String,
     },
     /// No answer within the time allowed.
@@ -131,7 +167,10 @@ impl Error {
     pub fn code(&self) -> Code {
         match self {
             Self::Server { code, .. } => *code,
-            Self::Unreachable { .. } | Self::ConnectionLost { .. } | Self::NotFlotilla { .. } => Code::Unavailable,
+            Self::Unreachable { .. } | Self::ConnectionLost { .. } | Self::NotSent { .. } | Self::NotFlotilla { .. } => {
+                Code::Unavailable
+            }
+            Self::WrongCluster { .. } | Self::TopicRecreated { .. } => Code::FailedPrecondition,
             Self::UnknownPartition { .. } => Code::NotFound,
             Self::Timeout(_) | Self::DeliveryTimeout { .. } => Code::DeadlineExceeded,
             Self::InDoubt { cause } | Self::Stopped { cause } => cause.code(),
@@ -148,6 +187,8 @@ impl Error {
         match self {
             Self::Server { reason, .. } => reason,
             Self::UnknownPartition { .. } => reason::UNKNOWN_PARTITION,
+            Self::WrongCluster { .. } => reason::WRONG_CLUSTER,
+            Self::TopicRecreated { .. } => reason::TOPIC_RECREATED,
             Self::InDoubt { cause } | Self::Stopped { cause } => cause.reason(),
             _ => "",
         }
@@ -178,7 +219,7 @@ impl Error {
                     || *code == Code::ResourceExhausted && retry_after.is_some()
                     || matches!(reason.as_str(), reason::OUTCOME_UNKNOWN | reason::CORRUPT_BATCH)
             }
-            Self::Unreachable { .. } | Self::ConnectionLost { .. } | Self::Timeout(_) => true,
+            Self::Unreachable { .. } | Self::ConnectionLost { .. } | Self::NotSent { .. } | Self::Timeout(_) => true,
             _ => false,
         }
     }
@@ -208,6 +249,20 @@ impl Error {
         }
     }
 
+    /// What the server said.
+    fn refused(
+        code: Code,
+        (reason, mut metadata): (String, HashMap<String, String>),
+        message: String,
+        retry_after: Option<Duration>,
+    ) -> Self {
+        if reason == reason::TOPIC_RECREATED {
+            let mut detail = |name| metadata.remove(name).unwrap_or_default();
+            return Self::TopicRecreated { topic: detail("topic"), topic_id: detail("topic_id") };
+        }
+        Self::Server { code, reason, message, metadata, retry_after }
+    }
+
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Server { retry_after, .. } => *retry_after,
@@ -221,30 +276,29 @@ impl From<Status> for Error {
         let details = status.get_error_details();
         let info = details.error_info();
         let lost = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal);
+        if causes(&status).any(|cause| cause.is::<ConnectError>()) {
+            return Self::NotSent { reason: transport_reason(&status) };
+        }
         if info.is_none() && lost {
             // Flotilla gives a reason with every error, so this one comes from the transport.
             return Self::ConnectionLost { reason: transport_reason(&status) };
         }
-        Self::Server {
-            code: status.code(),
-            reason: info.map(|info| info.reason.clone()).unwrap_or_default(),
-            message: status.message().to_owned(),
-            metadata: info.map(|info| info.metadata.clone()).unwrap_or_default(),
-            retry_after: details.retry_info().and_then(|retry| retry.retry_delay),
-        }
+        let (reason, metadata) = info.map(|info| (info.reason.clone(), info.metadata.clone())).unwrap_or_default();
+        let retry_after = details.retry_info().and_then(|retry| retry.retry_delay);
+        Self::refused(status.code(), (reason, metadata), status.message().to_owned(), retry_after)
     }
 }
 
 impl From<v1::Error> for Error {
     fn from(error: v1::Error) -> Self {
-        Self::Server {
-            code: Code::from_i32(error.code),
-            reason: error.reason,
-            message: error.message,
-            metadata: error.metadata,
-            retry_after: error.retry_delay.and_then(|delay| delay.try_into().ok()),
-        }
+        let retry_after = error.retry_delay.and_then(|delay| delay.try_into().ok());
+        Self::refused(Code::from_i32(error.code), (error.reason, error.metadata), error.message, retry_after)
     }
+}
+
+/// The errors behind a status.
+pub(crate) fn causes(status: &Status) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(std::error::Error::source(status), |cause| cause.source())
 }
 
 /// The innermost cause says more than "transport error".

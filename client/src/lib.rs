@@ -29,9 +29,11 @@
 
 mod admin;
 mod client;
+mod cluster;
 mod connections;
 mod consumer;
 mod error;
+mod line;
 mod metadata;
 mod outage;
 mod producer;

@@ -59,6 +59,8 @@ impl From<v1::Limits> for Limits {
 /// A topic as the client last saw it.
 #[derive(Debug, Clone)]
 pub struct TopicView {
+    /// UUID of the topic, 36 characters. One that is created again under the same name has another.
+    pub id: Arc<str>,
     /// Number of partitions; they are numbered from 0.
     pub partition_count: u32,
     /// Largest record batch that the topic accepts, in bytes as sent.
@@ -88,7 +90,7 @@ impl TopicView {
         }
         let own_max = described.config.and_then(|config| config.batch_bytes_max).filter(|max| *max > 0);
         let batch_bytes_max = own_max.unwrap_or(limits.batch_bytes_max).min(limits.batch_bytes_max);
-        Ok((described.name, Self { partition_count, batch_bytes_max, leaders }))
+        Ok((described.name, Self { id: described.id.into(), partition_count, batch_bytes_max, leaders }))
     }
 }
 

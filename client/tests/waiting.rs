@@ -37,7 +37,7 @@ impl Cluster for Moody {
     }
 
     async fn get_metadata(&self, _: Request<v1::GetMetadataRequest>) -> Result<Response<v1::GetMetadataResponse>, Status> {
-        Ok(Response::new(Default::default()))
+        Ok(Response::new(v1::GetMetadataResponse { cluster_id: "moody".to_owned(), ..Default::default() }))
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -18,6 +19,8 @@ const LARGE_BYTES: usize = 16 << 10;
 pub struct Corked<T> {
     inner: T,
     turn: Turn,
+    /// Whoever has the other half of it knows when the connection is gone.
+    _open: Option<Arc<()>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +36,12 @@ enum Turn {
 impl<T> Corked<T> {
     /// Around a connected transport.
     pub fn new(inner: T) -> Self {
-        Self { inner, turn: Turn::Begun }
+        Self { inner, turn: Turn::Begun, _open: None }
+    }
+
+    /// The same, keeping `open` for as long as it is open.
+    pub fn keeping(self, open: Arc<()>) -> Self {
+        Self { _open: Some(open), ..self }
     }
 
     fn take_turn(&mut self, bytes: usize, context: &Context<'_>) -> Poll<()> {

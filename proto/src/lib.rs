@@ -26,3 +26,7 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 /// Metadata of a request (any value) that is meant for the node that it reaches: that node serves it, or says that it
 /// does not lead, but never passes it on. Nodes that forward set it, and clients that look for leaders themselves.
 pub const DIRECT: &str = "flotilla-direct";
+
+/// Metadata of a request that names the cluster (a UUID, 36 characters) that it is meant for: a node of another cluster
+/// refuses it.
+pub const CLUSTER_ID: &str = "flotilla-cluster-id";

@@ -23,6 +23,8 @@ struct Line {
     forwarded: AtomicU64,
     /// After so many of them, the connection that carried the last one breaks.
     cuts: Mutex<VecDeque<u64>>,
+    /// The client's end of every connection so far; none while the line is broken.
+    clients: Mutex<Option<Vec<TcpStream>>>,
 }
 
 impl Proxy {
@@ -34,7 +36,8 @@ impl Proxy {
     pub fn start(to: SocketAddr) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
-        let line = Arc::new(Line { to, forwarded: AtomicU64::new(0), cuts: Mutex::default() });
+        let clients = Mutex::new(Some(Vec::new()));
+        let line = Arc::new(Line { to, forwarded: AtomicU64::new(0), cuts: Mutex::default(), clients });
         let passing = line.clone();
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
@@ -64,6 +67,21 @@ impl Proxy {
         self.line.cuts().extend(bytes.iter().map(|more| from + more));
     }
 
+    /// Breaks every connection, and each that comes before it is mended.
+    ///
+    /// # Panics
+    /// If it is broken already.
+    pub fn break_off(&self) {
+        let open = self.line.clients().take().expect("it is broken already");
+        // They may have ended.
+        open.iter().for_each(|client| drop(client.shutdown(Shutdown::Both)));
+    }
+
+    /// Takes connections again.
+    pub fn mend(&self) {
+        *self.line.clients() = Some(Vec::new());
+    }
+
     /// Cuts that are still to come.
     #[must_use]
     pub fn cuts_left(&self) -> usize {
@@ -76,7 +94,15 @@ impl Line {
         self.cuts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn clients(&self) -> std::sync::MutexGuard<'_, Option<Vec<TcpStream>>> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn pass(&self, client: &TcpStream) -> io::Result<()> {
+        match &mut *self.clients() {
+            Some(open) => open.push(client.try_clone()?),
+            None => return Ok(()),
+        }
         let server = TcpStream::connect(self.to)?;
         client.set_nodelay(true)?;
         server.set_nodelay(true)?;

@@ -59,7 +59,7 @@ pub async fn from(client: &Client, topic: &str, assignment: Assignment) -> Resul
 /// If that fails.
 pub async fn bounds(client: &Client, topic: &str) -> BTreeMap<u32, (u64, u64)> {
     let position = Some(api::Position { at: Some(api::position::At::Earliest(api::Earliest {})) });
-    let request = api::ListOffsetsRequest { topic: topic.to_owned(), partitions: Vec::new(), position };
+    let request = api::ListOffsetsRequest { topic: topic.to_owned(), partitions: Vec::new(), position, topic_id: None };
     let offsets = client.list_offsets(request).await.unwrap().offsets;
     offsets.into_iter().map(|listed| (listed.partition, (listed.log_start_offset, listed.high_watermark))).collect()
 }

@@ -102,7 +102,8 @@ impl Fixture {
             assert_eq!(bounds.into_iter().collect::<Vec<_>>(), [(0, (5, end(0))), (1, (0, end(1)))]);
             let topics = client.list_topics(v1::ListTopicsRequest {}).await.unwrap().topics;
             assert_eq!(topics.iter().map(|topic| topic.name.as_str()).collect::<Vec<_>>(), [TOPIC]);
-            let committed = v1::CommittedRequest { group: "group".into(), topic: TOPIC.into(), partitions: vec![] };
+            let committed =
+                v1::CommittedRequest { group: "group".into(), topic: TOPIC.into(), partitions: vec![], topic_id: None };
             let committed = client.committed(committed).await.unwrap().offsets;
             assert!(committed.iter().all(|committed| committed.offset.is_none()), "{committed:?}");
             self.server.kill();
@@ -158,6 +159,7 @@ async fn what_is_not_there() {
             topic: TOPIC.into(),
             partitions: vec![partition],
             position: at(At::Earliest(v1::Earliest {})),
+            topic_id: None,
         };
         check("list offsets", ConsumerClient::new(f.channel.clone()).list_offsets(list).await, "UNKNOWN_PARTITION");
     }

@@ -227,7 +227,7 @@ async fn read_topic(client: &Client, topic: &str) -> Result<Content, Error> {
         assert!(fetched.next_offset > offset, "reading does not go on at {offset} of {}", fetched.high_watermark);
         offset = fetched.next_offset;
     }
-    let request = api::CommittedRequest { group: GROUP.into(), topic: topic.to_owned(), partitions: Vec::new() };
+    let request = api::CommittedRequest { group: GROUP.into(), topic: topic.to_owned(), partitions: Vec::new(), topic_id: None };
     let committed = client.committed(request).await?.offsets[0].offset;
     Ok(Content { values, committed })
 }
@@ -320,7 +320,7 @@ async fn the_others_go_on() {
         assert_eq!(read_topic(&client, "first").await.unwrap_err().reason(), "DAMAGED");
         // Who needs a leader is told, too, and does not wait for one.
         let position = Some(api::Position { at: Some(api::position::At::Earliest(api::Earliest {})) });
-        let offsets = api::ListOffsetsRequest { topic: "first".to_owned(), partitions: Vec::new(), position };
+        let offsets = api::ListOffsetsRequest { topic: "first".to_owned(), partitions: Vec::new(), position, topic_id: None };
         assert_eq!(client.list_offsets(offsets).await.unwrap_err().reason(), "DAMAGED");
         let producer = client.producer("first", flotilla_client::ProducerOptions::default()).await.unwrap();
         let outcome = producer.send(flotilla_client::Record::new(b"lost")).await.unwrap().await;

@@ -90,6 +90,7 @@ fn seeds(produce: &[v1::ProduceRequest]) -> Vec<Seed> {
         until_end: true,
         encoding: 2,
         credit: Some(v1::Credit { records: 10, bytes: 1000 }),
+        topic_id: None,
     };
     let consume = v1::ConsumeRequest { request: Some(v1::consume_request::Request::Open(open)) };
     let fetch = v1::FetchRequest {
@@ -101,11 +102,18 @@ fn seeds(produce: &[v1::ProduceRequest]) -> Vec<Seed> {
         records_max: Some(2),
         ..v1::FetchRequest::default()
     };
-    let list = v1::ListOffsetsRequest { topic: TOPIC.into(), partitions: vec![0, 1], position };
+    let list = v1::ListOffsetsRequest { topic: TOPIC.into(), partitions: vec![0, 1], position, topic_id: None };
     let fence = Some(v1::Fence { epoch: 3, member_id: "member".into() });
-    let commit =
-        v1::CommitRequest { group: "g".into(), topic: TOPIC.into(), partition: 1, offset: 2, metadata: "m".into(), fence };
-    let committed = v1::CommittedRequest { group: "g".into(), topic: TOPIC.into(), partitions: vec![0, 1] };
+    let commit = v1::CommitRequest {
+        group: "g".into(),
+        topic: TOPIC.into(),
+        partition: 1,
+        offset: 2,
+        metadata: "m".into(),
+        fence,
+        topic_id: None,
+    };
+    let committed = v1::CommittedRequest { group: "g".into(), topic: TOPIC.into(), partitions: vec![0, 1], topic_id: None };
     let create = v1::CreateTopicRequest {
         name: NOBODY.into(),
         partitions: Some(1),

@@ -64,7 +64,7 @@ pub async fn describe(client: &Client, name: &str) -> Result<Vec<api::Partition>
 /// If no node answers, or a partition has no leader.
 pub async fn ends(client: &Client, name: &str) -> Result<BTreeMap<u32, u64>, Error> {
     let position = Some(api::Position { at: Some(api::position::At::Latest(api::Latest {})) });
-    let request = api::ListOffsetsRequest { topic: name.to_owned(), partitions: Vec::new(), position };
+    let request = api::ListOffsetsRequest { topic: name.to_owned(), partitions: Vec::new(), position, topic_id: None };
     let offsets = client.list_offsets(request).await?.offsets;
     Ok(offsets.into_iter().map(|listed| (listed.partition, listed.high_watermark)).collect())
 }

@@ -8,6 +8,7 @@ use flotilla_proto::v1::position::At;
 
 use crate::client::Client;
 use crate::error::Error;
+use crate::metadata::TopicView;
 
 /// A place in a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,10 +71,10 @@ impl Assignment {
     pub(super) async fn resolve(
         mut self,
         client: &Client,
-        topic: &str,
+        (topic, view): (&str, &TopicView),
         until_end: bool,
     ) -> Result<BTreeMap<u32, Progress>, Error> {
-        let count = client.refresh_topic(topic).await?.partition_count;
+        let count = view.partition_count;
         if let Some(position) = self.all {
             for partition in 0..count {
                 self.partitions.entry(partition).or_insert(position);
@@ -96,7 +97,12 @@ impl Assignment {
                 continue;
             }
             let asked = partitions.len();
-            let request = v1::ListOffsetsRequest { topic: topic.to_owned(), partitions, position: Some(position.to_wire()) };
+            let request = v1::ListOffsetsRequest {
+                topic: topic.to_owned(),
+                topic_id: Some(view.id.to_string()),
+                partitions,
+                position: Some(position.to_wire()),
+            };
             let offsets = client.list_offsets(request).await?.offsets;
             if offsets.len() != asked {
                 return Err(Error::Protocol(format!("{} offsets came for {asked} partitions", offsets.len())));

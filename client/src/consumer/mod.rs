@@ -56,6 +56,8 @@ impl Default for ConsumerOptions {
 pub struct Consumer {
     client: Client,
     topic: Arc<str>,
+    /// Whatever may have the same name later.
+    topic_id: Arc<str>,
     options: ConsumerOptions,
     /// Whether partitions that are added to the topic are read, too.
     follows_topic: bool,
@@ -85,10 +87,12 @@ impl Client {
             return Err(Error::InvalidArgument("prefetch_bytes and prefetch_records must be at least 1".to_owned()));
         }
         let follows_topic = assignment.is_all() && !options.until_end;
-        let partitions = assignment.resolve(self, topic, options.until_end).await?;
+        let view = self.refresh_topic(topic).await?;
+        let partitions = assignment.resolve(self, (topic, &view), options.until_end).await?;
         Ok(Consumer {
             client: self.clone(),
             topic: topic.into(),
+            topic_id: Arc::clone(&view.id),
             options,
             follows_topic,
             partitions,
@@ -133,6 +137,13 @@ impl Consumer {
         }
     }
 
+    /// UUID of the topic that is read, for `topic_id` of commits: so that none is made in a topic that was created again
+    /// under the same name. Reading ends with [`Error::TopicRecreated`] then.
+    #[must_use]
+    pub fn topic_id(&self) -> &str {
+        &self.topic_id
+    }
+
     /// Each partition's next offset: that behind the last record returned by [`next`](Consumer::next).
     pub fn positions(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
         self.partitions.iter().map(|(partition, progress)| (*partition, progress.taken))
@@ -151,7 +162,8 @@ impl Consumer {
             return;
         }
         self.look_for_new_at = now + NEW_PARTITIONS_INTERVAL;
-        for partition in 0..self.client.known_partitions(&self.topic) {
+        let known = self.client.known_topic(&self.topic, &self.topic_id);
+        for partition in 0..known.map_or(0, |topic| topic.partition_count) {
             self.partitions.entry(partition).or_insert_with(Progress::from_the_beginning);
         }
         // For the next look.
@@ -178,8 +190,8 @@ impl Consumer {
         };
         for (leader, positions) in by_leader {
             let partitions = positions.iter().map(|position| position.partition).collect();
-            let (client, topic) = (self.client.clone(), Arc::clone(&self.topic));
-            let opening = ConsumeStream::open(client, topic, leader.clone(), positions, prefetch);
+            let topic = (&*self.topic, &*self.topic_id);
+            let opening = ConsumeStream::open(self.client.clone(), topic, leader.clone(), positions, prefetch);
             self.links.add(leader, partitions, opening.boxed());
         }
     }
@@ -304,6 +316,7 @@ impl Consumer {
     async fn move_to_log_start(&mut self) -> Result<bool, Error> {
         let request = v1::ListOffsetsRequest {
             topic: self.topic.to_string(),
+            topic_id: Some(self.topic_id.to_string()),
             partitions: self.partitions.keys().copied().collect(),
             position: Some(Position::Earliest.to_wire()),
         };

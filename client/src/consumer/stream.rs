@@ -33,13 +33,14 @@ impl ConsumeStream {
     /// Opens a stream within the request timeout, to the partitions' leader if one is known, otherwise to any node.
     pub fn open(
         client: Client,
-        topic: Arc<str>,
+        (topic, topic_id): (&str, &str),
         leader: Option<Arc<str>>,
         partitions: Vec<v1::PartitionPosition>,
         prefetch: v1::Credit,
-    ) -> impl Future<Output = Result<Self, Error>> + Send + 'static {
+    ) -> impl Future<Output = Result<Self, Error>> + Send + use<> {
         let open = v1::ConsumeOpen {
-            topic: topic.to_string(),
+            topic: topic.to_owned(),
+            topic_id: Some(topic_id.to_owned()),
             partitions,
             // The stop positions say it, and hold when the stream is opened again.
             until_end: false,
@@ -104,7 +105,7 @@ impl ConsumeStream {
 /// Of a connection that broke, nothing is used again.
 fn lost(client: &Client, address: &str, status: tonic::Status) -> Error {
     let error = Error::of_answer(status, address);
-    if matches!(error, Error::ConnectionLost { .. }) {
+    if matches!(error, Error::ConnectionLost { .. } | Error::NotSent { .. }) {
         client.forget_connection(address);
     }
     error

@@ -32,6 +32,10 @@ const STICKY_LONGER_MAX: u64 = 8;
 pub(super) struct Accumulator {
     pub options: ProducerOptions,
     slots: Vec<Mutex<Slot>>,
+    /// By partition: whether somebody leads it, as far as is known.
+    led: Vec<AtomicBool>,
+    /// Whether keyless records avoid partitions that nobody leads: there are some, and others.
+    avoids: AtomicBool,
     /// Where keyless records go at the moment.
     sticky: AtomicU32,
     /// Bytes of keyless records after which they go to the next partition (see [`STICKY_BYTES`]).
@@ -91,7 +95,9 @@ impl Accumulator {
         options.batch_bytes = options.batch_bytes.min(batch_bytes_max);
         options.batch_records_max = options.batch_records_max.min(limits.records_per_batch_max);
         let partitions = view.partition_count;
-        Self {
+        let accumulator = Self {
+            led: (0..partitions).map(|_| AtomicBool::new(true)).collect(),
+            avoids: AtomicBool::new(false),
             slots: (0..partitions).map(|_| Mutex::default()).collect(),
             sticky: AtomicU32::new((random_fraction() * f64::from(partitions)) as u32 % partitions.max(1)),
             sticky_bytes: sticky_bytes(partitions),
@@ -107,7 +113,33 @@ impl Accumulator {
             closed: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             options,
+        };
+        accumulator.keep_to_led(view);
+        accumulator
+    }
+
+    /// Learns which partitions are led: keyless records go to these, as long as there are any.
+    pub fn keep_to_led(&self, view: &TopicView) {
+        let mut count = 0;
+        for (partition, led) in (0..).zip(&self.led) {
+            let is_led = view.leader(partition).is_some();
+            led.store(is_led, Ordering::Relaxed);
+            count += usize::from(is_led);
         }
+        self.avoids.store(count > 0 && count < self.led.len(), Ordering::Relaxed);
+        let sticky = self.sticky.load(Ordering::Relaxed);
+        if count > 0 && !self.is_led(sticky) {
+            self.move_sticky(sticky);
+        }
+    }
+
+    /// Whether keyless records avoid a partition that nobody leads.
+    pub fn avoids_some(&self) -> bool {
+        self.avoids.load(Ordering::Relaxed)
+    }
+
+    fn is_led(&self, partition: u32) -> bool {
+        self.led.get(partition as usize).is_some_and(|led| led.load(Ordering::Relaxed))
     }
 
     /// Bytes that `record` takes, if it can be written at all.
@@ -268,9 +300,11 @@ impl Accumulator {
         }
     }
 
-    /// The next keyless records go to the next partition.
+    /// The next keyless records go to the next partition that is led.
     fn move_sticky(&self, from: u32) {
-        let next = (from + 1) % (self.slots.len() as u32).max(1);
+        let count = (self.slots.len() as u32).max(1);
+        let mut others = (1..=count).map(|step| (from + step) % count);
+        let next = others.find(|partition| self.is_led(*partition)).unwrap_or((from + 1) % count);
         // If it is elsewhere already, another batch left first.
         let _ = self.sticky.compare_exchange(from, next, Ordering::Relaxed, Ordering::Relaxed);
     }

@@ -62,7 +62,8 @@ pub struct ProducerStats {
 }
 
 impl Client {
-    /// A producer for `topic`. It keeps to the number of partitions that the topic has now.
+    /// A producer for `topic`. It keeps to the number of partitions that the topic has now, and to this very topic: if it is
+    /// deleted and created again, records fail with [`Error::TopicRecreated`].
     ///
     /// # Errors
     /// If there is no such topic, the cluster does not answer, or an option is out of range.
@@ -71,7 +72,7 @@ impl Client {
         let view = self.refresh_topic(topic).await?;
         let accumulator = Arc::new(Accumulator::new(topic, &view, &self.limits(), options));
         let (events, received) = mpsc::channel(EVENTS_MAX);
-        let sender = Sender::new(self.clone(), topic.to_owned(), Arc::clone(&accumulator), events.clone(), received);
+        let sender = Sender::new(self.clone(), (topic, view), Arc::clone(&accumulator), events.clone(), received);
         tokio::spawn(sender.run());
         Ok(Producer { accumulator, events })
     }

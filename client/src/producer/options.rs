@@ -27,7 +27,8 @@ pub struct ProducerOptions {
     /// Whether the first record that is given up stops the producer: nothing behind it is sent any more, so that no
     /// partition gets a record behind a missing one; `send` and `enqueue` fail from then on. Default: no.
     pub stop_at_loss: bool,
-    /// How long to try before a record is given up, from the start of its batch. Default 2 minutes.
+    /// How long to try before a record is given up, from the start of its batch. The answer to an attempt that is on its way
+    /// then is waited for one second more. Default 2 minutes.
     pub delivery_timeout: Duration,
 }
 

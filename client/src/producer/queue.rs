@@ -18,6 +18,9 @@ use super::delivery::Outcome;
 use crate::error::{Error, reason};
 use crate::retry::Backoff;
 
+/// How long the answer to the last attempt at a batch is waited for once its time is over: it says what became of it.
+pub(super) const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
+
 /// What a queue wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
@@ -54,6 +57,11 @@ pub(super) struct Queue {
     /// Since an attempt failed: when the next may begin.
     retry_at: Option<Instant>,
     backoff: Backoff,
+}
+
+/// After its deadline a batch is not tried again; the answer to an attempt that is on its way then is waited for.
+fn give_up_at(batch: &Batch) -> Instant {
+    if batch.attempt.is_some() { batch.deadline + ANSWER_PATIENCE } else { batch.deadline }
 }
 
 impl Queue {
@@ -101,14 +109,17 @@ impl Queue {
     }
 
     /// When the first batch is to be given up.
-    pub fn first_deadline(&self) -> Option<Instant> {
-        self.batches.front().map(|batch| batch.deadline)
+    pub fn gives_up_at(&self) -> Option<Instant> {
+        self.batches.front().map(give_up_at)
     }
 
     /// What to do now.
     pub fn next(&mut self, now: Instant) -> Next {
         let (index, busy) = (self.in_flight, self.in_flight > 0);
         if index == self.batches.len() || index >= self.in_flight_max || busy && (self.retry_at.is_some() || self.gap) {
+            return Next::Nothing;
+        }
+        if self.batches.get(index).is_some_and(|batch| batch.deadline <= now) {
             return Next::Nothing;
         }
         let front = self.batches.front().and_then(|batch| batch.place);
@@ -240,7 +251,7 @@ impl Queue {
 
     /// Takes out a batch whose time is over.
     pub fn expire(&mut self, now: Instant, timeout: Duration, last_error: &str) -> Option<Resolved> {
-        let front = self.batches.front().filter(|batch| batch.deadline <= now)?;
+        let front = self.batches.front().filter(|batch| give_up_at(batch) <= now)?;
         let outcome_unknown = front.in_doubt || front.attempt.is_some();
         self.give_up(0, Error::DeliveryTimeout { timeout, outcome_unknown, last: last_error.to_owned() })
     }

@@ -9,7 +9,7 @@ use tonic::Code;
 
 use super::accumulator::Open;
 use super::batch::{Attempt, Batch};
-use super::queue::{Next, Queue, Resolved};
+use super::queue::{ANSWER_PATIENCE, Next, Queue, Resolved};
 use crate::error::Error;
 use crate::retry::Backoff;
 
@@ -161,13 +161,28 @@ fn a_sequence_error_without_a_gap_is_an_error() {
 fn what_runs_out_of_time_says_whether_it_may_be_stored() {
     let mut partition = Partition::with(7);
     partition.send();
-    let late = partition.now + TIMEOUT;
+    let late = partition.now + TIMEOUT + ANSWER_PATIENCE;
     let mut unknown = Vec::new();
     while let Some(Resolved { batch, outcome }) = partition.queue.expire(late, TIMEOUT, "") {
         unknown.push((batch.id, outcome.unwrap_err().outcome_unknown()));
     }
     assert_eq!(unknown, [(0, true), (1, true), (2, true), (3, true), (4, true), (5, false), (6, false)]);
     assert!(partition.queue.is_empty() && partition.queue.is_ready_for_more());
+}
+
+#[test]
+fn when_its_time_is_over_the_last_answer_is_waited_for_and_nothing_else_goes_out() {
+    let mut partition = Partition::with(7);
+    partition.send();
+    partition.now += TIMEOUT;
+    assert!(partition.queue.expire(partition.now, TIMEOUT, "").is_none());
+    assert_eq!(partition.queue.gives_up_at(), Some(partition.now + ANSWER_PATIENCE));
+    assert_eq!(partition.answer(0, Ok(0)).unwrap().outcome.unwrap(), 0);
+    // Refused for now: another attempt would come too late.
+    assert!(partition.answer(1, Err(refused(Code::Unavailable, "NOT_LEADER"))).is_none());
+    assert_eq!(partition.send(), []);
+    let given_up = partition.queue.expire(partition.now, TIMEOUT, "").unwrap();
+    assert_eq!((given_up.batch.id, given_up.outcome.unwrap_err().outcome_unknown()), (1, false));
 }
 
 #[test]

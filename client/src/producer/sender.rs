@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use flotilla_proto::v1;
 use flotilla_records::ProducerStamp;
@@ -16,7 +16,11 @@ use super::queue::{Next, Queue, Resolved};
 use super::stream::{Requests, Streams};
 use crate::client::Client;
 use crate::error::Error;
+use crate::metadata::TopicView;
 use crate::retry::Backoff;
+
+/// How long a server waits for a leader before it refuses a request of a stream, if it is not told otherwise.
+const LEADER_WAIT: Duration = Duration::from_secs(2);
 
 /// What happens to a producer.
 #[derive(Debug)]
@@ -33,6 +37,8 @@ pub(super) enum Event {
 pub(super) struct Sender {
     client: Client,
     topic: String,
+    /// The topic as metadata showed it last.
+    view: Arc<TopicView>,
     accumulator: Arc<Accumulator>,
     events: mpsc::Receiver<Event>,
     events_in: mpsc::Sender<Event>,
@@ -61,7 +67,7 @@ enum ProducerId {
 impl Sender {
     pub fn new(
         client: Client,
-        topic: String,
+        (topic, view): (&str, Arc<TopicView>),
         accumulator: Arc<Accumulator>,
         events_in: mpsc::Sender<Event>,
         events: mpsc::Receiver<Event>,
@@ -73,7 +79,8 @@ impl Sender {
         let id_backoff = client.backoff();
         Self {
             client,
-            topic,
+            topic: topic.to_owned(),
+            view,
             accumulator,
             events,
             events_in,
@@ -141,6 +148,7 @@ impl Sender {
 
     /// Everything that can be done now; when something is to be done next.
     fn step(&mut self, now: Instant) -> Option<Instant> {
+        self.look_who_leads();
         let mut wake_at = self.collect(now, false);
         self.break_silent_streams(now);
         let (timeout, last_error) = (self.accumulator.options.delivery_timeout, self.last_error.clone());
@@ -160,6 +168,19 @@ impl Sender {
         }
         self.finish_flushes();
         wake_at
+    }
+
+    /// Keyless records go where somebody leads, and also to the others as soon as somebody does.
+    fn look_who_leads(&mut self) {
+        if let Some(view) = self.client.known_topic(&self.topic, &self.view.id)
+            && !Arc::ptr_eq(&view, &self.view)
+        {
+            self.accumulator.keep_to_led(&view);
+            self.view = view;
+        }
+        if self.accumulator.avoids_some() {
+            self.client.refresh_topic_if_old(&self.topic);
+        }
     }
 
     /// Takes batches out of the accumulator; when the next has lingered long enough.
@@ -233,6 +254,7 @@ impl Sender {
         let Some(queue) = self.queues.get_mut(partition as usize) else { return };
         let attempt = Attempt { stream, correlation, since: now };
         let Some(batch) = queue.start(index, attempt) else { return };
+        let leader_wait_max = leader_wait_max(batch.deadline.saturating_duration_since(now));
         let bytes = match batch.encoded(codec) {
             Ok((bytes, spare)) => {
                 spare.into_iter().for_each(|builder| self.accumulator.recycle(builder));
@@ -252,6 +274,8 @@ impl Sender {
             codec: v1::Codec::Unspecified.into(),
             producer: None,
             correlation_id: correlation,
+            topic_id: Some(self.view.id.to_string()),
+            leader_wait_max,
         });
     }
 
@@ -315,7 +339,7 @@ impl Sender {
     fn next_timeout(&self, partition: u32) -> Option<Instant> {
         let queue = self.queues.get(partition as usize)?;
         let answer_by = queue.oldest_attempt().map(|attempt| attempt.since + self.client.options().request_timeout);
-        earlier(answer_by, queue.first_deadline())
+        earlier(answer_by, queue.gives_up_at())
     }
 
     fn ask_for_producer_id(&mut self, now: Instant) -> Option<Instant> {
@@ -381,6 +405,11 @@ impl Sender {
             let _ = done.send(());
         }
     }
+}
+
+/// How long the server may wait for a leader, where it would wait for longer than the batch has time.
+fn leader_wait_max(left: Duration) -> Option<prost_types::Duration> {
+    (left < LEADER_WAIT).then(|| left.try_into().ok()).flatten()
 }
 
 async fn new_producer_id(client: &Client) -> Result<ProducerStamp, Error> {

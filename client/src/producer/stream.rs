@@ -127,12 +127,15 @@ async fn run(id: StreamId, client: Client, node: Node, events: mpsc::Sender<Even
     let error = match client.connection(node.as_deref()).await {
         Ok(connection) => {
             let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
-            // The sender has ended if it does not listen: nothing is left to do here and below.
-            let _ = events.send(Event::Opened(id, connection.address.clone(), requests)).await;
             let mut stub = ProducerClient::new(connection.channel).max_decoding_message_size(client.message_bytes_max());
             let request = meant_for(ReceiverStream::new(receiver), &connection.address, node.as_deref());
             let ended = match stub.produce_stream(request).await {
-                Ok(answers) => relay(id, answers.into_inner(), &events).await,
+                Ok(answers) => {
+                    // Not before: what is not handed over is certainly not written. The sender has ended if it does not
+                    // listen: nothing is left to do here and below.
+                    let _ = events.send(Event::Opened(id, connection.address.clone(), requests)).await;
+                    relay(id, answers.into_inner(), &events).await
+                }
                 Err(status) => Error::of_answer(status, &connection.address),
             };
             client.forget_connection(&connection.address);

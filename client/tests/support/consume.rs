@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::{Fake, refusal};
+use super::{Fake, means_another, refusal};
 
 type Pushes = mpsc::Sender<Result<v1::ConsumeResponse, Status>>;
 
@@ -128,6 +128,9 @@ impl Consumer for Fake {
         let Some(v1::ConsumeRequest { request: Some(Ask::Open(open)) }) = asks.message().await? else {
             panic!("a stream begins with open");
         };
+        if means_another(&self.state.lock().unwrap(), open.topic_id.as_deref()) {
+            return Err(refusal(Code::FailedPrecondition, "TOPIC_RECREATED"));
+        }
         self.state.lock().unwrap().consume_streams += 1;
         let (pushes, receiver) = mpsc::channel(4);
         tokio::spawn(self.clone().serve_consume(open, asks, pushes));

@@ -33,6 +33,8 @@ pub enum Fault {
     BreakBefore,
     /// Append it and say nothing.
     AppendSilently,
+    /// Nobody leads its partition: refuse it once it has waited for a leader as long as it may.
+    NoLeader,
     /// Refuse it for now, with this reason.
     Refuse(&'static str),
     /// Refuse it for good.
@@ -63,6 +65,13 @@ pub struct State {
     produced: u64,
     script: Option<Script>,
     producer_ids: u64,
+    /// Which node leads a partition, as metadata says.
+    pub leaders: HashMap<u32, u64>,
+    /// Where the nodes are, as metadata says.
+    pub nodes: HashMap<u64, String>,
+    pub topic_id: String,
+    /// Produce streams are not opened.
+    pub refuses_streams: bool,
     /// Breaks a consume stream at its n-th message (counted over all streams, from 1) if it says so.
     pub break_consume_at: Option<Breaks>,
     pub consume_streams: u64,
@@ -73,6 +82,8 @@ pub struct State {
 #[derive(Clone)]
 pub struct Fake {
     pub address: String,
+    /// Each is a cluster of its own.
+    pub cluster_id: String,
     pub state: Arc<Mutex<State>>,
     /// Rises with each append.
     appended: Arc<watch::Sender<u64>>,
@@ -84,8 +95,10 @@ impl Fake {
     pub async fn start(partitions: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let state = State { logs: (0..partitions).map(|_| Log::default()).collect(), ..State::default() };
+        let address = listener.local_addr().unwrap().to_string();
         let fake = Self {
-            address: listener.local_addr().unwrap().to_string(),
+            cluster_id: format!("cluster of {address}"),
+            address,
             state: Arc::new(Mutex::new(state)),
             appended: Arc::new(watch::Sender::new(0)),
             answering: Arc::new(watch::Sender::new(true)),
@@ -100,6 +113,26 @@ impl Fake {
 
     pub async fn client(&self) -> Client {
         Client::connect([self.address.clone()], ClientOptions::default()).await.unwrap()
+    }
+
+    fn nodes(&self) -> Vec<v1::Node> {
+        let nodes = self.state.lock().unwrap().nodes.clone().into_iter();
+        nodes.map(|(node_id, address)| v1::Node { node_id, address, online: true, ..Default::default() }).collect()
+    }
+
+    /// From now on metadata says that a node at this address leads a partition.
+    pub fn lead(&self, partition: u32, node_id: u64, address: &str) {
+        let mut state = self.state.lock().unwrap();
+        state.leaders.insert(partition, node_id);
+        state.nodes.insert(node_id, address.to_owned());
+    }
+
+    /// Deletes the topic, and creates it again under its name.
+    pub fn recreate(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.topic_id += "again";
+        let count = state.logs.len();
+        state.logs = (0..count).map(|_| Log::default()).collect();
     }
 
     pub fn script(&self, script: impl FnMut(u64) -> Option<Fault> + Send + 'static) {
@@ -126,6 +159,11 @@ impl Fake {
     }
 }
 
+/// Whether a request means another topic than the one that is there.
+fn means_another(state: &State, topic_id: Option<&str>) -> bool {
+    topic_id.is_some_and(|id| id != state.topic_id)
+}
+
 /// A refusal as the real server makes them.
 pub fn refusal(code: Code, reason: &str) -> Status {
     let details = ErrorDetails::with_error_info(reason, "flotilla", HashMap::new());
@@ -148,12 +186,17 @@ impl Cluster for Fake {
             if name != TOPIC {
                 return Err(refusal(Code::NotFound, "UNKNOWN_TOPIC"));
             }
-            let partitions = (0..partition_count).map(|partition| v1::PartitionLeader { partition, leader: None }).collect();
-            topics.push(v1::TopicMetadata { topic: Some(v1::Topic { name, partition_count, ..Default::default() }), partitions });
+            let leader = |partition| self.state.lock().unwrap().leaders.get(&partition).copied();
+            let partitions =
+                (0..partition_count).map(|partition| v1::PartitionLeader { partition, leader: leader(partition) }).collect();
+            let id = self.state.lock().unwrap().topic_id.clone();
+            let topic = Some(v1::Topic { name, id, partition_count, ..Default::default() });
+            topics.push(v1::TopicMetadata { topic, partitions });
         }
         let retry_backoff = Some(prost_types::Duration { seconds: 0, nanos: 1_000_000 });
         let limits = v1::Limits { retry_backoff, ..Default::default() };
-        Ok(Response::new(v1::GetMetadataResponse { version: 1, nodes: vec![], topics, limits: Some(limits) }))
+        let (nodes, cluster_id) = (self.nodes(), self.cluster_id.clone());
+        Ok(Response::new(v1::GetMetadataResponse { version: 1, nodes, topics, limits: Some(limits), cluster_id }))
     }
 }
 

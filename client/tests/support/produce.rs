@@ -1,6 +1,7 @@
 //! The producing half of the fake server.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use flotilla_proto::v1;
@@ -10,9 +11,11 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::{Fake, Fault, Log};
+use super::{Fake, Fault, Log, TOPIC, means_another};
 
 const REMEMBERED: usize = 5;
+/// How long a request of a stream waits for a leader.
+const LEADER_WAIT: Duration = Duration::from_secs(2);
 
 fn failed(code: Code, reason: &str) -> v1::ProduceResult {
     let message = format!("refused: {reason}");
@@ -58,11 +61,19 @@ impl Fake {
         let Some(v1::produce_request::Payload::Batch(bytes)) = &request.payload else { panic!("batches only") };
         let partition = request.partition.expect("the client names the partition");
         let mut state = self.state.lock().unwrap();
+        if means_another(&state, request.topic_id.as_deref()) {
+            let mut refused = failed(Code::FailedPrecondition, "TOPIC_RECREATED");
+            let metadata =
+                HashMap::from([("topic".to_owned(), TOPIC.to_owned()), ("topic_id".to_owned(), state.topic_id.clone())]);
+            refused.error.as_mut().unwrap().metadata = metadata;
+            return (Some(refused), false);
+        }
         let attempt = state.produced;
         state.produced += 1;
         let fault = state.script.as_mut().and_then(|script| script(attempt));
         match fault {
             Some(Fault::BreakBefore) => return (None, true),
+            Some(Fault::NoLeader) => return (Some(failed(Code::Unavailable, "NO_LEADER")), false),
             Some(Fault::Refuse(reason)) => return (Some(failed(Code::Unavailable, reason)), false),
             Some(Fault::Reject(reason)) => return (Some(failed(Code::InvalidArgument, reason)), false),
             Some(Fault::ForgetProducers) => state.logs.iter_mut().for_each(|log| log.producers.clear()),
@@ -86,12 +97,17 @@ impl Fake {
         let mut answering = self.answering.subscribe();
         while let Ok(Some(request)) = requests.message().await {
             let (result, broken) = self.produce_one(&request);
+            let waits = result.as_ref().and_then(|result| result.error.as_ref()).is_some_and(|error| error.reason == "NO_LEADER");
             if broken {
                 // Without details, as the transport reports a broken connection.
                 let _ = answers.send(Err(Status::unavailable("broken"))).await;
                 return;
             }
             answering.wait_for(|answering| *answering).await.unwrap();
+            if waits {
+                let wait = request.leader_wait_max.map_or(LEADER_WAIT, |wait| wait.try_into().unwrap());
+                tokio::time::sleep(wait).await;
+            }
             if let Some(result) = result {
                 let answer = v1::ProduceResponse { correlation_id: request.correlation_id, results: vec![result] };
                 if answers.send(Ok(answer)).await.is_err() {
@@ -115,6 +131,10 @@ impl Producer for Fake {
         &self,
         request: Request<Streaming<v1::ProduceRequest>>,
     ) -> Result<Response<Self::ProduceStreamStream>, Status> {
+        if self.state.lock().unwrap().refuses_streams {
+            // Without details, as the transport reports a broken connection.
+            return Err(Status::unavailable("broken"));
+        }
         let (answers, receiver) = mpsc::channel(64);
         tokio::spawn(self.clone().serve_produce(request.into_inner(), answers));
         Ok(Response::new(ReceiverStream::new(receiver)))

@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 
 pub struct Proxy {
     pub address: String,
+    upstream: Arc<Mutex<String>>,
     connections: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
@@ -16,10 +17,11 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let connections = Arc::new(Mutex::new(Vec::new()));
-        let open = Arc::clone(&connections);
+        let upstream = Arc::new(Mutex::new(upstream));
+        let (open, leads_to) = (Arc::clone(&connections), Arc::clone(&upstream));
         tokio::spawn(async move {
             while let Ok((mut downstream, _)) = listener.accept().await {
-                let upstream = upstream.clone();
+                let upstream = leads_to.lock().unwrap().clone();
                 let copying = tokio::spawn(async move {
                     if let Ok(mut upstream) = TcpStream::connect(upstream).await {
                         let _ = copy_bidirectional(&mut downstream, &mut upstream).await;
@@ -28,7 +30,12 @@ impl Proxy {
                 open.lock().unwrap().push(copying);
             }
         });
-        Self { address, connections }
+        Self { address, upstream, connections }
+    }
+
+    /// From now on new connections go elsewhere.
+    pub fn lead_to(&self, upstream: &str) {
+        *self.upstream.lock().unwrap() = upstream.to_owned();
     }
 
     /// Cuts every connection; how many there were.

@@ -117,8 +117,7 @@ impl Broker {
             health.moving += usize::from(partition.target.is_some());
             let in_sync = self.in_sync(partition.group_id);
             health.under_replicated += usize::from(!partition.replicas.iter().all(|node_id| in_sync.contains(node_id)));
-            // Whom no majority follows leads in vain.
-            match self.leader_of(partition.group_id).filter(|_| self.may_be_led(partition)) {
+            match self.followed_leader(partition) {
                 Some(leader) => health.by_node.entry(leader).or_default().1 += 1,
                 None => health.leaderless += 1,
             }
@@ -131,6 +130,11 @@ impl Broker {
         layout.target.is_some() || self.reaches_majority(&layout.replicas)
     }
 
+    /// Who leads a partition, as far as is known here. Whom no majority follows leads in vain, and does not count.
+    pub(crate) fn followed_leader(&self, layout: &Layout) -> Option<u64> {
+        self.leader_of(layout.group_id).filter(|_| self.may_be_led(layout))
+    }
+
     /// Whether this node reaches most of these.
     fn reaches_majority(&self, replicas: &[u64]) -> bool {
         replicas.iter().filter(|node_id| self.online(**node_id)).count() > replicas.len() / 2
@@ -139,6 +143,6 @@ impl Broker {
     /// Who leads the partitions of a topic, by number.
     #[must_use]
     pub fn leaders(&self, topic: &crate::Topic) -> Vec<Option<u64>> {
-        topic.partitions.iter().map(|partition| self.leader_of(partition.group_id)).collect()
+        topic.partitions.iter().map(|partition| self.followed_leader(partition)).collect()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use flotilla_machines::controller::ControllerRefusal;
+use flotilla_machines::controller::{ControllerRefusal, TopicId};
 use flotilla_machines::partition::PartitionRefusal;
 use flotilla_raft::group::{ProposeError, ReadError};
 use flotilla_records::BatchError;
@@ -108,6 +108,17 @@ pub enum TopicMissing {
     UnknownTopic {
         /// Its name.
         topic: String,
+    },
+    /// The topic that was asked for is gone, and another one has its name.
+    #[error(
+        "topic {topic:?} was deleted and created again (its id is {topic_id} now): the request was meant for the old one, whose \
+         offsets mean nothing in the new one; begin again, from earliest or latest"
+    )]
+    Recreated {
+        /// The name.
+        topic: String,
+        /// The topic that has it now.
+        topic_id: TopicId,
     },
     /// No such partition.
     #[error("topic {topic:?} has no partition {partition}: its last one is {last}", last = partition_count - 1)]

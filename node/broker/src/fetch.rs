@@ -12,6 +12,7 @@ use crate::broker::Broker;
 use crate::error::{FetchError, NotServing, not_leader};
 use crate::partition::{Ends, Partition};
 use crate::reader::PartitionReader;
+use crate::topic_ref::TopicRef;
 
 /// A place in a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,9 +98,9 @@ impl Broker {
     ///
     /// # Errors
     /// See [`FetchError`].
-    pub async fn reader(
+    pub async fn reader<'a>(
         &self,
-        topic: &str,
+        topic: impl Into<TopicRef<'a>>,
         partition: u32,
         position: Position,
         stop: Stop,
@@ -139,9 +140,9 @@ impl Broker {
     ///
     /// # Errors
     /// See [`FetchError`].
-    pub async fn list_offsets(
+    pub async fn list_offsets<'a>(
         &self,
-        topic: &str,
+        topic: impl Into<TopicRef<'a>>,
         partitions: &[u32],
         position: Position,
     ) -> Result<Vec<PartitionOffset>, FetchError> {

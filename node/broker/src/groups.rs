@@ -1,5 +1,6 @@
 //! Committed offsets of consumer groups.
 
+use flotilla_machines::controller::TopicId;
 use flotilla_machines::name;
 use flotilla_machines::partition::PartitionAnswer;
 use flotilla_proto::internal::v1::partition_command::Command;
@@ -9,6 +10,7 @@ use crate::broker::Broker;
 use crate::error::{CommitError, CommittedError};
 use crate::fetch::topic_partitions;
 use crate::partition::Ends;
+use crate::topic_ref::TopicRef;
 
 /// What a group commits.
 #[derive(Debug, Clone)]
@@ -17,6 +19,8 @@ pub struct Commit {
     pub group: String,
     /// Topic by name.
     pub topic: String,
+    /// Which one of that name; absent: whichever has it.
+    pub topic_id: Option<TopicId>,
     /// The partition.
     pub partition: u32,
     /// The next offset to read.
@@ -46,7 +50,7 @@ impl Broker {
     /// # Errors
     /// See [`CommitError`].
     pub async fn commit(&self, commit: Commit) -> Result<(), CommitError> {
-        let topic = self.topic(&commit.topic)?;
+        let topic = self.topic(TopicRef { name: &commit.topic, id: commit.topic_id })?;
         let partition = self.partition(&topic, commit.partition)?;
         let command = Command::CommitOffset(CommitOffset {
             group: commit.group,
@@ -64,7 +68,12 @@ impl Broker {
     ///
     /// # Errors
     /// See [`CommittedError`].
-    pub async fn committed(&self, group: &str, topic: &str, partitions: &[u32]) -> Result<Vec<CommittedOffset>, CommittedError> {
+    pub async fn committed<'a>(
+        &self,
+        group: &str,
+        topic: impl Into<TopicRef<'a>>,
+        partitions: &[u32],
+    ) -> Result<Vec<CommittedOffset>, CommittedError> {
         name::check_group(group).map_err(|why| CommittedError::InvalidGroup { name: group.to_owned(), why })?;
         let topic = self.topic(topic)?;
         let wanted = topic_partitions(&topic, partitions);

@@ -33,6 +33,7 @@ mod scrub;
 mod stats;
 mod steward;
 mod surroundings;
+mod topic_ref;
 mod topics;
 
 pub use broker::Broker;
@@ -43,7 +44,7 @@ pub use error::{
 };
 pub use fetch::{Fetched, FetchedBatch, FetchedRecord, PartitionOffset, Position, Room, Stop};
 pub use flotilla_machines::controller::{ControllerRefusal, MoveRefusal, NodeRefusal};
-pub use flotilla_machines::controller::{Image, NodeState, Topic, TopicConfig};
+pub use flotilla_machines::controller::{Image, NodeState, Topic, TopicConfig, TopicId};
 pub use flotilla_machines::partition::PartitionRefusal;
 pub use flotilla_raft::disk::error::Class;
 pub use flotilla_raft::failure::Failure;
@@ -62,6 +63,7 @@ pub use produce::{Part, Payload, Prepared, Produce, ProduceLimits, ProducedRecor
 pub use reader::PartitionReader;
 pub use stats::{BrokerStats, PartitionStats};
 pub use surroundings::{Clock, OpenState, Surroundings};
+pub use topic_ref::TopicRef;
 pub use topics::{ConfigChange, CreateTopic, CreatedTopic, PartitionDescription, TopicDescription};
 
 /// A record as a client sends it: plain, not yet part of a batch.

@@ -12,6 +12,7 @@ use crate::NewRecord;
 use crate::broker::Broker;
 use crate::error::{ProduceError, TopicMissing, unknown_partition};
 use crate::partition::PartitionTicket;
+use crate::topic_ref::TopicRef;
 
 /// What a produce request carries.
 #[derive(Debug, Clone)]
@@ -114,13 +115,21 @@ impl Broker {
     /// What is wrong with the request; nothing of it was proposed.
     pub fn prepare(&self, request: Produce) -> Result<Prepared, ProduceError> {
         let topic = self.topic(&request.topic)?;
-        match request.payload {
+        self.prepare_for(&topic, request.partition, request.payload)
+    }
+
+    /// As [`Broker::prepare`], for a topic that was looked up before: what has its name by now does not matter.
+    ///
+    /// # Errors
+    /// As `prepare`.
+    pub fn prepare_for(&self, topic: &Arc<Topic>, partition: Option<u32>, payload: Payload) -> Result<Prepared, ProduceError> {
+        match payload {
             Payload::Batch(batch) => {
-                let part = self.prepare_batch(&topic, request.partition, batch)?;
+                let part = self.prepare_batch(topic, partition, batch)?;
                 Ok(Prepared { parts: vec![part], places: None })
             }
             Payload::Records { records, codec, producer } => {
-                self.prepare_records(&topic, request.partition, &Records { records, codec, producer })
+                self.prepare_records(topic, partition, &Records { records, codec, producer })
             }
         }
     }
@@ -175,7 +184,7 @@ impl Broker {
             let partition = match (partition, &record.key) {
                 (Some(partition), _) => partition,
                 (None, Some(key)) => partition_for_key(key, partition_count),
-                (None, None) => *keyless.get_or_insert_with(|| self.sticky().next(partition_count)),
+                (None, None) => *keyless.get_or_insert_with(|| self.next_keyless(topic)),
             };
             plan.add(partition, record, now)?;
         }
@@ -183,6 +192,16 @@ impl Broker {
             return Err(ProduceError::SeveralPartitions);
         }
         Ok(plan)
+    }
+
+    /// Where the next request's records without a key go: a partition that is led, as far as is known, if there is any.
+    fn next_keyless(&self, topic: &Topic) -> u32 {
+        let count = topic.partitions.len() as u32;
+        let first = self.sticky().next(count);
+        let is_led = |partition: &u32| {
+            topic.partitions.get(*partition as usize).is_some_and(|layout| self.followed_leader(layout).is_some())
+        };
+        (0..count).map(|step| (first + step) % count).find(is_led).unwrap_or(first)
     }
 
     /// Validates a batch for a partition.
@@ -204,8 +223,8 @@ impl Broker {
         Ok(Part { topic: topic.clone(), partition, group_id, batch, record_count: header.record_count, idempotent })
     }
 
-    pub(crate) fn topic(&self, name: &str) -> Result<Arc<Topic>, TopicMissing> {
-        self.image().topic(name).cloned().ok_or_else(|| TopicMissing::UnknownTopic { topic: name.to_owned() })
+    pub(crate) fn topic<'a>(&self, topic: impl Into<TopicRef<'a>>) -> Result<Arc<Topic>, TopicMissing> {
+        topic.into().find(&self.image()).cloned()
     }
 }
 

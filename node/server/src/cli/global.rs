@@ -1,5 +1,7 @@
 //! What every client command shares: where the cluster is, and how results are printed.
 
+use std::sync::Arc;
+
 use flotilla_client::{Client, ClientOptions};
 
 use super::exit::CliError;
@@ -33,7 +35,10 @@ impl Global {
     /// If no address answers.
     pub async fn client_telling(&self, say: impl Fn(&str) + Send + Sync + 'static) -> Result<Client, CliError> {
         let client = Client::unconnected(self.addr.iter().cloned(), ClientOptions::default())?;
-        outage::tell(&client, say);
+        let say = Arc::new(say);
+        let warn = Arc::clone(&say);
+        client.tell_foreign_nodes(move |error| warn(&format!("warning: {error}")));
+        outage::tell(&client, move |line| say(line));
         client.reach().await?;
         Ok(client)
     }

@@ -80,13 +80,13 @@ async fn commit(args: CommitArgs, global: &Global) -> Result<(), CliError> {
     let CommitArgs { group, topic, partition, offset, metadata } = args;
     let shown = json!({ "group": group, "topic": topic, "partition": partition, "offset": offset });
     let done = format!("group {group} committed offset {offset} of {topic} partition {partition}");
-    let request = api::CommitRequest { group, topic, partition, offset, metadata, fence: None };
+    let request = api::CommitRequest { group, topic, partition, offset, metadata, fence: None, topic_id: None };
     global.client().await?.commit(request).await?;
     print(global.output, &shown, |_, _| done)
 }
 
 async fn committed(args: CommittedArgs, global: &Global) -> Result<(), CliError> {
-    let request = api::CommittedRequest { group: args.group, topic: args.topic, partitions: args.partition };
+    let request = api::CommittedRequest { group: args.group, topic: args.topic, partitions: args.partition, topic_id: None };
     let offsets = global.client().await?.committed(request).await?.offsets;
     let offsets: Vec<CommittedView> = offsets.into_iter().map(CommittedView::from).collect();
     print(global.output, &offsets, |offsets, _| {

@@ -38,10 +38,10 @@ impl Call {
         }
     }
 
-    /// The same with this much patience from now on: for one of many requests of a stream. It is less than for a single
-    /// request, as a stream's client sends again what passing trouble refused, and is to know why it waits.
-    pub fn renewed(self) -> Self {
-        Self { patient_until: Instant::now() + STREAM_PATIENCE, ..self }
+    /// The same with patience from now on, as much as the client has: for one of many requests of a stream. It is less than
+    /// for a single request, as a stream's client sends again what passing trouble refused, and is to know why it waits.
+    pub fn renewed(self, patience: Option<Duration>) -> Self {
+        Self { patient_until: Instant::now() + patience.unwrap_or(STREAM_PATIENCE).min(STREAM_PATIENCE), ..self }
     }
 }
 

@@ -63,6 +63,7 @@ async fn get_metadata(shared: &Shared, call: Call, request: &v1::GetMetadataRequ
         nodes: listed_nodes(shared, &image),
         topics,
         limits: Some(limits(&shared.limits)),
+        cluster_id: shared.broker.cluster_id(),
     })
 }
 

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use flotilla_broker::{FetchError, Fetched, FetchedRecord, PartitionOffset, Position, Room, Stop, Topic};
+use flotilla_broker::{FetchError, Fetched, FetchedRecord, PartitionOffset, Position, Room, Stop, Topic, TopicMissing, TopicRef};
 use flotilla_proto::v1;
 use flotilla_proto::v1::consumer_client::ConsumerClient;
 use flotilla_proto::v1::consumer_server::Consumer;
@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::call::{Call, unary};
 use super::convert;
-use super::forward::{self, Envelope, Repeat, verbatim};
+use super::forward::{self, Envelope, Repeat, Target, verbatim};
 use super::problem::{Problem, Reason};
 use super::{Shared, consume};
 
@@ -29,13 +29,15 @@ impl Consumer for ConsumerService {
         let (metadata, _, request) = request.into_parts();
         let (call, shared) = (Call::of(&metadata), &self.0);
         let serve = async {
-            let target = shared.gateway.partition(&shared.broker, call, &request.topic, request.partition).await?;
+            let topic = convert::topic_ref(&request.topic, request.topic_id.as_deref())?;
+            let topic = shared.gateway.topic(&shared.broker, call, topic, Some(request.partition)).await?;
+            let target = Target::existing(&topic, request.partition)?;
             // Where the log ends is for its leader to say.
             let repeat = match position(request.position)? {
                 Position::Offset(_) | Position::Earliest => Repeat::ReadCommitted,
                 Position::Latest | Position::Timestamp(_) => Repeat::Read,
             };
-            let here = || fetch(shared, request.clone());
+            let here = || fetch(shared, &topic, request.clone());
             let there = verbatim!(shared.gateway, ConsumerClient::fetch(request.clone()));
             shared.gateway.at_leader(call, &target, repeat, here, there).await
         };
@@ -52,9 +54,9 @@ impl Consumer for ConsumerService {
     async fn list_offsets(&self, request: Request<v1::ListOffsetsRequest>) -> Result<Response<v1::ListOffsetsResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
         let list = async {
-            let v1::ListOffsetsRequest { topic, partitions, position } = &request;
-            let known =
-                self.0.gateway.topic(&self.0.broker, Call::of(&metadata), topic, partitions.iter().max().copied()).await?;
+            let v1::ListOffsetsRequest { topic, topic_id, partitions, position } = &request;
+            let (topic, last) = (convert::topic_ref(topic, topic_id.as_deref())?, partitions.iter().max().copied());
+            let known = self.0.gateway.topic(&self.0.broker, Call::of(&metadata), topic, last).await?;
             let partitions = forward::partitions(&known, partitions);
             let offsets = list_offsets(&self.0, Call::of(&metadata), &known, partitions, *position).await?;
             Ok(v1::ListOffsetsResponse { offsets })
@@ -73,31 +75,32 @@ pub async fn list_offsets(
 ) -> Result<Vec<v1::PartitionOffset>, Problem> {
     let from = position(at)?;
     let here = |partition| async move {
-        let offsets = shared.broker.list_offsets(&topic.name, &[partition], from).await?;
+        let offsets = shared.broker.list_offsets(topic, &[partition], from).await?;
         let first = offsets.into_iter().next().map(partition_offset);
         first.ok_or_else(|| Problem::new(Reason::Internal, "a partition did not say where it stands"))
     };
     let there = |channel, envelope: Envelope, partitions| {
-        let request = v1::ListOffsetsRequest { topic: topic.name.to_string(), partitions, position: at };
+        let topic_id = Some(topic.id.to_string());
+        let request = v1::ListOffsetsRequest { topic: topic.name.to_string(), topic_id, partitions, position: at };
         let request = envelope.around(request);
         async move { Ok(ConsumerClient::new(channel).list_offsets(request).await?.map(|answer| answer.offsets)) }
     };
     shared.gateway.by_leader(call, topic, partitions, here, there).await
 }
 
-async fn fetch(shared: &Shared, request: v1::FetchRequest) -> Result<v1::FetchResponse, Problem> {
+async fn fetch(shared: &Shared, topic: &Topic, request: v1::FetchRequest) -> Result<v1::FetchResponse, Problem> {
     let batches = convert::wants_batches(request.encoding)?;
     let wait = request.wait_max.map_or(Ok(Duration::ZERO), |wait| convert::duration("wait_max", wait))?;
     let bytes_max = (request.bytes_max.unwrap_or(FETCH_BYTES_DEFAULT) as usize).min(shared.limits.request_bytes_max);
     let stop = request.stop_offset.map_or(Stop::Never, Stop::Before);
     let position = position(request.position)?;
-    let mut reader = shared.broker.reader(&request.topic, request.partition, position, stop).await?;
+    let mut reader = shared.broker.reader(topic, request.partition, position, stop).await?;
     let read = async {
         reader.ready(wait.min(shared.limits.wait_max)).await?;
         let lot = shared.load.clients.sent.room(bytes_max as u64).await;
         Ok::<_, FetchError>((reader.read(bytes_max).await?, lot))
     };
-    let (fetched, _lot) = read.await.map_err(|error| unless_deleted(shared, &request.topic, error))?;
+    let (fetched, _lot) = read.await.map_err(|error| unless_deleted(shared, topic, error))?;
     let room = Room { records: request.records_max.unwrap_or(u32::MAX) as usize, bytes: bytes_max };
     let taken = take(shared, (request.partition, reader.stop()), fetched, batches, room)?;
     Ok(v1::FetchResponse {
@@ -155,12 +158,16 @@ pub fn take(
 }
 
 /// A partition that closes under a reader does so because the node stops, or because its topic was deleted.
-pub fn unless_deleted(shared: &Shared, topic: &str, error: FetchError) -> Problem {
-    let deleted = matches!(error, FetchError::NotServing(_)) && shared.broker.image().topic(topic).is_none();
-    if deleted {
-        Problem::new(Reason::UnknownTopic, format!("topic {topic:?} was deleted")).with("topic", topic)
-    } else {
-        error.into()
+pub fn unless_deleted(shared: &Shared, topic: &Topic, error: FetchError) -> Problem {
+    if !matches!(error, FetchError::NotServing(_)) {
+        return error.into();
+    }
+    match TopicRef::from(topic).find(&shared.broker.image()) {
+        Ok(_) => error.into(),
+        Err(TopicMissing::UnknownTopic { topic }) => {
+            Problem::new(Reason::UnknownTopic, format!("topic {topic:?} was deleted")).with("topic", topic)
+        }
+        Err(recreated) => recreated.into(),
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use flotilla_broker::{TopicId, TopicRef};
 use flotilla_proto::v1;
 use flotilla_records::{Codec, ProducerStamp};
+use uuid::Uuid;
 
 use super::problem::{Problem, Reason};
 
@@ -32,6 +34,16 @@ pub fn timestamp<Wire: From<SystemTime>>(ms: i64) -> Wire {
     let distance = Duration::from_millis(ms.unsigned_abs());
     let time = if ms < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) };
     time.unwrap_or(UNIX_EPOCH).into()
+}
+
+/// A topic as a request names it.
+///
+/// # Errors
+/// If its id is none.
+pub fn topic_ref<'a>(name: &'a str, id: Option<&str>) -> Result<TopicRef<'a>, Problem> {
+    let parsed = id.map(|id| Uuid::try_parse(id).map(|id| TopicId(id.into_bytes()))).transpose();
+    let id = parsed.map_err(|_| Problem::field("topic_id", "is not a UUID: send the id that the topic was described with"))?;
+    Ok(TopicRef { name, id })
 }
 
 /// A span of time, from the wire's form.

@@ -20,6 +20,9 @@ impl From<TopicMissing> for Problem {
         let words = error.to_string();
         match error {
             TopicMissing::UnknownTopic { topic } => Self::new(Reason::UnknownTopic, words).with("topic", topic),
+            TopicMissing::Recreated { topic, topic_id, .. } => {
+                Self::new(Reason::TopicRecreated, words).with("topic", topic).with("topic_id", topic_id)
+            }
             TopicMissing::UnknownPartition { topic, partition, partition_count } => Self::new(Reason::UnknownPartition, words)
                 .with("topic", topic)
                 .with("partition", partition)

@@ -7,7 +7,7 @@ use flotilla_proto::v1::groups_server::Groups;
 use tonic::{Request, Response, Status};
 
 use super::call::{Call, unary};
-use super::forward::{self, Envelope, Repeat, verbatim};
+use super::forward::{self, Envelope, Repeat, Target, verbatim};
 use super::problem::{Problem, Reason};
 use super::{Shared, convert};
 
@@ -20,9 +20,11 @@ impl Groups for GroupsService {
         let (metadata, _, request) = request.into_parts();
         let (call, shared) = (Call::of(&metadata), &self.0);
         let commit = async {
-            let target = shared.gateway.partition(&shared.broker, call, &request.topic, request.partition).await?;
+            let topic = convert::topic_ref(&request.topic, request.topic_id.as_deref())?;
+            let topic = shared.gateway.topic(&shared.broker, call, topic, Some(request.partition)).await?;
+            let target = Target::existing(&topic, request.partition)?;
             let here = || async {
-                shared.broker.commit(commit(request.clone())).await?;
+                shared.broker.commit(Commit { topic_id: Some(topic.id), ..commit(request.clone()) }).await?;
                 Ok(v1::CommitResponse {})
             };
             let there = verbatim!(shared.gateway, GroupsClient::commit(request.clone()));
@@ -38,19 +40,21 @@ impl Groups for GroupsService {
 }
 
 async fn committed(shared: &Shared, call: Call, request: &v1::CommittedRequest) -> Result<v1::CommittedResponse, Problem> {
-    let v1::CommittedRequest { group, topic, partitions } = request;
-    let known = shared.gateway.topic(&shared.broker, call, topic, partitions.iter().max().copied()).await?;
+    let v1::CommittedRequest { group, topic, topic_id, partitions } = request;
+    let (topic, last) = (convert::topic_ref(topic, topic_id.as_deref())?, partitions.iter().max().copied());
+    let known = &shared.gateway.topic(&shared.broker, call, topic, last).await?;
     let here = |partition| async move {
-        let offsets = shared.broker.committed(group, topic, &[partition]).await?;
+        let offsets = shared.broker.committed(group, known, &[partition]).await?;
         let first = offsets.into_iter().next().map(committed_offset);
         first.ok_or_else(|| Problem::new(Reason::Internal, "a partition did not say what is committed"))
     };
     let there = |channel, envelope: Envelope, partitions| {
-        let request = v1::CommittedRequest { group: group.clone(), topic: topic.clone(), partitions };
+        let (topic, topic_id) = (known.name.to_string(), Some(known.id.to_string()));
+        let request = v1::CommittedRequest { group: group.clone(), topic, topic_id, partitions };
         let request = envelope.around(request);
         async move { Ok(GroupsClient::new(channel).committed(request).await?.map(|answer| answer.offsets)) }
     };
-    let offsets = shared.gateway.by_leader(call, &known, forward::partitions(&known, partitions), here, there).await?;
+    let offsets = shared.gateway.by_leader(call, known, forward::partitions(known, partitions), here, there).await?;
     Ok(v1::CommittedResponse { offsets })
 }
 
@@ -59,6 +63,7 @@ pub fn commit(request: v1::CommitRequest) -> Commit {
     Commit {
         group: request.group,
         topic: request.topic,
+        topic_id: None,
         partition: request.partition,
         offset: request.offset,
         metadata: request.metadata,

@@ -77,9 +77,12 @@ fn produce_requests() {
         codec: 5,
         producer: Some(v1::ProducerStamp { producer_id: 1, epoch: 2, sequence: 3 }),
         correlation_id: 9,
+        topic_id: Some("id".into()),
+        leader_wait_max: Some(super::convert::wire_duration(std::time::Duration::from_secs(1))),
     };
     attack(&seed, |request| {
         let _ = producer::payload_bytes(&request);
+        let _ = super::convert::topic_ref(&request.topic, request.topic_id.as_deref());
         let _ = producer::produce(request);
     });
 }
@@ -93,6 +96,7 @@ fn consume_requests() {
         until_end: true,
         encoding: 2,
         credit: Some(v1::Credit { records: 10, bytes: 10 }),
+        topic_id: None,
     };
     attack(&seed, |open| {
         let _ = super::convert::wants_batches(open.encoding);
@@ -131,6 +135,7 @@ fn commit_requests() {
         offset: 2,
         metadata: "m".into(),
         fence: Some(v1::Fence { epoch: 3, member_id: "member".into() }),
+        topic_id: None,
     };
     attack(&seed, |request| {
         let _ = groups::commit(request);

@@ -77,6 +77,8 @@ reasons! {
     UnknownPartition "UNKNOWN_PARTITION" NotFound NEVER;
     UnknownNode "UNKNOWN_NODE" NotFound NEVER;
     TopicExists "TOPIC_EXISTS" AlreadyExists NEVER;
+    WrongCluster "WRONG_CLUSTER" FailedPrecondition NEVER;
+    TopicRecreated "TOPIC_RECREATED" FailedPrecondition NEVER;
     OffsetOutOfRange "OFFSET_OUT_OF_RANGE" OutOfRange NEVER;
     ProducerFenced "PRODUCER_FENCED" FailedPrecondition NEVER;
     OutOfOrderSequence "OUT_OF_ORDER_SEQUENCE" FailedPrecondition NEVER;

@@ -97,10 +97,12 @@ pub async fn submit(shared: &Shared, part: &Part) -> Result<Submitted, Problem> 
 }
 
 /// Cuts a request into its parts, once it is known where they belong.
-pub async fn prepare(shared: &Shared, call: Call, request: v1::ProduceRequest) -> Result<Prepared, Problem> {
+pub async fn prepare(shared: &Shared, call: Call, mut request: v1::ProduceRequest) -> Result<Prepared, Problem> {
+    let topic_id = request.topic_id.take();
     let request = produce(request)?;
-    shared.gateway.topic(&shared.broker, call, &request.topic, request.partition).await?;
-    Ok(shared.broker.prepare(request)?)
+    let topic = convert::topic_ref(&request.topic, topic_id.as_deref())?;
+    let topic = shared.gateway.topic(&shared.broker, call, topic, request.partition).await?;
+    Ok(shared.broker.prepare_for(&topic, request.partition, request.payload)?)
 }
 
 /// What a part is about.
@@ -112,6 +114,7 @@ pub fn target(part: &Part) -> Target {
 pub fn request_for(part: &Part, correlation_id: u64) -> v1::ProduceRequest {
     v1::ProduceRequest {
         topic: part.topic.name.to_string(),
+        topic_id: Some(part.topic.id.to_string()),
         partition: Some(part.partition),
         payload: Some(WirePayload::Batch(part.batch.clone())),
         correlation_id,

@@ -57,7 +57,9 @@ pub async fn serve(
         health_reporter.set_service_status("", ServingStatus::NotServing).await;
     };
     let _not_serving = AbortOnDropHandle::new(tokio::spawn(not_serving));
-    let (load, gate) = (shared.load.clone(), Gate { ready: shared.ready.clone() });
+    let cluster = Some((shared.broker.cluster_id().into(), shared.gateway.clone()));
+    let gate = Gate { cluster, ready: shared.ready.clone() };
+    let load = shared.load.clone();
     let routes = Routes::new(health)
         .add_service(shared.broker.raft_service())
         .add_service(shared.broker.peer_service())
@@ -87,7 +89,7 @@ pub async fn serve_newcomer(
 ) {
     // Nobody ever opens this gate: clients are told at once to ask again.
     let (_, ready) = watch::channel(false);
-    let service = Gate { ready }.layer(Routes::new(peers).prepare());
+    let service = Gate { cluster: None, ready }.layer(Routes::new(peers).prepare());
     serve_connections(service, capacity, listener, shutdown).await;
 }
 

@@ -66,7 +66,12 @@ async fn measure(args: &ConsumeArgs, global: &Global, client: &Client, topic: &B
 /// Produces what the topic lacks.
 async fn fill(args: &ConsumeArgs, client: &Client, topic: &BenchTopic) -> Result<(), CliError> {
     let end = flotilla_client::api::Position { at: Some(flotilla_client::api::position::At::Latest(Default::default())) };
-    let request = flotilla_client::api::ListOffsetsRequest { topic: topic.name.clone(), partitions: vec![], position: Some(end) };
+    let request = flotilla_client::api::ListOffsetsRequest {
+        topic: topic.name.clone(),
+        partitions: vec![],
+        position: Some(end),
+        topic_id: None,
+    };
     let listed = client.list_offsets(request).await?.offsets;
     let present: u64 = listed.iter().map(|offset| offset.high_watermark.saturating_sub(offset.log_start_offset)).sum();
     let missing = args.write.records.saturating_sub(present);

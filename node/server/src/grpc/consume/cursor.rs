@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use flotilla_broker::{FetchError, Room};
+use flotilla_broker::{FetchError, Room, Topic};
 use flotilla_proto::v1;
 use flotilla_proto::v1::consume_request::Request as Ask;
 use flotilla_proto::v1::consume_response::Response as Push;
@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 pub struct Cursor<'a> {
     pub(super) shared: &'a Shared,
     pub(super) call: Call,
-    pub(super) topic: Arc<str>,
+    pub(super) topic: Arc<Topic>,
     pub(super) batches: bool,
     /// Partitions that have not reached their stop.
     pub(super) lanes: Vec<Lane>,

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use flotilla_broker::Topic;
 use flotilla_proto::v1;
 use flotilla_proto::v1::consume_request::Request as Ask;
 use flotilla_proto::v1::consume_response::Response as Push;
@@ -12,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, Streaming};
 
-use super::super::forward::{Envelope, Gateway, Repeat};
+use super::super::forward::{Gateway, Repeat};
 use super::super::problem::{Problem, Reason};
 
 /// Names a feed; never used twice by a stream.
@@ -57,12 +58,13 @@ impl Feeds {
     }
 
     /// Opens a feed of these partitions from a node.
-    pub fn open(&mut self, (node, address): (u64, String), topic: &str, partitions: Vec<v1::PartitionPosition>) -> FeedId {
+    pub fn open(&mut self, (node, address): (u64, String), topic: &Topic, partitions: Vec<v1::PartitionPosition>) -> FeedId {
         self.next_id += 1;
         let id = self.next_id;
         let (asks, receiver) = mpsc::channel(ASKS_MAX);
         let open = v1::ConsumeOpen {
-            topic: topic.to_owned(),
+            topic: topic.name.to_string(),
+            topic_id: Some(topic.id.to_string()),
             partitions,
             until_end: false,
             encoding: v1::Encoding::Batches.into(),
@@ -114,7 +116,7 @@ async fn run(
         Err(problem) => return problem,
     };
     let mut stub = ConsumerClient::new(connection.channel.clone()).max_decoding_message_size(gateway.message_bytes_max());
-    let opened = stub.consume(Envelope::default().around(ReceiverStream::new(asks))).await;
+    let opened = stub.consume(gateway.envelope(None).around(ReceiverStream::new(asks))).await;
     let ended = match opened {
         Ok(pushes) => relay(id, pushes.into_inner(), events).await,
         Err(status) => Err(status),

@@ -73,7 +73,7 @@ async fn serve(shared: &Shared, call: Call, mut asks: Streaming<v1::ConsumeReque
     let Some(Ask::Open(open)) = ask.request else {
         return Err(Problem::field("request", "must be `open` at first: it names topic and partitions").into());
     };
-    let (mut cursor, mut events) = Cursor::open(shared, call.renewed(), open).await?;
+    let (mut cursor, mut events) = Cursor::open(shared, call.renewed(None), open).await?;
     let push_bytes_max = shared.limits.push_bytes_max as u64;
     send(pushes, Push::Opened(v1::ConsumeOpened { push_bytes_max }), None).await?;
     loop {

@@ -38,7 +38,8 @@ impl<'a> Cursor<'a> {
         if let Some(twice) = open.partitions.iter().find(|from| !seen.insert(from.partition)) {
             return Err(Problem::field("open.partitions", format!("names partition {} twice", twice.partition)));
         }
-        let topic = shared.gateway.topic(&shared.broker, call, &open.topic, seen.last().copied()).await?;
+        let topic = convert::topic_ref(&open.topic, open.topic_id.as_deref())?;
+        let topic = shared.gateway.topic(&shared.broker, call, topic, seen.last().copied()).await?;
         let (mut lanes, mut remote) = (Vec::with_capacity(open.partitions.len()), Vec::new());
         for asked in open.partitions {
             let from = position(asked.position)?;
@@ -66,7 +67,6 @@ impl<'a> Cursor<'a> {
         let window_bytes = shared.limits.push_bytes_max as u64 * window_pushes;
         let (feeds, events) = Feeds::new(shared.gateway.clone(), window_bytes);
         let credit = open.credit.unwrap_or_default();
-        let topic = topic.name.clone();
         Ok((Self { shared, call, topic, batches, lanes, feeds, turn: 0, credit, client_speaks: true }, events))
     }
 }
@@ -82,12 +82,12 @@ async fn reader(
     let (broker, partition) = (&shared.broker, asked.partition);
     let before = asked.stop_offset.map_or(Stop::Never, Stop::Before);
     if !until_end {
-        return Ok(broker.reader(&topic.name, partition, from, before).await?);
+        return Ok(broker.reader(topic, partition, from, before).await?);
     }
-    let reader = broker.reader(&topic.name, partition, from, Stop::AtEnd).await?;
+    let reader = broker.reader(topic, partition, from, Stop::AtEnd).await?;
     match asked.stop_offset {
         Some(stop) if reader.stop().is_some_and(|end| stop < end) => {
-            Ok(broker.reader(&topic.name, partition, Position::Offset(reader.position()), before).await?)
+            Ok(broker.reader(topic, partition, Position::Offset(reader.position()), before).await?)
         }
         _ => Ok(reader),
     }

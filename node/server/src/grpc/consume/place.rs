@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use flotilla_broker::{PartitionReader, Position, Stop};
+use flotilla_broker::{PartitionReader, Position, Stop, Topic, TopicRef};
 
-use super::super::forward::{Leader, PAUSE, Target, unknown_topic};
+use super::super::forward::{Leader, PAUSE, Target};
 use super::super::problem::Problem;
 use super::cursor::Cursor;
 use super::lane::{Lane, Source};
@@ -72,11 +72,9 @@ enum Found {
     Nothing(Problem),
 }
 
-async fn source(shared: &super::Shared, topic: &str, lane: &Lane) -> Result<Found, Problem> {
-    let image = shared.broker.image();
-    let layout = image.topic(topic).and_then(|topic| topic.partitions.get(lane.partition as usize));
+async fn source(shared: &super::Shared, topic: &Topic, lane: &Lane) -> Result<Found, Problem> {
     // A topic that was created again under the same name is another one.
-    let layout = layout.filter(|layout| layout.group_id == lane.group_id).ok_or_else(|| unknown_topic(topic))?;
+    let known = TopicRef::from(topic).find(&shared.broker.image()).cloned()?;
     let leader = shared.gateway.leader_of(lane.group_id);
     if let Leader::There(node, address) = leader {
         return Ok(Found::There(node, address));
@@ -88,12 +86,13 @@ async fn source(shared: &super::Shared, topic: &str, lane: &Lane) -> Result<Foun
         Err(problem) if leader == Leader::Here => return Ok(Found::Nothing(problem)),
         Err(_) => {}
     }
-    Ok(match shared.gateway.replica(&layout.replicas) {
+    let replicas = known.partitions.get(lane.partition as usize).map_or(&[][..], |layout| &layout.replicas);
+    Ok(match shared.gateway.replica(replicas) {
         Leader::There(node, address) => Found::There(node, address),
         Leader::Here | Leader::Nobody => Found::Nothing(shared.gateway.not_leader(&target(topic, lane))),
     })
 }
 
-pub(super) fn target(topic: &str, lane: &Lane) -> Target {
-    Target::Partition { topic: topic.into(), partition: lane.partition, group_id: lane.group_id }
+pub(super) fn target(topic: &Topic, lane: &Lane) -> Target {
+    Target::Partition { topic: topic.name.clone(), partition: lane.partition, group_id: lane.group_id }
 }

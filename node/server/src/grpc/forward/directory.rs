@@ -1,11 +1,13 @@
 //! Who leads what, and where nodes are: all that forwarding knows of the cluster.
 
-use flotilla_broker::Broker;
+use flotilla_broker::{Broker, TopicMissing};
 
 use super::target::Target;
 
 /// The cluster as this node believes it to be. It may be wrong for a moment; the nodes that are asked say so.
 pub trait Directory: Send + Sync + 'static {
+    /// UUID of the cluster.
+    fn cluster_id(&self) -> String;
     /// This node.
     fn node_id(&self) -> u64;
     /// The node that leads a partition's group, if one is known; or that says why there is none.
@@ -18,11 +20,17 @@ pub trait Directory: Send + Sync + 'static {
     fn client_address(&self, node_id: u64) -> Option<String>;
     /// The nodes that vote on who leads and are not online; as far as is known.
     fn missing(&self, target: &Target) -> Vec<u64>;
+    /// Why there is no such partition any more, if that is so.
+    fn gone(&self, target: &Target) -> Option<TopicMissing>;
     /// Whether this node's link to it is up. A node is online to itself.
     fn is_online(&self, node_id: u64) -> bool;
 }
 
 impl Directory for Broker {
+    fn cluster_id(&self) -> String {
+        Broker::cluster_id(self)
+    }
+
     fn node_id(&self) -> u64 {
         Broker::node_id(self)
     }
@@ -50,6 +58,14 @@ impl Directory for Broker {
         };
         voters.retain(|node_id| !self.online(*node_id));
         voters
+    }
+
+    fn gone(&self, target: &Target) -> Option<TopicMissing> {
+        let Target::Partition { topic, partition, group_id } = target else { return None };
+        let image = self.image();
+        let Some(named) = image.topic(topic) else { return Some(TopicMissing::UnknownTopic { topic: topic.to_string() }) };
+        let is_it = named.partitions.get(*partition as usize).is_some_and(|layout| layout.group_id == *group_id);
+        (!is_it).then(|| TopicMissing::Recreated { topic: topic.to_string(), topic_id: named.id })
     }
 
     fn is_online(&self, node_id: u64) -> bool {

@@ -15,17 +15,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flotilla_proto::DIRECT;
+use flotilla_proto::{CLUSTER_ID, DIRECT};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tonic::metadata::MetadataValue;
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, ConnectError, Request, Response, Status};
 
 pub use channels::{Connection, innermost};
 pub use directory::Directory;
 pub use target::Target;
-pub use topics::{partitions, unknown as unknown_topic};
+pub use topics::partitions;
 
 use super::call::Call;
 use super::problem::{Problem, Reason};
@@ -55,6 +55,8 @@ struct Inner {
     directory: Arc<dyn Directory>,
     channels: Arc<Channels>,
     message_bytes_max: usize,
+    /// The cluster, for those who serve what is passed on.
+    cluster_id: Option<MetadataValue<Ascii>>,
 }
 
 /// Who is to serve a request.
@@ -82,16 +84,20 @@ pub enum Repeat {
 }
 
 /// What a request that is passed on carries besides its message.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone)]
 pub struct Envelope {
+    cluster_id: Option<MetadataValue<Ascii>>,
     deadline: Option<Instant>,
 }
 
 impl Envelope {
-    /// The message as it goes to another node: not to be passed on again, with the time that is left.
+    /// The message as it goes to another node: of this cluster, not to be passed on again, with the time that is left.
     pub fn around<T>(self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         request.metadata_mut().insert(DIRECT, MetadataValue::from_static("1"));
+        if let Some(cluster_id) = self.cluster_id {
+            request.metadata_mut().insert(CLUSTER_ID, cluster_id);
+        }
         if let Some(deadline) = self.deadline {
             request.set_timeout(deadline.saturating_duration_since(Instant::now()));
         }
@@ -102,7 +108,14 @@ impl Envelope {
 impl Gateway {
     /// `message_bytes_max` bounds what is accepted from other nodes as one message.
     pub fn new(directory: Arc<dyn Directory>, message_bytes_max: usize) -> Self {
-        Self { inner: Arc::new(Inner { directory, channels: Arc::default(), message_bytes_max }) }
+        // A UUID is a value of metadata.
+        let cluster_id = MetadataValue::try_from(directory.cluster_id()).ok();
+        Self { inner: Arc::new(Inner { directory, channels: Arc::default(), message_bytes_max, cluster_id }) }
+    }
+
+    /// For a request that is to be answered by `deadline`, or whenever its answer comes.
+    pub fn envelope(&self, deadline: Option<Instant>) -> Envelope {
+        Envelope { cluster_id: self.inner.cluster_id.clone(), deadline }
     }
 
     /// Largest message to accept from another node.
@@ -171,6 +184,11 @@ impl Gateway {
         }
     }
 
+    /// Why nobody will ever lead the target again: its topic was deleted.
+    pub fn gone(&self, target: &Target) -> Option<Problem> {
+        self.inner.directory.gone(target).map(Problem::from)
+    }
+
     /// The connection to a node.
     ///
     /// # Errors
@@ -224,6 +242,11 @@ impl Gateway {
                 Err(problem) => problem,
             };
             let broken = problem.reason() == Reason::OutcomeUnknown && repeat != Repeat::Once;
+            if problem.is_passing()
+                && let Some(gone) = self.gone(target)
+            {
+                return Err(doubt.unwrap_or(gone));
+            }
             let again = !call.direct && (problem.is_passing() || broken);
             if problem.is_unknown() && repeat == Repeat::Idempotent {
                 doubt = Some(problem.clone());
@@ -272,7 +295,7 @@ impl Gateway {
         There: Future<Output = Result<Response<T>, Status>>,
     {
         let connection = self.connection(node, address).await?;
-        let answer = there(connection.channel.clone(), Envelope { deadline: call.deadline }).await;
+        let answer = there(connection.channel.clone(), self.envelope(call.deadline)).await;
         answer.map(Response::into_inner).map_err(|status| self.failed(&connection, target, repeat, &status))
     }
 
@@ -281,6 +304,13 @@ impl Gateway {
         if let Some(problem) = Problem::passed_on(status) {
             return problem;
         }
+        let cause = std::error::Error::source(status).map_or_else(|| status.message().to_owned(), innermost);
+        let mut causes = std::iter::successors(std::error::Error::source(status), |cause| cause.source());
+        if causes.any(|cause| cause.is::<ConnectError>()) {
+            // The connection had ended, and there is no other: nothing was sent.
+            self.forget(connection);
+            return Problem::new(Reason::NotLeader, format!("cannot connect to node {}: {cause}: retry", connection.node_id));
+        }
         let (node, reads) = (connection.node_id, matches!(repeat, Repeat::Read | Repeat::ReadCommitted));
         if matches!(status.code(), Code::DeadlineExceeded) {
             let effect = if reads { "ask again" } else { "a write may still take effect" };
@@ -288,7 +318,6 @@ impl Gateway {
             return Problem::new(Reason::DeadlineExceeded, message);
         }
         self.forget(connection);
-        let cause = std::error::Error::source(status).map_or_else(|| status.message().to_owned(), innermost);
         let (reason, effect) = match reads {
             true => (Reason::Unavailable, "retry"),
             false => (Reason::OutcomeUnknown, "the request may have taken effect"),

@@ -44,9 +44,12 @@ impl Gateway {
         loop {
             let round = self.round(call, topic, &pending, &here, &there).await?;
             answers.extend(round.answers);
-            let Some((_, problem)) = round.again.first() else {
+            let Some((partition, problem)) = round.again.first() else {
                 return Ok(answers.into_values().collect());
             };
+            if let Some(gone) = Target::partition(topic, *partition).and_then(|target| self.gone(&target)) {
+                return Err(gone);
+            }
             if call.direct || Instant::now() + PAUSE >= call.patient_until {
                 return Err(problem.clone());
             }
@@ -113,7 +116,7 @@ impl Gateway {
         let Some((_, target)) = targets.first() else { return (partitions, Ok(Vec::new())) };
         let asked = async {
             let connection = self.connection(node, address).await?;
-            let answer = there(connection.channel.clone(), Envelope { deadline: call.deadline }, partitions.clone()).await;
+            let answer = there(connection.channel.clone(), self.envelope(call.deadline), partitions.clone()).await;
             let answers = answer.map_err(|status| self.failed(&connection, target, Repeat::Read, &status))?.into_inner();
             if answers.len() == partitions.len() {
                 return Ok(answers);

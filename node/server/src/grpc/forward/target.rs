@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use flotilla_broker::Topic;
+use flotilla_broker::{Topic, TopicMissing};
+
+use super::Problem;
 
 /// A Raft group with a name for people.
 #[derive(Debug, Clone)]
@@ -26,6 +28,17 @@ impl Target {
     pub fn partition(topic: &Topic, partition: u32) -> Option<Self> {
         let layout = topic.partitions.get(partition as usize)?;
         Some(Self::Partition { topic: topic.name.clone(), partition, group_id: layout.group_id })
+    }
+
+    /// The same.
+    ///
+    /// # Errors
+    /// If it does not have it.
+    pub fn existing(topic: &Topic, partition: u32) -> Result<Self, Problem> {
+        Self::partition(topic, partition).ok_or_else(|| {
+            let partition_count = u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX);
+            TopicMissing::UnknownPartition { topic: topic.name.to_string(), partition, partition_count }.into()
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flotilla_broker::{Broker, Image, Topic, TopicMissing};
+use flotilla_broker::{Broker, Image, Topic, TopicRef};
 use flotilla_proto::v1;
 use flotilla_proto::v1::cluster_client::ClusterClient;
 
@@ -15,48 +15,60 @@ use super::{Call, Envelope, Gateway, PAUSE, Problem, Repeat, Target};
 const CATCH_UP_MAX: Duration = Duration::from_secs(1);
 
 impl Gateway {
-    /// A topic by its name, with at least the partition asked for, if the cluster has it.
+    /// A topic, with at least the partition asked for, if the cluster has it.
     ///
     /// # Errors
-    /// If the controller's leader does not know it either.
-    pub async fn topic(&self, broker: &Broker, call: Call, name: &str, partition: Option<u32>) -> Result<Arc<Topic>, Problem> {
+    /// If the controller's leader does not know it either, or knows another one of that name.
+    pub async fn topic<'a>(
+        &self,
+        broker: &Broker,
+        call: Call,
+        topic: impl Into<TopicRef<'a>>,
+        partition: Option<u32>,
+    ) -> Result<Arc<Topic>, Problem> {
+        let topic = topic.into();
+        let name = topic.name;
         if name.is_empty() {
             return Err(Problem::field("topic", "is missing: name one"));
         }
-        let image = broker.image();
-        if let Some(topic) = image.topic(name).filter(|topic| has(topic, partition)) {
-            return Ok(topic.clone());
+        if let Ok(found) = topic.find(&broker.image())
+            && has(found, partition)
+        {
+            return Ok(found.clone());
         }
         let lookup = v1::GetMetadataRequest { topics: vec![name.to_owned()] };
         // An absent topic is unknown: that is all that is asked about it. Who is asked directly does not ask further.
-        let here = || async { local(broker, name).map(|_| None) };
+        let here = || async { local(broker, topic).map(|_| None) };
         let there = |channel, envelope: Envelope| {
             let request = envelope.around(lookup.clone());
             async move { ClusterClient::new(channel).get_metadata(request).await.map(|answer| answer.map(Some)) }
         };
         if call.direct {
-            return local(broker, name);
+            return local(broker, topic);
         }
         let Some(known) = self.at_leader(call, &Target::Controller, Repeat::Read, here, there).await? else {
-            return local(broker, name);
+            return local(broker, topic);
         };
         // The controller's leader has it, so it comes.
         while broker.image().version() < known.version && Instant::now() < call.patient_until {
             tokio::time::sleep(PAUSE).await;
         }
-        local(broker, name)
+        local(broker, topic)
     }
 
-    /// A partition by its topic's name and its number.
+    /// A partition by its topic and its number.
     ///
     /// # Errors
     /// If the cluster does not have it.
-    pub async fn partition(&self, broker: &Broker, call: Call, name: &str, partition: u32) -> Result<Target, Problem> {
-        let topic = self.topic(broker, call, name, Some(partition)).await?;
-        Target::partition(&topic, partition).ok_or_else(|| {
-            let partition_count = u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX);
-            TopicMissing::UnknownPartition { topic: name.to_owned(), partition, partition_count }.into()
-        })
+    pub async fn partition<'a>(
+        &self,
+        broker: &Broker,
+        call: Call,
+        topic: impl Into<TopicRef<'a>>,
+        partition: u32,
+    ) -> Result<Target, Problem> {
+        let topic = self.topic(broker, call, topic, Some(partition)).await?;
+        Target::existing(&topic, partition)
     }
 
     /// Waits until this node knows of a change, so that who made it through this node finds it here.
@@ -78,11 +90,6 @@ pub fn partitions(topic: &Topic, named: &[u32]) -> BTreeSet<u32> {
     if named.is_empty() { (0..count).collect() } else { named.iter().copied().collect() }
 }
 
-fn local(broker: &Broker, name: &str) -> Result<Arc<Topic>, Problem> {
-    broker.image().topic(name).cloned().ok_or_else(|| unknown(name))
-}
-
-/// There is no such topic.
-pub fn unknown(name: &str) -> Problem {
-    TopicMissing::UnknownTopic { topic: name.to_owned() }.into()
+fn local(broker: &Broker, topic: TopicRef<'_>) -> Result<Arc<Topic>, Problem> {
+    Ok(topic.find(&broker.image()).cloned()?)
 }

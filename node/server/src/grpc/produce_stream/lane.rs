@@ -151,12 +151,13 @@ impl Lane {
 
     /// Gives up what has waited for too long: nobody led the partition.
     pub fn expire(&mut self, now: Instant, nobody: impl Fn() -> Problem, settled: &mut Vec<Settled>) {
-        // In the order of arrival, so of giving up.
-        while self.waiting.front().is_some_and(|batch| batch.give_up_at <= now)
-            && let Some(batch) = self.waiting.pop_front()
-        {
-            settled.push((batch.ticket, Err(batch.refusal.unwrap_or_else(&nobody))));
-        }
+        self.waiting.retain_mut(|batch| {
+            let stays = batch.give_up_at > now;
+            if !stays {
+                settled.push((batch.ticket, Err(batch.refusal.take().unwrap_or_else(&nobody))));
+            }
+            stays
+        });
     }
 
     /// Refuses everything that waits.

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use super::super::Shared;
 use super::super::call::Call;
+use super::super::convert;
 use super::super::forward::Leader;
 use super::super::load::Lot;
 use super::super::problem::Problem;
@@ -105,12 +106,16 @@ impl<'a> Pump<'a> {
     }
 
     /// Takes a request apart; [`Pump::advance`] sends it.
-    pub async fn take(&mut self, request: v1::ProduceRequest) {
+    pub async fn take(&mut self, mut request: v1::ProduceRequest) {
         let (correlation_id, partition) = (request.correlation_id, request.partition.unwrap_or_default());
         let bytes = producer::payload_bytes(&request);
         let lot = self.shared.load.clients.received.lot(bytes as u64);
-        let call = self.call.renewed();
-        let prepared = match producer::prepare(self.shared, call, request).await {
+        let prepared = async {
+            let patience = request.leader_wait_max.take().map(|wait| convert::duration("leader_wait_max", wait));
+            let call = self.call.renewed(patience.transpose()?);
+            Ok((call, producer::prepare(self.shared, call, request).await?))
+        };
+        let (call, prepared) = match prepared.await {
             Ok(prepared) => prepared,
             Err(problem) => {
                 self.shared.metrics.produce_failed();
@@ -209,7 +214,10 @@ impl<'a> Pump<'a> {
         let Some(batch) = lane.first_waiting().and_then(|ticket| self.batches.get(&ticket)) else { return };
         let (target, gateway) = (producer::target(&batch.part), &self.shared.gateway);
         let mut settled = Vec::new();
-        lane.expire(Instant::now(), || gateway.not_leader(&target), &mut settled);
+        match gateway.gone(&target) {
+            Some(gone) => lane.refuse_waiting(&gone, &mut settled),
+            None => lane.expire(Instant::now(), || gateway.not_leader(&target), &mut settled),
+        }
         self.settle(settled);
     }
 

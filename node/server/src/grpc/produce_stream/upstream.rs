@@ -9,7 +9,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Streaming;
 
-use super::super::forward::{Connection, Envelope, Gateway, Repeat};
+use super::super::forward::{Connection, Gateway, Repeat};
 use super::super::problem::{Problem, Reason};
 
 /// Answers that wait for the client's stream.
@@ -104,10 +104,14 @@ async fn run(
         Err(problem) => return problem,
     };
     let mut stub = ProducerClient::new(connection.channel.clone()).max_decoding_message_size(gateway.message_bytes_max());
-    let opened = stub.produce_stream(Envelope::default().around(ReceiverStream::new(requests))).await;
+    let opened = stub.produce_stream(gateway.envelope(None).around(ReceiverStream::new(requests))).await;
     let ended = match opened {
         Ok(answers) => relay(answers.into_inner(), events).await,
-        Err(status) => Some(status),
+        Err(status) => match Problem::passed_on(&status).filter(|problem| !problem.is_unknown()) {
+            // It took nothing.
+            Some(refusal) => return refusal,
+            None => Some(status),
+        },
     };
     unanswered(gateway, &connection, ended.as_ref())
 }

@@ -1,10 +1,15 @@
-//! Several nodes, each alone in its cluster, of which one believes that the others lead its partitions: forwarding as it
-//! is, over real connections that can be cut, with leaders that move when the test says so.
+//! Several nodes, each alone in what it takes for the same cluster (they are copies of one), of which one believes that the
+//! others lead its partitions: forwarding as it is, over real connections that can be cut, with leaders that move when the
+//! test says so.
 
 use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use flotilla_broker::{Broker, TopicMissing};
 use flotilla_proto::v1;
+use tempfile::TempDir;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -19,6 +24,7 @@ pub struct Says {
     /// Of each partition's group; the gateway itself where nothing stands.
     leaders: HashMap<u64, Option<u64>>,
     controller: Option<u64>,
+    cluster_id: String,
     addresses: HashMap<u64, String>,
 }
 
@@ -27,6 +33,10 @@ pub struct Says {
 pub struct Cluster(Arc<Mutex<Says>>);
 
 impl Directory for Cluster {
+    fn cluster_id(&self) -> String {
+        self.0.lock().unwrap().cluster_id.clone()
+    }
+
     fn node_id(&self) -> u64 {
         1
     }
@@ -51,6 +61,10 @@ impl Directory for Cluster {
         Vec::new()
     }
 
+    fn gone(&self, _: &Target) -> Option<TopicMissing> {
+        None
+    }
+
     fn is_online(&self, node_id: u64) -> bool {
         self.peer_address(node_id).is_some()
     }
@@ -71,14 +85,18 @@ pub struct Fleet {
 
 impl Fleet {
     pub async fn start() -> Self {
+        let first = Node::start().await;
+        first.create("t", 2).await;
+        let first = first.stop().await;
+        let (second, third) = (Node::start_in(copy_of(&first)).await, Node::start_in(copy_of(&first)).await);
         let cluster = Cluster::default();
         cluster.0.lock().unwrap().controller = Some(1);
         let seen = cluster.clone();
-        let gateway = Node::start_seeing(tempfile::tempdir().unwrap(), move |_| Arc::new(seen)).await;
-        let (second, third) = (Node::start().await, Node::start().await);
-        for node in [&gateway, &second, &third] {
-            node.create("t", 2).await;
-        }
+        let see = move |broker: &Broker| {
+            seen.0.lock().unwrap().cluster_id = broker.cluster_id();
+            Arc::new(seen) as Arc<dyn Directory>
+        };
+        let gateway = Node::start_seeing(first, see).await;
         let described = gateway.topics().describe_topic(v1::DescribeTopicRequest { name: "t".into() }).await.unwrap();
         let groups = described.into_inner().partitions.iter().map(|partition| partition.group_id).collect();
         let links = [Proxy::start(second.address.clone()).await, Proxy::start(third.address.clone()).await];
@@ -98,9 +116,33 @@ impl Fleet {
         self.cluster.0.lock().unwrap().controller = Some(node_id);
     }
 
+    /// The gateway finds a node at this address.
+    pub fn place(&self, node_id: u64, address: &str) {
+        self.cluster.0.lock().unwrap().addresses.insert(node_id, address.to_owned());
+    }
+
     /// The gateway's link to a node is down.
     pub fn lose(&self, node_id: u64) {
         self.cluster.0.lock().unwrap().addresses.remove(&node_id);
+    }
+}
+
+/// The same data in another directory, of a node that does not run.
+fn copy_of(dir: &TempDir) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    copy_all(dir.path(), copy.path());
+    copy
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let (kind, to) = (entry.file_type().unwrap(), to.join(entry.file_name()));
+        if kind.is_dir() {
+            copy_all(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
     }
 }
 

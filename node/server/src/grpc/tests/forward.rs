@@ -14,7 +14,7 @@ fn latest() -> Option<v1::Position> {
 }
 
 async fn ends(node: &Node) -> Vec<u64> {
-    let request = v1::ListOffsetsRequest { topic: "t".into(), partitions: vec![], position: latest() };
+    let request = v1::ListOffsetsRequest { topic: "t".into(), partitions: vec![], position: latest(), topic_id: None };
     let listed = node.consumer().list_offsets(request).await.unwrap().into_inner().offsets;
     assert!(listed.iter().map(|listed| listed.partition).eq(0..listed.len() as u32));
     listed.iter().map(|listed| listed.offset).collect()
@@ -45,7 +45,7 @@ async fn what_is_asked_of_one_partition_goes_to_its_leader() {
 
     let commit = v1::CommitRequest { group: "g".into(), topic: "t".into(), offset: 2, ..Default::default() };
     fleet.gateway.groups().commit(commit).await.unwrap();
-    let committed = v1::CommittedRequest { group: "g".into(), topic: "t".into(), partitions: vec![] };
+    let committed = v1::CommittedRequest { group: "g".into(), topic: "t".into(), partitions: vec![], topic_id: None };
     let here = fleet.gateway.groups().committed(committed.clone()).await.unwrap().into_inner().offsets;
     let there = fleet.second.groups().committed(committed).await.unwrap().into_inner().offsets;
     assert_eq!((here[0].offset, here[0].lag, here[1].offset), (Some(2), 1, None));

@@ -161,7 +161,7 @@ async fn group_refusals_and_lag() {
     assert_eq!(reason(&node.groups().commit(fenced).await.unwrap_err()), "FENCED");
     let long = v1::CommitRequest { metadata: "x".repeat(4097), ..commit("g", 5) };
     assert_eq!(reason(&node.groups().commit(long).await.unwrap_err()), "INVALID_REQUEST");
-    let committed = v1::CommittedRequest { group: "g".into(), topic: "t".into(), partitions: vec![] };
+    let committed = v1::CommittedRequest { group: "g".into(), topic: "t".into(), partitions: vec![], topic_id: None };
     let committed = node.groups().committed(committed).await.unwrap().into_inner().offsets[0].clone();
     assert_eq!((committed.offset, committed.lag, committed.high_watermark), (Some(4), 6, 10));
 }
