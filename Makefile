@@ -15,10 +15,10 @@ demo: build ## Build, start three nodes, produce a real file, kill the leader ha
 	@deploy/demo.sh "$(FLOTILLA)"
 
 # One build with what the tests need serves binary and tests: without --all-targets Cargo unifies other features, and
-# would compile the workspace twice.
+# would compile the workspace twice. Every suite runs, whatever fails before it: one failure must not hide another.
 test: setup ## Build and run every test
 	cargo build --release --workspace --all-targets
-	cargo test --release --workspace
+	cargo test --release --workspace --no-fail-fast
 
 run: build ## Build and leave a node running (data in ./flotilla-data, or FLOTILLA_DATA_DIR)
 	@echo "Ctrl-C stops the node."

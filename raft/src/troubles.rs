@@ -23,6 +23,8 @@ use crate::types::GroupId;
 /// What has a trouble. The order is that in which they are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Subject {
+    /// The disk: too little of it is free.
+    Space,
     /// The journal: it cannot get a file to write to.
     Journal,
     /// The rows of all groups.
@@ -73,7 +75,7 @@ impl Subject {
     #[must_use]
     pub fn group(self) -> Option<GroupId> {
         match self {
-            Self::Journal | Self::Rows => None,
+            Self::Space | Self::Journal | Self::Rows => None,
             Self::Group(group) | Self::Segments(group) | Self::Retention(group) | Self::Deletion(group) => Some(group),
         }
     }
@@ -82,6 +84,7 @@ impl Subject {
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Space => f.write_str("the disk's free space"),
             Self::Journal => f.write_str("the journal"),
             Self::Rows => f.write_str("the rows"),
             Self::Group(group) => write!(f, "group {group}"),

@@ -5,7 +5,7 @@
 //! founds one; so a cluster forms once, whatever the order of starts, and a node that lost its disk cannot found a second.
 //! What follows membership (electing the controller, registering) is in `enrol.rs`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use flotilla_proto::internal::v1::controller_command::Command;
 use flotilla_raft::data_dir::{ClusterId, DataDir, Found, FreshDir, Identity};
 use futures::future::join_all;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -28,6 +29,9 @@ use crate::surroundings::Surroundings;
 pub(crate) const ASK_INTERVAL: Duration = Duration::from_millis(200);
 /// How long a node that was told to become a member may take to note it on its disk.
 const CLAIM_PATIENCE: Duration = Duration::from_secs(10);
+/// Who waits for longer than that says so again, and then every so often.
+const WAIT_USUAL: Duration = Duration::from_secs(10);
+const WAIT_SAID_EVERY: Duration = Duration::from_secs(60);
 
 /// What was found in the data directory at the start of a node.
 pub enum Home {
@@ -59,6 +63,8 @@ pub(crate) struct Shared {
     /// The cluster that a founder told it to be of; the first word counts.
     pub(crate) told: watch::Sender<Option<Told>>,
     claimed: watch::Sender<bool>,
+    /// What it waits for, in words; empty at first.
+    waits: watch::Sender<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +93,7 @@ impl Home {
                     surroundings: surroundings.clone(),
                     told: watch::Sender::new(None),
                     claimed: watch::Sender::new(false),
+                    waits: watch::Sender::default(),
                 };
                 Ok(Self::Newcomer(Newcomer { directory, shared: Arc::new(shared) }))
             }
@@ -106,6 +113,12 @@ impl Newcomer {
     #[must_use]
     pub fn is_alone(&self) -> bool {
         self.shared.options.seeds.is_empty()
+    }
+
+    /// What it waits for, in words; changes.
+    #[must_use]
+    pub fn waits_for(&self) -> watch::Receiver<String> {
+        self.shared.waits.subscribe()
     }
 
     /// Returns when this node belongs to a cluster, which its data directory then says. Until then its peers must be
@@ -135,7 +148,7 @@ impl Newcomer {
         }
         let calls = PeerCalls::new(self.shared.surroundings.dialer.clone());
         let mut told = self.shared.told.subscribe();
-        let mut said = String::new();
+        let mut said = Said::default();
         loop {
             if let Some(told) = told.borrow_and_update().clone() {
                 return Ok(told);
@@ -149,14 +162,33 @@ impl Newcomer {
                         return Ok(cluster);
                     }
                 }
-                Step::Wait(why) if why != said => {
-                    tracing::info!(why, "waiting for a cluster to form");
-                    said = why;
+                Step::Wait(why) => {
+                    said.say(self.shared.node_id, &why);
+                    self.shared.waits.send_replace(why);
                 }
-                Step::Wait(_) => {}
             }
             // Whoever forms the cluster need not wait for the next round.
             let _ = tokio::time::timeout(ASK_INTERVAL, told.changed()).await;
+        }
+    }
+}
+
+/// What was said about what a newcomer waits for: that it waits is usual; that it goes on waiting for the same is not.
+#[derive(Default)]
+struct Said {
+    why: String,
+    /// When it is to be said again.
+    again: Option<Instant>,
+}
+
+impl Said {
+    fn say(&mut self, node_id: u64, why: &str) {
+        if self.why != why {
+            tracing::info!(node_id, why, "waiting for a cluster to form");
+            (self.why, self.again) = (why.to_owned(), Some(Instant::now() + WAIT_USUAL));
+        } else if self.again.is_some_and(|again| again <= Instant::now()) {
+            tracing::warn!(node_id, why, "still waiting for a cluster to form");
+            self.again = Some(Instant::now() + WAIT_SAID_EVERY);
         }
     }
 }
@@ -253,7 +285,12 @@ fn decide(me: &Shared, answers: &[(String, Option<v1::IntroduceResponse>)]) -> S
         }
     }
     if clusters.len() > 1 {
-        return Step::Wait("the seeds belong to different clusters: correct the list of seeds".to_owned());
+        let belongs = |(seed, answer): &(String, Option<v1::IntroduceResponse>)| {
+            let cluster_id = <[u8; 16]>::try_from(answer.as_ref()?.cluster_id.as_deref()?).ok()?;
+            Some(format!("{seed} to {}", ClusterId(cluster_id)))
+        };
+        let belong: Vec<String> = answers.iter().filter_map(belongs).collect();
+        return Step::Wait(format!("the seeds belong to different clusters ({}): correct the list of seeds", belong.join(", ")));
     }
     if let Some((cluster_id, nodes)) = clusters.into_iter().next() {
         return match <[u8; 16]>::try_from(&cluster_id[..]) {
@@ -266,15 +303,27 @@ fn decide(me: &Shared, answers: &[(String, Option<v1::IntroduceResponse>)]) -> S
         return Step::Wait(format!("no answer yet from {}: a new cluster forms once every seed has answered", silent.join(", ")));
     }
     let found: Vec<&v1::IntroduceResponse> = answers.iter().filter_map(|(_, answer)| answer.as_ref()).collect();
-    let ids: BTreeSet<u64> = found.iter().map(|answer| answer.node_id).collect();
-    if ids.len() < found.len() {
-        return Step::Wait("two seeds have the same node id: give each node its own --node-id".to_owned());
+    if let Some(why) = same_ids(answers) {
+        return Step::Wait(why);
     }
     match founder(found) {
         Some(first) if first.directory_id == me.directory_id[..] => Step::Found,
         Some(first) => Step::Wait(format!("node {} has the lowest id of the seeds and forms the cluster", first.node_id)),
         None => Step::Wait("there are no seeds".to_owned()),
     }
+}
+
+/// The seeds that have one id, if some have.
+fn same_ids(answers: &[(String, Option<v1::IntroduceResponse>)]) -> Option<String> {
+    let mut seeds: BTreeMap<u64, Vec<&str>> = BTreeMap::new();
+    for (seed, answer) in answers {
+        if let Some(answer) = answer {
+            seeds.entry(answer.node_id).or_default().push(seed);
+        }
+    }
+    let (node_id, seeds) = seeds.into_iter().find(|(_, seeds)| seeds.len() > 1)?;
+    let seeds = seeds.join(" and ");
+    Some(format!("{seeds} have the same node id, {node_id}: give each node its own --node-id, and name each seed once"))
 }
 
 #[cfg(test)]
@@ -302,7 +351,8 @@ mod tests {
             retention_interval: Duration::from_secs(1),
         };
         let (told, claimed) = (watch::Sender::new(None), watch::Sender::new(false));
-        Shared { node_id: 1, directory_id: [1; 16], options, surroundings: Surroundings::real(), told, claimed }
+        let waits = watch::Sender::default();
+        Shared { node_id: 1, directory_id: [1; 16], options, surroundings: Surroundings::real(), told, claimed, waits }
     }
 
     fn answer(node_id: u64, cluster: Option<u8>) -> (String, Option<v1::IntroduceResponse>) {
@@ -334,7 +384,7 @@ mod tests {
         assert_eq!(decide(&me(), &[three.clone(), one.clone(), two.clone()]), Step::Found, "in whatever order they are listed");
         waits(&decide(&me(), &[three.clone(), two.clone()]), "node 2 has the lowest id");
         waits(&decide(&me(), &[one.clone(), silent(), three]), "no answer yet from nobody:1");
-        waits(&decide(&me(), &[one, two.clone(), two]), "same node id");
+        waits(&decide(&me(), &[one, two.clone(), two]), "n2:1 and n2:1 have the same node id, 2");
     }
 
     #[test]
@@ -342,7 +392,7 @@ mod tests {
         let step = decide(&me(), &[answer(1, None), silent(), answer(3, Some(9))]);
         let nodes = BTreeMap::from([(3, "n3:1".to_owned())]);
         assert_eq!(step, Step::Join(Told { cluster_id: ClusterId([9; 16]), nodes }));
-        waits(&decide(&me(), &[answer(1, None), answer(2, Some(8)), answer(3, Some(9))]), "different clusters");
+        waits(&decide(&me(), &[answer(1, None), answer(2, Some(8)), answer(3, Some(9))]), "different clusters (n2:1 to 08080808");
     }
 
     #[tokio::test]

@@ -35,6 +35,7 @@ mod steward;
 mod surroundings;
 mod topic_ref;
 mod topics;
+mod troubles;
 
 pub use broker::Broker;
 pub use cluster::{ClusterDescription, NodeDescription, PartitionHealth};
@@ -65,6 +66,7 @@ pub use stats::{BrokerStats, PartitionStats};
 pub use surroundings::{Clock, OpenState, Surroundings};
 pub use topic_ref::TopicRef;
 pub use topics::{ConfigChange, CreateTopic, CreatedTopic, PartitionDescription, TopicDescription};
+pub use troubles::{ClusterTroubles, NodeTrouble};
 
 /// A record as a client sends it: plain, not yet part of a batch.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

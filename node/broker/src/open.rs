@@ -150,6 +150,27 @@ impl Broker {
         Ok(())
     }
 
+    /// What this node still needs before [`Broker::wait_ready`] returns, in words.
+    #[must_use]
+    pub fn waits_for(&self) -> String {
+        let controller = self.controller();
+        if controller.leader().is_none() {
+            let voters = controller.membership().voters;
+            let reached = voters.iter().filter(|node_id| self.online(**node_id));
+            let list = |nodes: Vec<String>| if nodes.is_empty() { "none".to_owned() } else { nodes.join(", ") };
+            let reached = list(reached.map(u64::to_string).collect());
+            let voters = list(voters.iter().map(u64::to_string).collect());
+            return format!(
+                "the controller has no leader: its voters are the nodes {voters}, of which node {} reaches {reached}",
+                self.node_id()
+            );
+        }
+        if self.image().node(self.node_id()).is_none() {
+            return format!("the controller has not registered node {} yet", self.node_id());
+        }
+        format!("node {} starts its partitions", self.node_id())
+    }
+
     /// Returns when everything that was decided about the cluster before this node started is applied here.
     async fn metadata_is_current(&self) {
         const RETRY: Duration = Duration::from_millis(50);

@@ -91,6 +91,15 @@ impl PeerCalls {
         answer.map(|answer| answer.partitions).unwrap_or_default()
     }
 
+    /// What is wrong on the node at `address`; `None` if it does not say.
+    pub(crate) async fn troubles(&self, address: &str) -> Option<Vec<v1::Trouble>> {
+        let mut client = self.client(address).ok()?;
+        let mut request = Request::new(v1::TroublesRequest {});
+        request.set_timeout(ASK_TIMEOUT);
+        let answer = self.within(ASK_TIMEOUT, address, client.troubles(request)).await;
+        answer.map(|answer| answer.troubles).ok()
+    }
+
     /// Asks the node at `address` that groups which it leads go on without a damaged replica.
     pub(crate) async fn release(&self, address: &str, request: v1::ReleaseRequest) -> Option<v1::ReleaseResponse> {
         let mut client = self.client(address).ok()?;

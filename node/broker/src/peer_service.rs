@@ -117,6 +117,14 @@ impl Peer for PeerService {
         Ok(Response::new(v1::DescribePartitionsResponse { partitions }))
     }
 
+    async fn troubles(&self, _: Request<v1::TroublesRequest>) -> Result<Response<v1::TroublesResponse>, Status> {
+        let troubles = match &self.0 {
+            Stage::Newcomer(_) => Vec::new(),
+            Stage::Member(broker) => broker.told_troubles(),
+        };
+        Ok(Response::new(v1::TroublesResponse { troubles }))
+    }
+
     async fn release(&self, request: Request<v1::ReleaseRequest>) -> Result<Response<v1::ReleaseResponse>, Status> {
         match &self.0 {
             Stage::Newcomer(_) => Ok(Response::new(v1::ReleaseResponse::default())),

@@ -311,6 +311,9 @@ impl Drop for RocksView {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+    use std::collections::BTreeMap;
+    use std::ffi::OsString;
+
     use super::super::contract;
     use super::*;
 
@@ -318,16 +321,24 @@ mod tests {
         RocksState::open(dir, &RocksOptions::default()).unwrap()
     }
 
-    /// What a crash now would leave behind.
+    /// Names and sizes of the files in `dir`, its lock left out.
+    fn listed(dir: &Path) -> BTreeMap<OsString, u64> {
+        let files = fs::read_dir(dir).unwrap().map(Result::unwrap).filter(|entry| entry.file_name() != "LOCK");
+        // What is gone between listing and looking makes a listing of its own: it is not there any more.
+        files.filter_map(|entry| Some((entry.file_name(), entry.metadata().ok()?.len()))).collect()
+    }
+
+    /// What a crash now would leave behind. RocksDB goes on in the background while it is copied, so it is copied until the
+    /// directory was the same before and afterwards: only then is the copy what was there at one moment.
     fn copy_of(dir: &Path) -> tempfile::TempDir {
-        let copy = tempfile::tempdir().unwrap();
-        for entry in fs::read_dir(dir).unwrap() {
-            let entry = entry.unwrap();
-            if entry.file_name() != "LOCK" {
-                fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+        loop {
+            let copy = tempfile::tempdir().unwrap();
+            let before = listed(dir);
+            let copied = before.keys().all(|name| fs::copy(dir.join(name), copy.path().join(name)).is_ok());
+            if copied && listed(copy.path()) == before && listed(dir) == before {
+                return copy;
             }
         }
-        copy
     }
 
     #[test]

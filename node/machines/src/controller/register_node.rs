@@ -45,8 +45,10 @@ impl ControllerMachine {
         let bytes = directory_id.len();
         let directory_id = DirectoryId::parse(&directory_id).map_err(|()| NodeRefusal::InvalidDirectoryId { node_id, bytes })?;
         let known = self.image.node(node_id);
-        match known.and_then(|known| known.directory_id) {
-            Some(registered) if directory_id != Some(registered) => Err(NodeRefusal::OtherData { node_id, registered }),
+        match known.and_then(|known| Some((known.directory_id?, &known.address))) {
+            Some((registered, address)) if directory_id != Some(registered) => {
+                Err(NodeRefusal::OtherData { node_id, address: address.clone(), registered })
+            }
             _ => {
                 let state = known.map_or(NodeState::Active, |known| known.state);
                 Ok(Node { address, peer_address, rack, directory_id, state })

@@ -1,12 +1,16 @@
 //! What every client command shares: where the cluster is, and how results are printed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use flotilla_client::{Client, ClientOptions};
+use flotilla_client::{Client, ClientOptions, Error, api};
 
 use super::exit::CliError;
 use super::outage;
 use super::output::{Output, note};
+
+/// How long a question about the cluster itself waits for its answer: a node that is starting says within 2 s why.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(4);
 
 /// Options of every client command.
 #[derive(Debug, Clone, clap::Args)]
@@ -27,6 +31,25 @@ impl Global {
     /// If no address answers.
     pub async fn client(&self) -> Result<Client, CliError> {
         self.client_telling(|line| note(line)).await
+    }
+
+    /// What the cluster consists of. That it does not say is an answer, too, and is wanted soon.
+    ///
+    /// # Errors
+    /// If no address answers; what a node said last that does not serve yet.
+    pub async fn described_cluster(&self) -> Result<(Client, api::DescribeClusterResponse), CliError> {
+        let options =
+            ClientOptions { connect_timeout: ANSWER_PATIENCE, request_timeout: ANSWER_PATIENCE, ..ClientOptions::default() };
+        let client = Client::unconnected(self.addr.iter().cloned(), options)?;
+        let outage = client.outage();
+        match client.describe_cluster(api::DescribeClusterRequest {}).await {
+            Ok(cluster) => Ok((client, cluster)),
+            Err(Error::Timeout(_)) if outage.borrow().is_some() => {
+                let last = outage.borrow().as_ref().map(|outage| outage.error.clone());
+                Err(last.unwrap_or(Error::Timeout(ANSWER_PATIENCE)).into())
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// As [`Global::client`], with another way to say what takes long.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::value::{Auto, Size, Value};
-use super::{Config, ConfigError, Entry};
+use super::{Advertise, Config, ConfigError, Entry, PeerAdvertise};
 
 /// Four files of 32 MiB: what the largest batch needs, and the fewest with which a ring turns.
 pub const JOURNAL_BYTES_MIN: u64 = 128 << 20;
@@ -48,7 +48,12 @@ pub fn check(config: &Config, entries: &[Entry]) -> Result<(), ConfigError> {
         let why = format!("{} is taken by listen ({}): the two need a port each", config.http, config.listen);
         return Err(of.invalid("http", why));
     }
-    Ok(())
+    of.reachable(config)
+}
+
+/// Whether an address names every address of whoever connects to it, and so no other machine.
+pub fn is_unspecified(address: &str) -> bool {
+    address.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_unspecified())
 }
 
 /// Whether two sockets cannot listen at both addresses. The system chooses a port of its own for 0.
@@ -62,6 +67,28 @@ struct Origins<'a> {
 }
 
 impl Origins<'_> {
+    /// Whoever is told 0.0.0.0 connects to itself: another node would take its own answers for this one's.
+    fn reachable(&self, config: &Config) -> Result<(), ConfigError> {
+        const ADVICE: &str = "which means whoever connects to it, not this node: use a HOST:PORT at which others reach it";
+        let (clients, peers) = (&config.advertise, &config.peer_advertise);
+        if let Advertise::At(address) = clients
+            && is_unspecified(address)
+        {
+            return Err(self.invalid("advertise", format!("{address}, {ADVICE}")));
+        }
+        if let PeerAdvertise::At(address) = peers
+            && is_unspecified(address)
+        {
+            return Err(self.invalid("peer_advertise", format!("{address}, {ADVICE}")));
+        }
+        let listening = config.listen.ip().is_unspecified() && matches!(clients, Advertise::Listen);
+        if listening && !config.seeds.0.is_empty() {
+            let why = format!("the other nodes would be told {}, {ADVICE}", config.listen);
+            return Err(self.invalid("advertise", why));
+        }
+        Ok(())
+    }
+
     fn at_least<T: Value + PartialOrd>(&self, name: &'static str, value: T, min: T) -> Result<(), ConfigError> {
         if value >= min {
             return Ok(());

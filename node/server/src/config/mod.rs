@@ -14,7 +14,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use check::JOURNAL_BYTES_MIN;
+pub use check::{JOURNAL_BYTES_MIN, is_unspecified};
 pub use nearest::misspelt;
 pub use settings::{Config, Flags, SETTINGS, Setting};
 pub use value::{Advertise, Auto, LogFormat, PeerAdvertise, Size};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use flotilla_broker::{ClusterDescription, Image, NodeDescription, NodeState, Topic};
+use flotilla_broker::{ClusterDescription, ClusterTroubles, Image, NodeDescription, NodeState, NodeTrouble, Topic};
 use flotilla_proto::v1;
 use flotilla_proto::v1::cluster_server::Cluster;
 use tonic::{Request, Response, Status};
@@ -27,6 +27,7 @@ impl Cluster for ClusterService {
     ) -> Result<Response<v1::DescribeClusterResponse>, Status> {
         let describe = async {
             let cluster = self.0.broker.describe_cluster();
+            let ClusterTroubles { troubles, silent } = self.0.broker.cluster_troubles().await;
             Ok(v1::DescribeClusterResponse {
                 nodes: nodes(&cluster),
                 cluster_id: cluster.cluster_id,
@@ -38,6 +39,8 @@ impl Cluster for ClusterService {
                 under_replicated_partitions: u32::try_from(cluster.under_replicated_partitions).unwrap_or(u32::MAX),
                 moving_partitions: u32::try_from(cluster.moving_partitions).unwrap_or(u32::MAX),
                 replicas_max: u32::try_from(cluster.replicas_max).unwrap_or(u32::MAX),
+                troubles: troubles.into_iter().map(node_trouble).collect(),
+                silent_nodes: silent,
             })
         };
         unary(&self.0.metrics, "DescribeCluster", request.metadata(), describe).await
@@ -116,6 +119,12 @@ pub fn node(node: &NodeDescription) -> v1::Node {
         leaders: node.leaders,
         controller_voter: node.controller_voter,
     }
+}
+
+fn node_trouble(trouble: NodeTrouble) -> v1::NodeTrouble {
+    let NodeTrouble { node_id, subject, class, message, partition, age } = trouble;
+    let (topic, partition) = partition.map(|(topic, number)| (topic.to_string(), number)).unzip();
+    v1::NodeTrouble { node_id, subject, class, message, topic, partition, age: Some(convert::wire_duration(age)) }
 }
 
 fn limits(limits: &Limits) -> v1::Limits {

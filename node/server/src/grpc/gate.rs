@@ -28,6 +28,8 @@ pub struct Gate {
     pub cluster: Option<(Arc<str>, Gateway)>,
     /// Whether the node serves clients.
     pub ready: watch::Receiver<bool>,
+    /// What it waits for until then, in words.
+    pub waits_for: Arc<dyn Fn() -> String + Send + Sync>,
 }
 
 type Answer<Body, Error> = Result<Response<Body>, Error>;
@@ -98,14 +100,12 @@ impl Gate {
         Some(Problem::new(Reason::WrongCluster, message).with("cluster_id", own).with("requested_cluster_id", meant))
     }
 
-    /// Which nodes are missing, if that is why.
+    /// What it still needs, in words.
     fn not_ready(&self) -> Problem {
-        let waits_for = self.cluster.as_ref().and_then(|(_, gateway)| match gateway.leader(&Target::Controller) {
-            Leader::Nobody => Some(gateway.not_leader(&Target::Controller)),
-            Leader::Here | Leader::There(..) => None,
-        });
-        let why = waits_for.map(|problem| format!(" ({})", problem.message())).unwrap_or_default();
-        let message = format!("this node is not a ready member of its cluster yet{why}: ask another node, or retry in a moment");
+        let waits_for = (self.waits_for)();
+        let why = if waits_for.is_empty() { "it is starting" } else { &waits_for };
+        let message =
+            format!("this node is not a ready member of its cluster yet ({why}): ask another node, or retry in a moment");
         Problem::new(Reason::Unavailable, message)
     }
 }

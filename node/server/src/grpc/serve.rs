@@ -1,6 +1,7 @@
 //! The gRPC server: all services on one listener, with the limits of requests.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use axum::http::{Request, Response};
 use flotilla_broker::PeerService;
@@ -58,7 +59,8 @@ pub async fn serve(
     };
     let _not_serving = AbortOnDropHandle::new(tokio::spawn(not_serving));
     let cluster = Some((shared.broker.cluster_id().into(), shared.gateway.clone()));
-    let gate = Gate { cluster, ready: shared.ready.clone() };
+    let waiting = shared.broker.clone();
+    let gate = Gate { cluster, ready: shared.ready.clone(), waits_for: Arc::new(move || waiting.waits_for()) };
     let load = shared.load.clone();
     let routes = Routes::new(health)
         .add_service(shared.broker.raft_service())
@@ -82,14 +84,15 @@ pub async fn serve(
 
 /// Serves the peers of a node that belongs to no cluster yet, until `shutdown`.
 pub async fn serve_newcomer(
-    peers: PeerServer<PeerService>,
+    (peers, waits_for): (PeerServer<PeerService>, watch::Receiver<String>),
     capacity: &Capacity,
     listener: TcpListener,
     shutdown: CancellationToken,
 ) {
     // Nobody ever opens this gate: clients are told at once to ask again.
     let (_, ready) = watch::channel(false);
-    let service = Gate { cluster: None, ready }.layer(Routes::new(peers).prepare());
+    let waits_for = Arc::new(move || waits_for.borrow().clone());
+    let service = Gate { cluster: None, ready, waits_for }.layer(Routes::new(peers).prepare());
     serve_connections(service, capacity, listener, shutdown).await;
 }
 

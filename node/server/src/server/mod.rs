@@ -151,7 +151,8 @@ pub async fn run_in(
     let options = options::broker(config, grpc);
     let metrics = Arc::new(Metrics::new());
     let (phase, watched) = watch::channel(Phase::Starting);
-    let pages = Pages { phase: watched, metrics: metrics.clone() };
+    let (impaired, watched_impaired) = watch::channel(None);
+    let pages = Pages { phase: watched, impaired: watched_impaired, metrics: metrics.clone() };
     // From the first moment to the last, so that one can see a slow start and a slow stop.
     let connections = ConnectionLimits::new(config.connections_max);
     let _http = AbortOnDropHandle::new(tokio::spawn(http::serve(again(&listeners.http)?, pages, connections.http)));
@@ -170,7 +171,7 @@ pub async fn run_in(
     let limits = Limits::from(config);
     let gateway = Gateway::new(cluster(&broker), limits.peer_message_bytes_max());
     gateway.follow_links(broker.links());
-    let _space = keep_space(space.clone(), broker.clone(), metrics.clone());
+    let _space = keep_space(space.clone(), broker.clone(), (metrics.clone(), impaired));
     let load = Load::new(config.receive_bytes_max.0, config.send_bytes_max.0);
     let listener = again(&listeners.grpc)?;
     let (shown, until) = (metrics.clone(), draining.clone());
@@ -241,7 +242,8 @@ async fn join(
         return Ok(newcomer.join(stop).await?);
     }
     let (joined, capacity) = (CancellationToken::new(), capacity.clone());
-    let (peers, listener, until) = (newcomer.peer_service(), again(&listeners.grpc)?, joined.clone());
+    let peers = (newcomer.peer_service(), newcomer.waits_for());
+    let (listener, until) = (again(&listeners.grpc)?, joined.clone());
     let serving = tokio::spawn(async move { grpc::serve_newcomer(peers, &capacity, listener, until).await });
     let member = newcomer.join(stop).await;
     // Whoever waits for the answer that this node has become a member gets it.
@@ -284,8 +286,12 @@ fn check_clock(now: SystemTime) -> Result<(), ServerError> {
 }
 
 /// Looks after the disk's free space for as long as the handle lives.
-fn keep_space(space: Arc<Space>, broker: Broker, metrics: Arc<Metrics>) -> AbortOnDropHandle<Infallible> {
-    AbortOnDropHandle::new(tokio::spawn(async move { space.keep(&broker, &metrics).await }))
+fn keep_space(
+    space: Arc<Space>,
+    broker: Broker,
+    (metrics, impaired): (Arc<Metrics>, watch::Sender<Option<String>>),
+) -> AbortOnDropHandle<Infallible> {
+    AbortOnDropHandle::new(tokio::spawn(async move { space.keep(&broker, &metrics, &impaired).await }))
 }
 
 type Served = Result<(), tonic_reflection::server::Error>;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use flotilla_broker::{BrokerOptions, JournalOptions, ProduceLimits, SegmentOptions};
 
-use crate::config::{Advertise, Config, JOURNAL_BYTES_MIN, PeerAdvertise};
+use crate::config::{Advertise, Config, JOURNAL_BYTES_MIN, PeerAdvertise, is_unspecified};
 
 /// One journal file holds the largest batch that a topic can accept (16 MiB) with room to spare.
 const JOURNAL_FILE_BYTES_MIN: u64 = 32 << 20;
@@ -26,12 +26,11 @@ pub fn broker(config: &Config, listening: SocketAddr) -> BrokerOptions {
         PeerAdvertise::Advertise => advertised_address.clone(),
         PeerAdvertise::At(address) => address.clone(),
     };
-    for (address, who) in [(&advertised_address, "clients"), (&peer_address, "other nodes")] {
-        if address.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_unspecified()) {
-            tracing::warn!(
-                "{who} are told to connect to {address}, which means themselves: set `advertise` to a HOST:PORT of this node"
-            );
-        }
+    // With other nodes it is refused: see `config/check.rs`.
+    if is_unspecified(&advertised_address) {
+        tracing::warn!(
+            "clients are told to connect to {advertised_address}, which means themselves: set `advertise` to a HOST:PORT of this node"
+        );
     }
     BrokerOptions {
         node_id: config.node_id,

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use flotilla_broker::{Broker, BrokerOptions};
+use flotilla_broker::{Broker, BrokerOptions, Class, Subject};
+use tokio::sync::watch;
 
 use crate::config::{Auto, Config, Size};
 use crate::telemetry::metrics::Metrics;
@@ -85,6 +86,12 @@ impl Space {
         Ok(Claim { space: self, bytes })
     }
 
+    /// Why nothing can be produced, if nothing can.
+    fn full(&self) -> Option<DiskFull> {
+        let free_bytes = self.free.load(Ordering::Relaxed);
+        self.is_short.load(Ordering::Relaxed).then_some(DiskFull { free_bytes })
+    }
+
     fn has_room(&self, bytes: u64) -> bool {
         let bytes = i64::try_from(written(bytes)).unwrap_or(i64::MAX);
         let left = self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| Some(room.saturating_sub(bytes)));
@@ -92,13 +99,20 @@ impl Space {
     }
 
     /// Looks at the disk again and again. Never returns.
-    pub async fn keep(&self, broker: &Broker, metrics: &Metrics) -> Infallible {
+    /// What it finds is told as a trouble of the node, and as what keeps it from being ready.
+    pub async fn keep(&self, broker: &Broker, metrics: &Metrics, impaired: &watch::Sender<Option<String>>) -> Infallible {
         loop {
             match self.disk(|| broker.unwritten_bytes()) {
                 Ok(found) => self.found(found),
                 Err(error) => tracing::warn!(%error, "the disk does not say how much of it is free"),
             }
             metrics.disk(self.free.load(Ordering::Relaxed), self.is_short.load(Ordering::Relaxed));
+            let full = self.full().map(|full| full.to_string());
+            match &full {
+                Some(full) => broker.troubles().raise(Subject::Space, Class::Full, Some(&self.data_dir), full.clone()),
+                None => broker.troubles().clear(Subject::Space),
+            }
+            impaired.send_if_modified(|before| std::mem::replace(before, full.clone()).is_some() != full.is_some());
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
     }

@@ -43,6 +43,8 @@ pub enum Phase {
 pub struct Pages {
     /// Where the server is in its life.
     pub phase: watch::Receiver<Phase>,
+    /// Why no records can be produced at the node at present, in words; `None`: they can.
+    pub impaired: watch::Receiver<Option<String>>,
     /// What it counts.
     pub metrics: Arc<Metrics>,
 }
@@ -73,9 +75,18 @@ fn router(pages: Pages) -> Router {
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/startupz", get(|State(pages): State<Pages>| async move { check(&pages, |phase| phase >= Phase::Ready) }))
-        .route("/readyz", get(|State(pages): State<Pages>| async move { check(&pages, |phase| phase == Phase::Ready) }))
+        .route("/readyz", get(|State(pages): State<Pages>| async move { ready(&pages) }))
         .route("/metrics", get(metrics))
         .with_state(pages)
+}
+
+/// Whether clients should come here: not to a node that refuses every record.
+fn ready(pages: &Pages) -> (StatusCode, String) {
+    let (status, text) = check(pages, |phase| phase == Phase::Ready);
+    match &*pages.impaired.borrow() {
+        Some(why) if status == StatusCode::OK => (StatusCode::SERVICE_UNAVAILABLE, format!("impaired: {why}\n")),
+        _ => (status, text.to_owned()),
+    }
 }
 
 fn check(pages: &Pages, good: fn(Phase) -> bool) -> (StatusCode, &'static str) {
@@ -107,8 +118,25 @@ mod tests {
     use super::*;
 
     async fn status(phase: Phase, path: &str) -> StatusCode {
-        let pages = Pages { phase: watch::channel(phase).1, metrics: Arc::new(Metrics::new()) };
-        router(pages).oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap().status()
+        answer_of(phase, None, path).await.0
+    }
+
+    async fn answer_of(phase: Phase, impaired: Option<&str>, path: &str) -> (StatusCode, String) {
+        let impaired = watch::channel(impaired.map(str::to_owned)).1;
+        let pages = Pages { phase: watch::channel(phase).1, impaired, metrics: Arc::new(Metrics::new()) };
+        let answer = router(pages).oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap();
+        let status = answer.status();
+        let text = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
+        (status, String::from_utf8_lossy(&text).into_owned())
+    }
+
+    #[tokio::test]
+    async fn a_node_that_takes_no_records_is_not_ready_and_says_why() {
+        let (status, text) = answer_of(Phase::Ready, Some("the disk is full"), "/readyz").await;
+        assert_eq!((status, text.as_str()), (StatusCode::SERVICE_UNAVAILABLE, "impaired: the disk is full\n"));
+        assert_eq!(answer_of(Phase::Ready, Some("the disk is full"), "/livez").await.0, StatusCode::OK);
+        let (_, text) = answer_of(Phase::Stopping, Some("the disk is full"), "/readyz").await;
+        assert!(text.starts_with("stopping"), "{text}");
     }
 
     #[tokio::test]

@@ -46,12 +46,14 @@ pub enum NodeRefusal {
     },
     /// The id belongs to other data: started with it, the node would vote and answer for records that it does not have.
     #[error(
-        "node {node_id} is registered with other data: if its disk was lost, remove it (flotilla node remove {node_id}) and start \
-         it under a new --node-id"
+        "node {node_id} is registered with other data, at {address}: give this node a --node-id of its own. Only if node {node_id} is \
+         gone for good, with its disk, remove it (flotilla node remove {node_id}); its id is not used again"
     )]
     OtherData {
         /// The node.
         node_id: u64,
+        /// Where it is registered.
+        address: String,
         /// The data directory that it is registered with.
         registered: DirectoryId,
     },

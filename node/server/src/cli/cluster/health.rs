@@ -41,13 +41,16 @@ enum Kind {
     NoControllerLeader,
     NodeOffline,
     NodeCannotLeave,
+    /// It is linked, and does not say whether anything is wrong.
+    NodeSilent,
+    /// Something on a node is in trouble, and it says so itself.
+    NodeTrouble,
     PartitionLeaderless,
     PartitionUnderReplicated,
 }
 
 pub async fn run(global: &Global) -> Result<(), CliError> {
-    let client = global.client().await?;
-    let cluster = client.describe_cluster(api::DescribeClusterRequest {}).await?;
+    let (client, cluster) = global.described_cluster().await?;
     // The counts are cheap; which partitions they are is asked only when there are any.
     let unhealthy = if cluster.leaderless_partitions + cluster.under_replicated_partitions == 0 {
         Vec::new()
@@ -106,7 +109,35 @@ fn problems(cluster: &api::DescribeClusterResponse, unhealthy: &[api::TopicParti
     });
     let stuck =
         cluster.nodes.iter().filter_map(|node| Some(of(Kind::NodeCannotLeave, Some(node.node_id), stuck(cluster, node)?)));
-    controller.into_iter().chain(offline).chain(stuck).chain(unhealthy.iter().filter_map(partition_problem)).collect()
+    let silent = cluster.silent_nodes.iter().map(|node_id| {
+        let message = format!("node {node_id} is there and does not answer: see to its process and its disk");
+        of(Kind::NodeSilent, Some(*node_id), message)
+    });
+    let troubles = cluster.troubles.iter().map(trouble);
+    controller
+        .into_iter()
+        .chain(offline)
+        .chain(silent)
+        .chain(stuck)
+        .chain(troubles)
+        .chain(unhealthy.iter().filter_map(partition_problem))
+        .collect()
+}
+
+fn trouble(trouble: &api::NodeTrouble) -> Problem {
+    let api::NodeTrouble { node_id, message, topic, partition, .. } = trouble;
+    let subject = match (topic, partition) {
+        (Some(topic), Some(partition)) => format!("partition {partition} of topic {topic}"),
+        _ => trouble.subject.clone(),
+    };
+    Problem {
+        kind: Kind::NodeTrouble,
+        node_id: Some(*node_id),
+        topic: topic.clone(),
+        partition: *partition,
+        message: format!("node {node_id}, {subject}: {message}"),
+        of_many: None,
+    }
 }
 
 fn partition_problem(of: &api::TopicPartition) -> Option<Problem> {
@@ -185,6 +216,30 @@ mod tests {
         assert!(found[3].message.ends_with("on node 2"), "{}", found[3].message);
         let shown = serde_json::to_value(&found[3]).unwrap();
         assert_eq!((&shown["kind"], &shown["partition"]), (&"partition_under_replicated".into(), &1.into()));
+    }
+
+    #[test]
+    fn what_the_nodes_say_themselves_is_told() {
+        let of_partition = api::NodeTrouble {
+            node_id: 2,
+            subject: "retention of group 7".to_owned(),
+            message: "no space".to_owned(),
+            topic: Some("t".to_owned()),
+            partition: Some(3),
+            ..api::NodeTrouble::default()
+        };
+        let of_node =
+            api::NodeTrouble { subject: "the journal".to_owned(), topic: None, partition: None, ..of_partition.clone() };
+        let described = api::DescribeClusterResponse {
+            troubles: vec![of_partition, of_node],
+            silent_nodes: vec![3],
+            ..cluster(Some(1), vec![node(1, true)])
+        };
+        let found = problems(&described, &[]);
+        let kinds: Vec<_> = found.iter().map(|problem| (problem.kind, problem.node_id)).collect();
+        assert_eq!(kinds, [(Kind::NodeSilent, Some(3)), (Kind::NodeTrouble, Some(2)), (Kind::NodeTrouble, Some(2))]);
+        assert_eq!(found[1].message, "node 2, partition 3 of topic t: no space");
+        assert_eq!(found[2].message, "node 2, the journal: no space");
     }
 
     #[test]

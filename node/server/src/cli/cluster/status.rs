@@ -39,7 +39,7 @@ impl From<api::DescribeClusterResponse> for ClusterView {
 }
 
 pub async fn run(global: &Global) -> Result<(), CliError> {
-    let cluster = global.client().await?.describe_cluster(api::DescribeClusterRequest {}).await?;
+    let (_, cluster) = global.described_cluster().await?;
     print(global.output, &ClusterView::from(cluster), |cluster, _| text(cluster))
 }
 
