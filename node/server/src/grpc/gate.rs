@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tonic::Status;
 use tower::{Layer, Service};
 
-use super::forward::{Gateway, Leader, Target};
+use super::forward::Gateway;
 use super::problem::{Problem, Reason};
 
 /// Calls of the public API; peers' calls and health pass.
