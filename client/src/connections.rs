@@ -243,6 +243,7 @@ fn rank(error: &Error) -> u8 {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
     use flotilla_proto::v1;
+    use flotilla_proto::v1::cluster_client::ClusterClient;
     use flotilla_proto::v1::cluster_server::{Cluster, ClusterServer};
     use tokio::net::TcpListener;
     use tokio_stream::wrappers::TcpListenerStream;
@@ -335,12 +336,14 @@ mod tests {
         let address = forward.local_addr().unwrap().to_string();
         let connections = connections(&[&address]);
         let (first, passing) = tokio::join!(connections.get(None), pass(&forward, here));
-        first.unwrap();
+        let mut before = ClusterClient::new(first.unwrap().channel);
         passing.abort();
         assert!(passing.await.unwrap_err().is_cancelled());
         while connections.opened(&address).is_some() {
             tokio::task::yield_now().await;
         }
+        let unsent = before.get_metadata(v1::GetMetadataRequest::default()).await.unwrap_err();
+        assert!(matches!(Error::from(unsent), Error::NotSent { .. }));
         let (second, _passing) = tokio::join!(connections.get(None), pass(&forward, elsewhere));
         assert!(matches!(second.unwrap_err(), Error::WrongCluster { .. }));
     }

@@ -92,9 +92,10 @@ fn what_a_producer_has_not_sent_yet_does_not_land_in_the_new_topic() {
         std::thread::sleep(POLL_INTERVAL);
     }
     setting.line.break_off();
+    // What it takes before it knows might be on its way.
+    producing.says("retrying");
     stdin.write_all(b"4\n5\n").unwrap();
     drop(stdin);
-    producing.says("retrying");
     setting.recreate();
     setting.line.mend();
     let ended = producing.finish();
