@@ -29,6 +29,8 @@ pub enum Subject {
     Journal,
     /// The rows of all groups.
     Rows,
+    /// The node's time of day.
+    Clock,
     /// A group: it does not run, or a part of its data is damaged.
     Group(GroupId),
     /// Writing what a group has applied into its segments.
@@ -75,7 +77,7 @@ impl Subject {
     #[must_use]
     pub fn group(self) -> Option<GroupId> {
         match self {
-            Self::Space | Self::Journal | Self::Rows => None,
+            Self::Space | Self::Journal | Self::Rows | Self::Clock => None,
             Self::Group(group) | Self::Segments(group) | Self::Retention(group) | Self::Deletion(group) => Some(group),
         }
     }
@@ -87,6 +89,7 @@ impl fmt::Display for Subject {
             Self::Space => f.write_str("the disk's free space"),
             Self::Journal => f.write_str("the journal"),
             Self::Rows => f.write_str("the rows"),
+            Self::Clock => f.write_str("the clock"),
             Self::Group(group) => write!(f, "group {group}"),
             Self::Segments(group) => write!(f, "the segments of group {group}"),
             Self::Retention(group) => write!(f, "retention of group {group}"),

@@ -109,9 +109,15 @@ fn topics_from_creation_to_deletion() {
     assert!(cli.run("topic create t --partitions 2").fails(4).contains("TOPIC_EXISTS"));
     assert!(cli.run("topic create t --if-not-exists").fails(4).contains("it has 2, asked for: 1"));
     cli.run("topic create t --partitions 2 --if-not-exists").ok();
-    cli.run("topic alter t --batch-bytes-max 1MiB").ok();
+    cli.run("topic alter t --batch-bytes-max 1MiB --timestamp-ahead-max 2h").ok();
     let described = json(&cli.run("topic describe t -o json").ok());
     assert_eq!((&described["batch_bytes_max"], &described["retention_ms"]), (&(1 << 20).into(), &3_600_000.into()));
+    assert_eq!(described["timestamp_ahead_max_ms"], 7_200_000);
+    // A node on its own goes by its clock.
+    let ahead_ms = described["partitions"][0]["time_ahead_ms"].as_i64().unwrap();
+    assert!(ahead_ms.abs() < 60_000, "{described}");
+    cli.run("topic alter t --reset timestamp-ahead-max").ok();
+    assert_eq!(json(&cli.run("topic describe t -o json").ok())["timestamp_ahead_max_ms"], 3_600_000);
     for (output, word) in [("text", "t"), ("wide", "t"), ("json", "\"t\""), ("yaml", "name: t")] {
         assert!(cli.run(&format!("topic list -o {output}")).ok().contains(word), "{output}");
     }

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::clock::NodeClock;
 use crate::error::{Failed, FetchError, NotServing, TopicMissing, unknown_partition};
 use crate::leaders::Leaders;
 use crate::open::BrokerOptions;
@@ -28,7 +29,6 @@ use crate::peer_calls::PeerCalls;
 use crate::produce::{ProduceLimits, Sticky};
 use crate::producer_ids::ProducerIds;
 use crate::release::Releases;
-use crate::surroundings::Surroundings;
 
 /// How long an administrative request waits for new partitions to be ready.
 pub(crate) const HOSTING_PATIENCE: Duration = Duration::from_secs(30);
@@ -44,7 +44,8 @@ pub(crate) struct Inner {
     pub(crate) cluster_id: ClusterId,
     /// UUID of the data directory.
     pub(crate) directory_id: [u8; 16],
-    pub(crate) surroundings: Surroundings,
+    /// What time it is.
+    pub(crate) clock: NodeClock,
     pub(crate) registry: Arc<Registry>,
     /// Links to the other nodes, for all groups.
     pub(crate) peers: Peers,

@@ -8,7 +8,7 @@ use futures::future::join_all;
 
 use crate::broker::Broker;
 use crate::partition::Ends;
-use crate::topics::PartitionDescription;
+use crate::topics::{PartitionDescription, PartitionTime};
 
 impl Broker {
     /// The partitions of a topic, by number. What a leader does not say in time is left empty.
@@ -54,6 +54,7 @@ impl Broker {
                 high_watermark: status.high_watermark,
             }),
             size_bytes: told.map_or(0, |(_, status)| status.size_bytes),
+            time: told.map(|(_, status)| PartitionTime { time_ms: status.time_ms, leader_clock_ms: status.clock_ms }),
         }
     }
 }

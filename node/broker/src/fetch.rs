@@ -23,7 +23,8 @@ pub enum Position {
     Earliest,
     /// Behind the last committed record.
     Latest,
-    /// The first record with this timestamp (milliseconds since the Unix epoch) or a later one.
+    /// The first record with this timestamp (milliseconds since the Unix epoch) or a later one. One without a timestamp has
+    /// that of its arrival; in a batch that is dated farther ahead than its topic allows, none is later than that.
     Timestamp(i64),
 }
 
@@ -207,11 +208,13 @@ async fn find_timestamp(
         let found = found.map_err(|error| read_error(partition, error))?;
         let ends = partition.ends();
         let Some(item) = found else { return Ok((ends.high_watermark, None)) };
+        let kept_ms = item.kept.max_timestamp_ms;
         let batch = FetchedBatch::new(item.kept, item.log_id.term, item.payload);
         for record in batch.records(decompressed_bytes_max)? {
             let record = record?;
-            if record.timestamp_ms >= timestamp_ms && record.offset >= ends.log_start_offset {
-                return Ok((record.offset, Some(record.timestamp_ms)));
+            let counts_ms = if record.timestamp_ms < 0 { kept_ms } else { record.timestamp_ms };
+            if counts_ms >= timestamp_ms && record.offset >= ends.log_start_offset {
+                return Ok((record.offset, Some(counts_ms)));
             }
         }
         // The record that was late enough lies before the log's start, inside of a batch that reaches behind it.

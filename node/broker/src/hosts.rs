@@ -2,43 +2,66 @@
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use flotilla_machines::controller::{ControllerMachine, Image};
 use flotilla_machines::item;
 use flotilla_machines::partition::PartitionMachine;
+use flotilla_machines::time::MachineTime;
 use flotilla_machines::{Applied as MachineApplied, Decision as MachineDecision, Rows as MachineRows};
+use flotilla_proto::internal::v1;
 use flotilla_raft::machine::{Applied, Machine, RestoreError, Row, Rows};
 use flotilla_raft::proposals::Preamble;
 use flotilla_raft::types::{Decision, GroupId, Item, Kept, LogId};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
+use crate::broker::Broker;
+use crate::clock::{GroupTime, NodeClock};
 use crate::partition::Ends;
-use crate::surroundings::Clock;
 
-/// The leader's clock goes before the other items of an entry, unless it went before recently: machine time is for
-/// retention and expiry, not for stop watches.
-pub(crate) fn clock_preamble(clock: Clock) -> Preamble {
-    const RESOLUTION_MS: i64 = 100;
-    let last = Mutex::new(i64::MIN);
+/// What the leader knows of the time goes before the other items of an entry, unless it went before recently: machine time
+/// is for retention and expiry, not for stop watches. `ahead_max_ms` is the topic's limit for timestamps.
+pub(crate) fn stamps(
+    clock: NodeClock,
+    time: GroupTime,
+    ahead_max_ms: impl Fn() -> Option<u64> + Send + Sync + 'static,
+) -> Preamble {
+    const RESOLUTION: Duration = Duration::from_millis(100);
+    let last: Mutex<Option<Instant>> = Mutex::default();
     Arc::new(move || {
-        let now = clock.now_ms();
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-        if now < last.saturating_add(RESOLUTION_MS) {
+        if last.is_some_and(|last| last.elapsed() < RESOLUTION) {
             return None;
         }
-        *last = now;
-        Some(Item { kind: item::CLOCK, payload: item::clock_payload(now) })
+        *last = Some(Instant::now());
+        let MachineTime { now_ms, dated_ms } = clock.stamp(&time);
+        let stamp = v1::Stamp { now_ms, dated_ms, timestamp_ahead_max_ms: ahead_max_ms() };
+        Some(Item { kind: item::STAMP, payload: item::stamp_payload(&stamp) })
     })
+}
+
+impl Broker {
+    /// What goes before the entries of a partition.
+    pub(crate) fn stamps(&self, group: GroupId, machine: &Shared<PartitionMachine>) -> Preamble {
+        let image = self.inner.image.clone();
+        let ahead_max_ms = move || {
+            let image = image.borrow();
+            image.partition_of_group(group.0).map(|(topic, _)| topic.config.timestamp_ahead_max_ms)
+        };
+        stamps(self.inner.clock.clone(), machine.time().clone(), ahead_max_ms)
+    }
 }
 
 /// A machine and the lock under which the group applies and others look at it. Held for one entry at a time.
 pub(crate) struct Shared<M> {
     machine: Arc<Mutex<M>>,
+    time: GroupTime,
 }
 
 impl<M: Default> Shared<M> {
     pub(crate) fn new() -> Self {
-        Self { machine: Arc::default() }
+        Self { machine: Arc::default(), time: GroupTime::default() }
     }
 }
 
@@ -46,11 +69,16 @@ impl<M> Shared<M> {
     pub(crate) fn lock(&self) -> MutexGuard<'_, M> {
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Where the machine's time stands.
+    pub(crate) fn time(&self) -> &GroupTime {
+        &self.time
+    }
 }
 
 impl<M> Clone for Shared<M> {
     fn clone(&self) -> Self {
-        Self { machine: self.machine.clone() }
+        Self { machine: self.machine.clone(), time: self.time.clone() }
     }
 }
 
@@ -73,7 +101,9 @@ impl Machine for PartitionHost {
     fn restore(&mut self, rows: Vec<Row>) -> Result<(), RestoreError> {
         let group = self.group;
         let restored = PartitionMachine::restore(rows);
-        *self.machine.lock() = restored.map_err(|error| RestoreError { group, reason: error.to_string() })?;
+        let restored = restored.map_err(|error| RestoreError { group, reason: error.to_string() })?;
+        self.machine.time().applied(restored.time().now_ms);
+        *self.machine.lock() = restored;
         Ok(())
     }
 
@@ -82,7 +112,9 @@ impl Machine for PartitionHost {
         crate::revive::tests::die_if_asked(items);
         let mut machine = self.machine.lock();
         let mut rows = RowsAdapter(rows);
-        items.iter().map(|item| applied(machine.apply(item.kind, &item.payload, &mut rows))).collect()
+        let outcomes = items.iter().map(|item| applied(machine.apply(item.kind, &item.payload, &mut rows))).collect();
+        self.machine.time().applied(machine.time().now_ms);
+        outcomes
     }
 
     fn adopt(&mut self, _log_id: LogId, items: &[Item], decisions: Option<&[Decision]>, rows: &mut dyn Rows) -> Vec<Decision> {
@@ -128,13 +160,20 @@ impl ControllerHost {
     pub(crate) fn new(image: watch::Sender<Arc<Image>>) -> Self {
         Self { machine: Shared::new(), image }
     }
+
+    /// What goes before the controller's entries.
+    pub(crate) fn stamps(&self, clock: &NodeClock) -> Preamble {
+        stamps(clock.clone(), self.machine.time().clone(), || None)
+    }
 }
 
 impl Machine for ControllerHost {
     fn restore(&mut self, rows: Vec<Row>) -> Result<(), RestoreError> {
         let restored = ControllerMachine::restore(rows);
         let reason = |error: flotilla_machines::RestoreError| error.to_string();
-        *self.machine.lock() = restored.map_err(|error| RestoreError { group: GroupId(0), reason: reason(error) })?;
+        let restored = restored.map_err(|error| RestoreError { group: GroupId(0), reason: reason(error) })?;
+        self.machine.time().applied(restored.now_ms());
+        *self.machine.lock() = restored;
         Ok(())
     }
 
@@ -143,7 +182,9 @@ impl Machine for ControllerHost {
         crate::revive::tests::die_if_asked(items);
         let mut machine = self.machine.lock();
         let mut rows = RowsAdapter(rows);
-        items.iter().map(|item| applied(machine.apply(item.kind, &item.payload, &mut rows))).collect()
+        let outcomes = items.iter().map(|item| applied(machine.apply(item.kind, &item.payload, &mut rows))).collect();
+        self.machine.time().applied(machine.now_ms());
+        outcomes
     }
 
     fn published(&mut self) {

@@ -198,6 +198,8 @@ impl Broker {
                     high_watermark: ends.high_watermark,
                     size_bytes: partition.group.size_bytes(),
                     in_sync: self.in_sync_here(*group_id),
+                    time_ms: self.inner.clock.stamp(partition.machine.time()).now_ms,
+                    clock_ms: self.inner.clock.wall_ms(),
                 })
             }
             _ => None,
@@ -229,6 +231,7 @@ impl Broker {
                 cast = heard.recv() => {
                     let Some((node_id, bytes)) = cast else { return };
                     match v1::Leading::decode(bytes) {
+                        Ok(v1::Leading { clock_ms: Some(clock_ms), .. }) => self.inner.clock.heard(node_id, clock_ms),
                         Ok(said) => {
                             if said.asks {
                                 self.cast_all(node_id, &told, false);
@@ -279,7 +282,7 @@ impl Broker {
         }
         for some in groups.chunks(GROUPS_PER_MESSAGE) {
             let stopping = self.inner.handing_over.is_cancelled();
-            let message = v1::Leading { all: false, groups: some.to_vec(), stopping, asks: false }.encode_to_vec();
+            let message = v1::Leading { all: false, groups: some.to_vec(), stopping, ..Default::default() }.encode_to_vec();
             let message = bytes::Bytes::from(message);
             for node_id in self.inner.peers.links().borrow().keys() {
                 self.inner.peers.cast(*node_id, message.clone());
@@ -300,7 +303,7 @@ impl Broker {
         let (mut first, chunks) = (true, groups.chunks(GROUPS_PER_MESSAGE));
         let none: &[v1::LedGroup] = &[];
         for some in chunks.chain(groups.is_empty().then_some(none)) {
-            let message = v1::Leading { all: first, groups: some.to_vec(), stopping, asks: first && asks };
+            let message = v1::Leading { all: first, groups: some.to_vec(), stopping, asks: first && asks, clock_ms: None };
             self.inner.peers.cast(node_id, message.encode_to_vec().into());
             first = false;
         }

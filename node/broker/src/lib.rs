@@ -4,6 +4,7 @@
 //! machines meet ([`hosts`]), and what any front end (gRPC today) is built on.
 
 mod broker;
+mod clock;
 mod cluster;
 mod control;
 mod describe;
@@ -65,7 +66,7 @@ pub use reader::PartitionReader;
 pub use stats::{BrokerStats, PartitionStats};
 pub use surroundings::{Clock, OpenState, Surroundings};
 pub use topic_ref::TopicRef;
-pub use topics::{ConfigChange, CreateTopic, CreatedTopic, PartitionDescription, TopicDescription};
+pub use topics::{ConfigChange, CreateTopic, CreatedTopic, PartitionDescription, PartitionTime, TopicDescription};
 pub use troubles::{ClusterTroubles, NodeTrouble};
 
 /// A record as a client sends it: plain, not yet part of a batch.

@@ -143,8 +143,10 @@ impl Broker {
 
     /// Hands over leads that other replicas should have. `true`: some were.
     async fn transfer_pass(&self, image: &Image, settled: &Settled) -> bool {
-        let active =
-            |node_id: u64| image.node(node_id).is_some_and(|node| node.state == NodeState::Active) && !self.is_stopping(node_id);
+        let active = |node_id: u64| {
+            let active = image.node(node_id).is_some_and(|node| node.state == NodeState::Active);
+            active && !self.is_stopping(node_id) && !self.inner.clock.is_wrong(node_id)
+        };
         let leave = !active(self.node_id()) || self.inner.handing_over.is_cancelled();
         let mut transfers = Vec::new();
         for (partition, goal, move_epoch) in self.led(image) {

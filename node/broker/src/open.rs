@@ -23,16 +23,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::{Broker, Hosted, Inner};
+use crate::clock::NodeClock;
 use crate::error::OpenError;
 use crate::founding::Member;
 use crate::heal::Asking;
-use crate::hosts::{ControllerHost, clock_preamble};
+use crate::hosts::ControllerHost;
 use crate::leaders::Leaders;
 use crate::peer_calls::PeerCalls;
 use crate::produce::{ProduceLimits, Sticky};
 use crate::producer_ids::ProducerIds;
 use crate::release::Releases;
-use crate::surroundings::{Clock, Surroundings};
+use crate::surroundings::Surroundings;
 
 /// How long a node that starts waits for its partitions to have leaders before it says that it is ready.
 const LEADERS_PATIENCE: Duration = Duration::from_secs(10);
@@ -89,14 +90,14 @@ impl Broker {
             calls: PeerCalls::new(surroundings.dialer.clone()),
         };
         let others = Self::first_addresses(&options.seeds, &known, &options.peer_address);
-        let clock = surroundings.clock.clone();
-        let controller = start_controller(&registry, &publish_image, clock, (&asking, &others)).await?;
+        let clock = NodeClock::new(options.node_id, surroundings.clock.clone());
+        let controller = start_controller(&registry, &publish_image, &clock, (&asking, &others)).await?;
         let inner = Inner {
             options,
             cluster_id: identity.cluster_id,
             directory_id: identity.directory_id,
             calls: PeerCalls::new(surroundings.dialer.clone()),
-            surroundings,
+            clock,
             registry,
             peers,
             found: Mutex::new(known),
@@ -119,6 +120,7 @@ impl Broker {
         let broker = Self { inner: Arc::new(inner) };
         broker.inner.tasks.spawn(broker.clone().follow_nodes());
         broker.inner.tasks.spawn(broker.clone().exchange_leaders());
+        broker.inner.tasks.spawn(broker.clone().keep_time());
         Ok(broker)
     }
 
@@ -130,6 +132,7 @@ impl Broker {
         self.check_seeds().await.map_err(OpenError::Controller)?;
         self.enrol().await.map_err(OpenError::Controller)?;
         self.metadata_is_current().await;
+        self.wait_for_time().await;
         self.reconcile(&self.image()).await;
         let tasks = &self.inner.tasks;
         tasks.spawn(self.clone().follow_metadata());
@@ -246,12 +249,13 @@ fn open_storage(
 async fn start_controller(
     registry: &Registry,
     publish: &watch::Sender<Arc<Image>>,
-    clock: Clock,
+    clock: &NodeClock,
     (asking, others): (&Asking, &BTreeSet<String>),
 ) -> Result<Group, OpenError> {
     loop {
-        let (host, preamble) = (ControllerHost::new(publish.clone()), clock_preamble(clock.clone()));
-        match registry.start(GroupId(0), Box::new(host), Some(preamble), Begin::Wait).await {
+        let host = ControllerHost::new(publish.clone());
+        let stamps = host.stamps(clock);
+        match registry.start(GroupId(0), Box::new(host), Some(stamps), Begin::Wait).await {
             Ok(group) => return Ok(group),
             Err(StartError::Damaged { reason, .. }) if !others.is_empty() && registry.failure().get().is_none() => {
                 tracing::error!(reason, "the controller's data on this node is damaged: asking the others to go on without it");

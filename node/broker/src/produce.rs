@@ -144,7 +144,7 @@ impl Broker {
         let (batch, append_time_ms) = match part.topic.config.timestamp_type {
             TimestampType::CreateTime => (part.batch.clone(), None),
             TimestampType::LogAppendTime => {
-                let now = self.inner.surroundings.clock.now_ms();
+                let now = self.inner.clock.likely_ms();
                 (flotilla_records::with_append_time(&part.batch, now)?, Some(now))
             }
         };
@@ -177,7 +177,7 @@ impl Broker {
 
     fn plan(&self, topic: &Topic, partition: Option<u32>, records: &Records) -> Result<Plan, ProduceError> {
         let partition_count = topic.partitions.len() as u32;
-        let now = self.inner.surroundings.clock.now_ms();
+        let now = self.inner.clock.likely_ms();
         let mut keyless = None;
         let mut plan = Plan::default();
         for record in &records.records {

@@ -13,7 +13,7 @@ use futures::StreamExt;
 use tokio::sync::watch;
 
 use crate::broker::{Broker, Hosted};
-use crate::hosts::{PartitionHost, Shared, clock_preamble};
+use crate::hosts::{PartitionHost, Shared};
 use crate::partition::{Ends, Partition};
 
 /// Groups that start at the same time.
@@ -100,7 +100,7 @@ impl Broker {
             // It moves here, perhaps not for the first time.
             false => Begin::Join,
         };
-        let preamble = clock_preamble(self.inner.surroundings.clock.clone());
+        let preamble = self.stamps(group_id, &machine);
         let started = self.inner.registry.start(group_id, Box::new(host), Some(preamble), begin).await;
         let group = match started {
             Ok(group) => group,

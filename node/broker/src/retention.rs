@@ -1,10 +1,11 @@
 //! Retention: gives up old records by moving the log start offset (a replicated command), then removes the segments
-//! that lie below it.
+//! that lie below it. What is old is decided by proven time (see `clock/`), as the partition's machine would be stamped with it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_machines::controller::TopicConfig;
+use flotilla_machines::time::MachineTime;
 use flotilla_proto::internal::v1::DeleteRecords;
 use flotilla_proto::internal::v1::partition_command::Command;
 use flotilla_raft::segments::SegmentInfo;
@@ -37,20 +38,21 @@ impl Broker {
         for partition in hosted.values() {
             let Hosted::Running(partition) = partition else { continue };
             let Some(topic) = image.topic(&partition.topic) else { continue };
-            if let Err(reason) = apply(partition, &topic.config, self.inner.surroundings.clock.now_ms()).await {
+            let time = self.inner.clock.stamp(partition.machine.time());
+            if let Err(reason) = apply(partition, &topic.config, time).await {
                 tracing::warn!(partition = %partition.describe(), reason, "retention failed; it is tried again");
             }
         }
     }
 }
 
-async fn apply(partition: &Arc<Partition>, config: &TopicConfig, now_ms: i64) -> Result<(), String> {
+async fn apply(partition: &Arc<Partition>, config: &TopicConfig, time: MachineTime) -> Result<(), String> {
     if config.retention_ms > 0 {
-        let rolled = partition.group.roll_if_older(oldest_ms(config, now_ms)).await;
+        let rolled = partition.group.roll_if_older(oldest_ms(config, time.now_ms)).await;
         rolled.map_err(|error| error.to_string())?;
     }
     let ends = partition.ends();
-    let expired = expired_below(&partition.group.segments(), config, now_ms).min(ends.high_watermark);
+    let expired = expired_below(&partition.group.segments(), config, time).min(ends.high_watermark);
     if expired > ends.log_start_offset {
         let command = Command::DeleteRecords(DeleteRecords { before_offset: expired });
         match partition.command(command).await {
@@ -75,12 +77,13 @@ fn oldest_ms(config: &TopicConfig, now_ms: i64) -> i64 {
 
 /// The offset below which nothing has to be kept: whole closed segments, from the oldest on, that are too old or
 /// more than the size allows.
-fn expired_below(segments: &[SegmentInfo], config: &TopicConfig, now_ms: i64) -> u64 {
+fn expired_below(segments: &[SegmentInfo], config: &TopicConfig, time: MachineTime) -> u64 {
     let mut bytes: u64 = segments.iter().map(|segment| segment.bytes).sum();
-    let oldest_ms = oldest_ms(config, now_ms);
+    let oldest_ms = oldest_ms(config, time.now_ms);
     let mut below = 0;
-    for segment in segments.iter().filter(|segment| segment.closed) {
-        let too_old = config.retention_ms > 0 && segment.max_timestamp_ms.is_none_or(|newest| newest < oldest_ms);
+    for (number, segment) in segments.iter().enumerate().filter(|(_, segment)| segment.closed) {
+        let behind = segments.get(number..).unwrap_or_default();
+        let too_old = config.retention_ms > 0 && newest_ms(behind, config, time).is_none_or(|newest| newest < oldest_ms);
         let too_much = config.retention_bytes > 0 && bytes > config.retention_bytes;
         if !too_old && !too_much {
             break;
@@ -91,46 +94,15 @@ fn expired_below(segments: &[SegmentInfo], config: &TopicConfig, now_ms: i64) ->
     below
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use flotilla_raft::types::LogId;
-
-    fn segment(first_index: u64, next_offset: u64, newest_ms: i64, closed: bool) -> SegmentInfo {
-        SegmentInfo {
-            first_index,
-            last: Some(LogId { term: 1, index: first_index + 9 }),
-            first_offset: Some(next_offset - 10),
-            next_offset,
-            max_timestamp_ms: Some(newest_ms),
-            bytes: 100,
-            closed,
-        }
-    }
-
-    fn three() -> Vec<SegmentInfo> {
-        vec![segment(0, 10, 1_000, true), segment(10, 20, 2_000, true), segment(20, 30, 3_000, false)]
-    }
-
-    #[test]
-    fn old_segments_expire_from_the_front_but_never_the_open_one() {
-        let config = TopicConfig { retention_ms: 500, retention_bytes: 0, ..TopicConfig::default() };
-        assert_eq!(expired_below(&three(), &config, 1_500), 0);
-        assert_eq!(expired_below(&three(), &config, 1_501), 10);
-        assert_eq!(expired_below(&three(), &config, 99_999), 20);
-    }
-
-    #[test]
-    fn segments_above_the_size_go_oldest_first() {
-        let config = TopicConfig { retention_ms: 0, retention_bytes: 200, ..TopicConfig::default() };
-        assert_eq!(expired_below(&three(), &config, 0), 10);
-        let config = TopicConfig { retention_bytes: 300, ..config };
-        assert_eq!(expired_below(&three(), &config, 0), 0);
-    }
-
-    #[test]
-    fn without_limits_nothing_expires() {
-        let config = TopicConfig { retention_ms: 0, retention_bytes: 0, ..TopicConfig::default() };
-        assert_eq!(expired_below(&three(), &config, i64::MAX), 0);
-    }
+/// As of when the first of these segments is kept; `None` if there is nothing in it. Times that cannot be come from clients of
+/// earlier versions, or from a leader whose clock was wrong; then it is as old as what came behind it, or new.
+fn newest_ms(segments: &[SegmentInfo], config: &TopicConfig, time: MachineTime) -> Option<i64> {
+    let latest_ms = time.dated_ms.saturating_add_unsigned(config.timestamp_ahead_max_ms);
+    let mut times = segments.iter().filter_map(|segment| segment.max_timestamp_ms);
+    segments.first()?.max_timestamp_ms?;
+    Some(times.find(|newest| (0..=latest_ms).contains(newest)).unwrap_or(latest_ms))
 }
+
+#[cfg(test)]
+#[path = "retention_tests.rs"]
+mod tests;

@@ -14,7 +14,7 @@ use flotilla_raft::types::GroupId;
 use tokio::time::Instant;
 
 use crate::broker::{Broker, Hosted};
-use crate::hosts::{ControllerHost, PartitionHost, clock_preamble};
+use crate::hosts::{ControllerHost, PartitionHost};
 use crate::partition::Partition;
 use crate::reconcile::down;
 
@@ -98,11 +98,7 @@ impl Broker {
     async fn revive_partition(&self, group_id: GroupId, before: &Partition) {
         tracing::warn!(partition = %before.describe(), "starting the group again whose core died");
         let (host, machine, ends) = PartitionHost::new(group_id);
-        let restarted = self
-            .inner
-            .registry
-            .restart(group_id, Box::new(host), Some(clock_preamble(self.inner.surroundings.clock.clone())))
-            .await;
+        let restarted = self.inner.registry.restart(group_id, Box::new(host), Some(self.stamps(group_id, &machine))).await;
         let name = (before.topic.clone(), before.number);
         self.set_hosted(
             group_id.0,
@@ -116,12 +112,8 @@ impl Broker {
     async fn revive_controller(&self) {
         tracing::warn!("starting the controller's group again, whose core died");
         let host = ControllerHost::new(self.inner.publish_image.clone());
-        match self
-            .inner
-            .registry
-            .restart(GroupId(0), Box::new(host), Some(clock_preamble(self.inner.surroundings.clock.clone())))
-            .await
-        {
+        let stamps = host.stamps(&self.inner.clock);
+        match self.inner.registry.restart(GroupId(0), Box::new(host), Some(stamps)).await {
             Ok(group) => self.inner.controller.store(Arc::new(group)),
             Err(error) => {
                 tracing::error!(%error, "the controller's group does not start again: this node does not learn what changes");

@@ -60,8 +60,9 @@ impl Broker {
             membership.voters.contains(node_id)
                 || progress.get(node_id).is_some_and(|at| at.saturating_add(CAUGHT_UP_ENTRIES) >= last)
         };
-        // Who drains or leaves leads nothing; and a leader that is no voter any more leads nobody.
-        let may_lead = |node_id: &u64| voters.contains(node_id) && image.node(*node_id).is_none_or(Node::is_active);
+        // Who drains or leaves, or whose clock is wrong, leads nothing; and a leader that is no voter any more leads nobody.
+        let sound = |node_id: &u64| image.node(*node_id).is_none_or(Node::is_active) && !self.inner.clock.is_wrong(*node_id);
+        let may_lead = |node_id: &u64| voters.contains(node_id) && sound(node_id);
         let successor = (!may_lead(&self.node_id())).then(|| self.successor(&controller, may_lead)).flatten();
         let done = if membership.joint {
             controller.change_voters(voters).await

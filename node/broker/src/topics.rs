@@ -47,6 +47,8 @@ pub struct ConfigChange {
     pub batch_bytes_max: Option<u64>,
     /// Whose time a record carries.
     pub timestamp_type: Option<TimestampType>,
+    /// How far ahead of the server's time a record may be dated, in milliseconds.
+    pub timestamp_ahead_max_ms: Option<u64>,
 }
 
 /// The answer to [`Broker::create_topic`].
@@ -86,6 +88,17 @@ pub struct PartitionDescription {
     pub ends: Ends,
     /// Bytes on the leader.
     pub size_bytes: u64,
+    /// Absent: no leader says.
+    pub time: Option<PartitionTime>,
+}
+
+/// What time it is in a partition, in milliseconds since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionTime {
+    /// By this, its records and producers expire.
+    pub time_ms: i64,
+    /// What the leader's own clock says.
+    pub leader_clock_ms: i64,
 }
 
 impl Broker {
@@ -249,6 +262,7 @@ impl From<ConfigChange> for v1::TopicConfig {
             retention_bytes: change.retention_bytes,
             batch_bytes_max: change.batch_bytes_max,
             timestamp_type,
+            timestamp_ahead_max_ms: change.timestamp_ahead_max_ms,
         }
     }
 }

@@ -4,22 +4,33 @@
 //! |---|---|
 //! | 1 | a record batch: Kafka RecordBatch v2, verbatim |
 //! | 2 | a command: protobuf `internal.v1.PartitionCommand` or `ControllerCommand` |
-//! | 3 | the leader's clock: milliseconds since the Unix epoch, i64, big-endian |
+//! | 3 | the leader's clock: milliseconds since the Unix epoch, i64, big-endian; written by earlier versions only |
+//! | 4 | what the leader knows of the time: protobuf `internal.v1.Stamp` |
 
 use bytes::Bytes;
+use flotilla_proto::internal::v1;
 use flotilla_records::BatchError;
+use prost::Message;
 
 /// A record batch.
 pub const BATCH: u8 = 1;
 /// A command.
 pub const COMMAND: u8 = 2;
-/// The time at which the leader made the entry; machine time never goes back.
+/// The time at which the leader made the entry, in logs of earlier versions.
 pub const CLOCK: u8 = 3;
+/// What the leader knew of the time when it made the entry; see [`crate::time`].
+pub const STAMP: u8 = 4;
 
 /// The payload of a [`CLOCK`] item.
 #[must_use]
 pub fn clock_payload(now_ms: i64) -> Bytes {
     Bytes::copy_from_slice(&now_ms.to_be_bytes())
+}
+
+/// The payload of a [`STAMP`] item.
+#[must_use]
+pub fn stamp_payload(stamp: &v1::Stamp) -> Bytes {
+    stamp.encode_to_vec().into()
 }
 
 pub(crate) fn parse_clock(payload: &[u8]) -> Result<i64, Malformed> {
@@ -49,11 +60,14 @@ pub enum Malformed {
     /// Not protobuf of the expected message.
     #[error("the log item is not a command: {0}; report this as a defect")]
     Command(#[from] prost::DecodeError),
+    /// Not protobuf of a stamp.
+    #[error("the log item is not a stamp of the time: {0}; report this as a defect")]
+    Stamp(prost::DecodeError),
     /// A command that names nothing to do.
     #[error("the command is empty or unknown: upgrade this node if a newer one leads")]
     UnknownCommand,
-    /// A command without a part that it needs.
-    #[error("the command lacks its {field}: report this as a defect")]
+    /// A command or stamp without a part that it needs.
+    #[error("the log item lacks its {field}: report this as a defect")]
     Missing {
         /// Name of the field.
         field: &'static str,

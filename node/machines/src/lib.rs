@@ -10,6 +10,7 @@ pub mod item;
 pub mod name;
 pub mod partition;
 mod rows;
+pub mod time;
 
 pub use item::Malformed;
 pub use rows::{RestoreError, Rows, table};
@@ -41,7 +42,8 @@ pub enum Decision {
         base_offset: u64,
         /// Number of offsets it covers, at least 1.
         offset_count: u32,
-        /// Largest timestamp of a record in it, in milliseconds since the Unix epoch.
+        /// As of when it is kept and looked up, in milliseconds since the Unix epoch: the largest timestamp of a record in it,
+        /// or its arrival, if that is no date or lies too far ahead.
         max_timestamp_ms: i64,
     },
 }

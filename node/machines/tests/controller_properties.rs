@@ -59,12 +59,15 @@ fn any_registration() -> impl Strategy<Value = Command> {
 }
 
 fn any_config() -> impl Strategy<Value = Option<v1::TopicConfig>> {
-    let config = (proptest::option::of(0_u64..3), proptest::option::of(1_000_u64..3_000), proptest::option::of(0_i32..4));
-    proptest::option::of(config.prop_map(|(retention_ms, batch_bytes_max, timestamp_type)| v1::TopicConfig {
+    let small = || proptest::option::of(0_u64..3);
+    let config = (small(), proptest::option::of(1_000_u64..3_000), proptest::option::of(0_i32..4), small());
+    proptest::option::of(config.prop_map(|(retention_ms, batch_bytes_max, timestamp_type, ahead)| v1::TopicConfig {
         retention_ms,
         retention_bytes: None,
         batch_bytes_max,
         timestamp_type,
+        // Too far at 2.
+        timestamp_ahead_max_ms: ahead.map(|ahead| ahead * 2_000_000_000_000),
     }))
 }
 

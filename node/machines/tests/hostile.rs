@@ -14,6 +14,9 @@ use flotilla_proto::internal::v1;
 use flotilla_proto::internal::v1::controller_command::Command as ControllerCommand;
 use flotilla_proto::internal::v1::partition_command::Command as PartitionCommand;
 
+const STAMP: v1::Stamp =
+    v1::Stamp { now_ms: 1_700_000_000_000, dated_ms: 1_700_000_060_000, timestamp_ahead_max_ms: Some(3_600_000) };
+
 fn mutations() -> usize {
     std::env::var("FLOTILLA_MUTATIONS").map_or(200_000, |count| count.parse().expect("FLOTILLA_MUTATIONS is a number"))
 }
@@ -24,6 +27,7 @@ fn partition_items() -> Vec<(u8, Bytes)> {
     let fence = Some(v1::GroupFence { epoch: 3, member: "a".to_owned() });
     vec![
         (item::CLOCK, item::clock_payload(1_700_000_000_000)),
+        (item::STAMP, item::stamp_payload(&STAMP)),
         (item::BATCH, batch(None, 10, 1)),
         (item::BATCH, batch(Some(Stamp { id: 1, epoch: 0, sequence: 0 }), 3, 2)),
         (item::BATCH, batch(Some(Stamp { id: 1, epoch: 0, sequence: 3 }), 3, 2)),
@@ -43,6 +47,7 @@ fn controller_items() -> Vec<(u8, Bytes)> {
     let topic_id = vec![7; 16].into();
     vec![
         (item::CLOCK, item::clock_payload(1_700_000_000_000)),
+        (item::STAMP, item::stamp_payload(&STAMP)),
         command(ControllerCommand::RegisterNode(v1::RegisterNode {
             node_id: 1,
             address: "host:1".to_owned(),

@@ -33,6 +33,11 @@ impl Partition {
         self.machine.apply(item::CLOCK, &item::clock_payload(now_ms), &mut self.store).outcome.unwrap();
     }
 
+    fn stamp(&mut self, now_ms: i64, dated_ms: i64) {
+        let stamp = v1::Stamp { now_ms, dated_ms, timestamp_ahead_max_ms: None };
+        self.machine.apply(item::STAMP, &item::stamp_payload(&stamp), &mut self.store).outcome.unwrap();
+    }
+
     fn commit(&mut self, group: String, metadata: String) -> PartitionOutcome {
         let command = PartitionCommand::CommitOffset(v1::CommitOffset { group, offset: 0, metadata, fence: None });
         self.machine.apply(item::COMMAND, &partition::command_payload(command), &mut self.store).outcome
@@ -43,39 +48,42 @@ impl Partition {
     }
 }
 
+/// A batch that is sent again is recognised however many other producers write meanwhile: they are refused instead.
 #[test]
-fn the_longest_idle_producer_makes_room() {
+fn who_may_still_send_again_is_remembered_and_new_producers_are_refused() {
     let mut partition = Partition::default();
     let last = PRODUCERS_MAX as i64;
     for id in 1..=last {
-        // Producers 1 and 2 are idle equally long.
-        partition.clock(id.max(2));
         partition.append(id, 0).unwrap();
     }
-    partition.clock(last + 1);
-    // Who is known needs no room.
-    partition.append(5, 1).unwrap();
-    partition.append(1, 1).unwrap();
+    let rows = partition.store.rows();
+    assert_eq!(partition.append(last + 1, 0), Err(PartitionRefusal::TooManyProducers { producer_id: last + 1 }));
+    assert_eq!(partition.store.rows(), rows);
+    assert_eq!(partition.append(1, 0), Ok(PartitionAnswer::Duplicate { base_offset: 0 }));
+    // Who is known goes on, and who needs nothing, too.
+    assert!(matches!(partition.append(2, 1), Ok(PartitionAnswer::Appended { .. })));
+    let plain = partition.machine.apply(item::BATCH, &batch(None, 1, 0), &mut partition.store).outcome;
+    assert!(matches!(plain, Ok(PartitionAnswer::Appended { .. })));
     assert_eq!(partition.machine.producer_count(), PRODUCERS_MAX);
 
-    partition.append(last + 1, 0).unwrap();
-    assert_eq!(partition.machine.producer_count(), PRODUCERS_MAX);
-    assert_eq!(partition.append(2, 1), Err(PartitionRefusal::UnknownProducer { producer_id: 2, got: 1 }));
-    assert!(matches!(partition.append(1, 1), Ok(PartitionAnswer::Duplicate { .. })));
-    assert!(matches!(partition.append(3, 0), Ok(PartitionAnswer::Duplicate { .. })));
+    partition.clock(PRODUCER_IDLE_MS_MAX);
+    assert!(matches!(partition.append(last + 1, 0), Ok(PartitionAnswer::Appended { .. })));
     partition.check_restore();
 }
 
+/// Time that nobody has proven forgets nobody, and what happened in it counts from then.
 #[test]
-fn producers_idle_equally_long_go_by_id() {
+fn producers_are_forgotten_by_proven_time_alone() {
     let mut partition = Partition::default();
-    let last = PRODUCERS_MAX as i64;
-    for id in (1..=last).rev() {
-        partition.append(id, 0).unwrap();
-    }
-    partition.append(last + 1, 0).unwrap();
+    partition.append(1, 0).unwrap();
+    partition.stamp(1_000, 10 * PRODUCER_IDLE_MS_MAX);
+    assert_eq!(partition.append(1, 0), Ok(PartitionAnswer::Duplicate { base_offset: 0 }));
+    partition.append(2, 0).unwrap();
+    // It was right.
+    partition.stamp(10 * PRODUCER_IDLE_MS_MAX + 1, 10 * PRODUCER_IDLE_MS_MAX + 1);
     assert_eq!(partition.append(1, 1), Err(PartitionRefusal::UnknownProducer { producer_id: 1, got: 1 }));
     assert!(matches!(partition.append(2, 1), Ok(PartitionAnswer::Appended { .. })));
+    partition.check_restore();
 }
 
 #[test]

@@ -10,6 +10,7 @@ use common::{Stamp, Store, batch};
 use flotilla_machines::partition::{
     BATCHES_REMEMBERED, PartitionAnswer, PartitionMachine, PartitionOutcome, PartitionRefusal, command_payload,
 };
+use flotilla_machines::time::OLDER_STAMP_MS_MAX;
 use flotilla_machines::{Applied, Decision, item};
 use flotilla_proto::internal::v1;
 use flotilla_proto::internal::v1::partition_command::Command;
@@ -55,6 +56,13 @@ fn any_command() -> impl Strategy<Value = Item> {
     .prop_map(command)
 }
 
+fn any_stamp() -> impl Strategy<Value = Item> {
+    (any::<i32>(), any::<i32>(), proptest::option::of(0_u64..1_000_000_000)).prop_map(|(now, dated, timestamp_ahead_max_ms)| {
+        let (now_ms, dated_ms) = (i64::from(now), i64::from(dated));
+        (item::STAMP, item::stamp_payload(&v1::Stamp { now_ms, dated_ms, timestamp_ahead_max_ms }))
+    })
+}
+
 /// Anything, with times that let producers be forgotten now and then.
 fn any_item() -> impl Strategy<Value = Item> {
     const DAY_MS: i64 = 24 * 60 * 60 * 1000;
@@ -62,6 +70,7 @@ fn any_item() -> impl Strategy<Value = Item> {
         6 => any_batch(),
         4 => any_command(),
         1 => (0_i64..40).prop_map(|day| (item::CLOCK, item::clock_payload(day * DAY_MS))),
+        2 => any_stamp(),
         1 => (any::<u8>(), proptest::collection::vec(any::<u8>(), 0..70)).prop_map(|(kind, bytes)| (kind, bytes.into())),
     ]
 }
@@ -153,7 +162,28 @@ proptest! {
             prop_assert_eq!(machine.next_offset(), end);
             prop_assert!(machine.log_start_offset() >= before.log_start_offset());
             prop_assert!(machine.log_start_offset() <= end);
-            prop_assert!(machine.now_ms() >= before.now_ms());
+            let (time, was) = (machine.time(), before.time());
+            prop_assert!(time.now_ms >= was.now_ms || was.now_ms - time.now_ms > OLDER_STAMP_MS_MAX);
+            prop_assert!(time.dated_ms >= time.now_ms);
+        }
+    }
+
+    /// Whatever clients and leaders say of the time, no batch is kept as of a time far in the future, nor as of none.
+    #[test]
+    fn what_is_kept_is_dated_sensibly(
+        stamps in proptest::collection::vec((1_i64..1 << 45, 0_i64..1 << 45, 0_u64..1 << 40), 1..20),
+        client_ms in any::<i64>(),
+    ) {
+        let (mut machine, mut store) = (PartitionMachine::default(), Store::default());
+        for (now_ms, dated_ms, ahead) in stamps {
+            let stamp = v1::Stamp { now_ms, dated_ms, timestamp_ahead_max_ms: Some(ahead) };
+            apply(&mut machine, &mut store, &(item::STAMP, item::stamp_payload(&stamp)));
+            let decision = apply(&mut machine, &mut store, &(item::BATCH, batch(None, 1, client_ms))).decision;
+            let Decision::Keep { max_timestamp_ms, .. } = decision else { panic!("{decision:?}") };
+            let arrival_ms = machine.time().dated_ms;
+            prop_assert!(max_timestamp_ms >= 0 && max_timestamp_ms <= arrival_ms + ahead as i64);
+            prop_assert!(max_timestamp_ms == client_ms || max_timestamp_ms == arrival_ms);
+            prop_assert!(max_timestamp_ms == client_ms || client_ms < 0 || client_ms > arrival_ms + ahead as i64);
         }
     }
 

@@ -220,6 +220,14 @@ pub enum RecordError {
         /// Delta of the record.
         delta_ms: i64,
     },
+    /// A time that is no date.
+    #[error(
+        "timestamp {timestamp_ms} ms lies outside of the years 1 to 9999: use milliseconds since 1970 (not micro- or nanoseconds), or -1 for none"
+    )]
+    TimestampOutOfRange {
+        /// Milliseconds since the Unix epoch.
+        timestamp_ms: i64,
+    },
     /// A header key is not UTF-8.
     #[error("a header key is not UTF-8: header keys are text, values may be any bytes")]
     HeaderKeyNotUtf8,

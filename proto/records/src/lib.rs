@@ -26,4 +26,4 @@ pub use header::{
 };
 pub use partitioner::{murmur2, partition_for_key};
 pub use record::{Header, HeaderRef, Headers, Record, RecordRef, RecordRefs, Records};
-pub use validate::{BatchSummary, Limits, validate};
+pub use validate::{BatchSummary, Limits, TIMESTAMP_MS_MAX, TIMESTAMP_MS_MIN, validate};

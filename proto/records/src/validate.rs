@@ -7,6 +7,12 @@ use crate::error::{BatchError, RecordError};
 use crate::header::{BatchHeader, TimestampType};
 use crate::record::RecordRef;
 
+/// The first millisecond of the year 1, since the Unix epoch: no record may be dated earlier.
+pub const TIMESTAMP_MS_MIN: i64 = -62_135_596_800_000;
+/// The last millisecond of the year 9999, since the Unix epoch: no record may be dated later. Calendars of many languages
+/// end there.
+pub const TIMESTAMP_MS_MAX: i64 = 253_402_300_799_999;
+
 /// What a batch may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -48,7 +54,7 @@ pub struct BatchSummary {
 }
 
 /// Checks a batch as a client may have sent it, to the last byte: length, format version, checksum, counts, codec,
-/// every record with offset deltas 0, 1, 2 …, the largest timestamp, and `limits`. Allocates nothing for an
+/// every record with offset deltas 0, 1, 2 …, timestamps between the years 1 and 9999, the largest timestamp, and `limits`. Allocates nothing for an
 /// uncompressed batch, and at most about twice the decompressed cap for a compressed one.
 ///
 /// # Errors
@@ -101,6 +107,10 @@ fn check_header(header: &BatchHeader, limits: &Limits) -> Result<(), BatchError>
 
 #[inline]
 fn check_record(record: &RecordRef<'_>, limits: &Limits) -> Result<(), RecordError> {
+    let timestamp_ms = record.timestamp_ms;
+    if !(TIMESTAMP_MS_MIN..=TIMESTAMP_MS_MAX).contains(&timestamp_ms) {
+        return Err(RecordError::TimestampOutOfRange { timestamp_ms });
+    }
     let bytes = |field: Option<&[u8]>| field.map_or(0, <[u8]>::len);
     let (key, value, headers) = (bytes(record.key), bytes(record.value), record.headers.len());
     if key > limits.key_bytes_max {

@@ -8,7 +8,10 @@ use std::io::Write;
 use bytes::Bytes;
 use common::{BASE_MS, encode, reseal, sample, with_body};
 use flotilla_records::varint::VarintError;
-use flotilla_records::{Batch, BatchBuilder, BatchError, BatchHeader, Codec, HEADER_BYTES, Limits, RecordError, validate};
+use flotilla_records::{
+    Batch, BatchBuilder, BatchError, BatchHeader, Codec, HEADER_BYTES, Limits, RecordError, TIMESTAMP_MS_MAX, TIMESTAMP_MS_MIN,
+    validate,
+};
 use lz4_flex::frame::{BlockMode, FrameEncoder, FrameInfo};
 
 const RECORDS: u32 = 3;
@@ -249,5 +252,22 @@ fn lz4_frames_that_kafka_cannot_read_are_refused() {
     for frame in [linked, legacy, empty_block_first] {
         let refused = refusal(&with_body(Codec::Lz4, &frame));
         assert!(matches!(refused, BatchError::BadCompression { codec: Codec::Lz4, .. }), "{refused}");
+    }
+}
+
+#[test]
+fn times_that_are_no_dates() {
+    let dated = |timestamp_ms: i64| {
+        let mut builder = BatchBuilder::new();
+        builder.add(timestamp_ms, None, Some(b"v"), []).unwrap();
+        builder.finish(Codec::None, None).unwrap()
+    };
+    for timestamp_ms in [TIMESTAMP_MS_MIN, -1, 0, TIMESTAMP_MS_MAX] {
+        validate(&dated(timestamp_ms), &Limits::default()).unwrap();
+    }
+    // The second is today in microseconds.
+    for timestamp_ms in [TIMESTAMP_MS_MAX + 1, 1_795_910_400_000_000, i64::MAX, TIMESTAMP_MS_MIN - 1, i64::MIN] {
+        let reason = RecordError::TimestampOutOfRange { timestamp_ms };
+        assert_eq!(refusal(&dated(timestamp_ms)), BatchError::Record { index: 0, reason });
     }
 }

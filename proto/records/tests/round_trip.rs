@@ -29,7 +29,7 @@ fn any_header() -> impl Strategy<Value = Header> {
 
 fn any_record() -> impl Strategy<Value = Record> {
     let headers = proptest::collection::vec(any_header(), 0..4);
-    (-1_i64..1 << 50, any_bytes(), any_bytes(), headers).prop_map(|(timestamp_ms, key, value, headers)| Record {
+    (-1_i64..1 << 47, any_bytes(), any_bytes(), headers).prop_map(|(timestamp_ms, key, value, headers)| Record {
         offset_delta: 0,
         timestamp_ms,
         key,

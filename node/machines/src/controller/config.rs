@@ -3,7 +3,10 @@
 use flotilla_proto::internal::v1;
 use flotilla_records::TimestampType;
 
-use super::limits::{BATCH_BYTES_MAX_DEFAULT, BATCH_BYTES_MAX_MAX, BATCH_BYTES_MAX_MIN, RETENTION_MS_DEFAULT, RETENTION_MS_MAX};
+use super::limits::{
+    BATCH_BYTES_MAX_DEFAULT, BATCH_BYTES_MAX_MAX, BATCH_BYTES_MAX_MIN, RETENTION_MS_DEFAULT, RETENTION_MS_MAX,
+    TIMESTAMP_AHEAD_MS_DEFAULT, TIMESTAMP_AHEAD_MS_MAX,
+};
 
 /// Every value in force for a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +19,8 @@ pub struct TopicConfig {
     pub batch_bytes_max: u64,
     /// Whose time a record carries.
     pub timestamp_type: TimestampType,
+    /// A record dated more than this many milliseconds after machine time counts as of its arrival.
+    pub timestamp_ahead_max_ms: u64,
 }
 
 /// Why a value is refused.
@@ -41,8 +46,16 @@ pub enum ConfigError {
         /// The value.
         code: i32,
     },
+    /// Farther ahead than allowed.
+    #[error(
+        "timestamp_ahead_max of {timestamp_ahead_max_ms} ms is longer than {TIMESTAMP_AHEAD_MS_MAX} ms (100 years): use less"
+    )]
+    TimestampAheadMax {
+        /// The value, in milliseconds.
+        timestamp_ahead_max_ms: u64,
+    },
     /// No such field.
-    #[error("there is no field {name:?}: use retention, retention_bytes, batch_bytes_max or timestamp_type")]
+    #[error("there is no field {name:?}: use retention, retention_bytes, batch_bytes_max, timestamp_type or timestamp_ahead_max")]
     UnknownField {
         /// The name.
         name: String,
@@ -56,6 +69,7 @@ impl Default for TopicConfig {
             retention_bytes: 0,
             batch_bytes_max: BATCH_BYTES_MAX_DEFAULT,
             timestamp_type: TimestampType::CreateTime,
+            timestamp_ahead_max_ms: TIMESTAMP_AHEAD_MS_DEFAULT,
         }
     }
 }
@@ -75,6 +89,7 @@ impl TopicConfig {
             retention_bytes: change.retention_bytes.unwrap_or(self.retention_bytes),
             batch_bytes_max: change.batch_bytes_max.unwrap_or(self.batch_bytes_max),
             timestamp_type,
+            timestamp_ahead_max_ms: change.timestamp_ahead_max_ms.unwrap_or(self.timestamp_ahead_max_ms),
         };
         config.check()?;
         Ok(config)
@@ -91,6 +106,7 @@ impl TopicConfig {
             "retention_bytes" => change.retention_bytes = all.retention_bytes,
             "batch_bytes_max" => change.batch_bytes_max = all.batch_bytes_max,
             "timestamp_type" => change.timestamp_type = all.timestamp_type,
+            "timestamp_ahead_max" => change.timestamp_ahead_max_ms = all.timestamp_ahead_max_ms,
             _ => {
                 return Err(ConfigError::UnknownField { name: name.to_owned() });
             }
@@ -104,6 +120,9 @@ impl TopicConfig {
         }
         if !(BATCH_BYTES_MAX_MIN..=BATCH_BYTES_MAX_MAX).contains(&self.batch_bytes_max) {
             return Err(ConfigError::BatchBytesMax { batch_bytes_max: self.batch_bytes_max });
+        }
+        if self.timestamp_ahead_max_ms > TIMESTAMP_AHEAD_MS_MAX {
+            return Err(ConfigError::TimestampAheadMax { timestamp_ahead_max_ms: self.timestamp_ahead_max_ms });
         }
         Ok(())
     }
@@ -128,6 +147,7 @@ impl From<TopicConfig> for v1::TopicConfig {
             retention_bytes: Some(config.retention_bytes),
             batch_bytes_max: Some(config.batch_bytes_max),
             timestamp_type: Some(timestamp_type.into()),
+            timestamp_ahead_max_ms: Some(config.timestamp_ahead_max_ms),
         }
     }
 }

@@ -30,6 +30,10 @@ pub const BATCH_BYTES_MAX_MAX: u64 = 16 * 1024 * 1024;
 pub const RETENTION_MS_DEFAULT: u64 = 7 * DAY_MS;
 /// Longest retention but "for ever", in milliseconds: 100 years.
 pub const RETENTION_MS_MAX: u64 = 100 * 365 * DAY_MS;
+/// How far ahead of machine time a record may be dated where nothing is said, in milliseconds: 1 hour.
+pub const TIMESTAMP_AHEAD_MS_DEFAULT: u64 = DAY_MS / 24;
+/// How far ahead that may be at most, in milliseconds: 100 years.
+pub const TIMESTAMP_AHEAD_MS_MAX: u64 = RETENTION_MS_MAX;
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
@@ -42,3 +46,4 @@ const _: () = assert!(BATCH_BYTES_MAX_DEFAULT <= BATCH_BYTES_MAX_MAX);
 const _: () = assert!(BATCH_BYTES_MAX_MAX <= i32::MAX as u64, "a batch header says its length in 31 bits");
 const _: () = assert!(RETENTION_MS_DEFAULT <= RETENTION_MS_MAX);
 const _: () = assert!(RETENTION_MS_MAX <= i64::MAX as u64, "it is compared with timestamps");
+const _: () = assert!(TIMESTAMP_AHEAD_MS_DEFAULT <= TIMESTAMP_AHEAD_MS_MAX);

@@ -37,9 +37,9 @@ pub use limits::*;
 pub use node::{DirectoryId, Node, NodeState};
 pub use outcome::{ControllerAnswer, ControllerOutcome, ControllerRefusal, MoveRefusal, NodeRefusal};
 
-use crate::Applied;
 use crate::item::{self, Malformed};
 use crate::rows::{self, META_KEY, RestoreError, Rows, table};
+use crate::{Applied, time};
 
 /// The first Raft group of a partition; group 0 is the controller itself.
 const GROUP_ID_FIRST: u64 = 1;
@@ -74,7 +74,13 @@ impl ControllerMachine {
     pub fn apply(&mut self, kind: u8, payload: &Bytes, rows: &mut dyn Rows) -> Applied<ControllerOutcome> {
         Applied::dropped(match kind {
             item::COMMAND => self.command(payload, rows),
-            item::CLOCK => self.advance_clock(payload, rows),
+            item::CLOCK => {
+                item::parse_clock(payload).map_err(Into::into).map(|now_ms| self.set_time(self.now_ms.max(now_ms), rows))
+            }
+            item::STAMP => time::parse(payload).map_err(Into::into).map(|stamp| {
+                // Nothing of the controller ever gets too old.
+                self.set_time(time::later(self.now_ms, stamp.dated_ms), rows)
+            }),
             kind => Err(Malformed::UnknownKind { kind }.into()),
         })
     }
@@ -87,7 +93,7 @@ impl ControllerMachine {
         Arc::clone(&self.image)
     }
 
-    /// Machine time, in milliseconds since the Unix epoch; 0 before the first clock item.
+    /// Machine time, in milliseconds since the Unix epoch; 0 before the first stamp.
     #[must_use]
     pub fn now_ms(&self) -> i64 {
         self.now_ms
@@ -110,13 +116,12 @@ impl ControllerMachine {
         }
     }
 
-    fn advance_clock(&mut self, payload: &Bytes, rows: &mut dyn Rows) -> ControllerOutcome {
-        let leader_ms = item::parse_clock(payload)?;
-        if leader_ms > self.now_ms {
-            self.now_ms = leader_ms;
+    fn set_time(&mut self, now_ms: i64, rows: &mut dyn Rows) -> ControllerAnswer {
+        if now_ms != self.now_ms {
+            self.now_ms = now_ms;
             self.put_meta(rows);
         }
-        Ok(ControllerAnswer::Time { now_ms: self.now_ms })
+        ControllerAnswer::Time { now_ms }
     }
 
     fn topic(&self, name: &str) -> Result<&Arc<Topic>, ControllerRefusal> {

@@ -48,13 +48,22 @@ impl PartitionMachine {
         let record_count = header.record_count;
         self.next_offset += u64::from(record_count);
         if let Some(stamp) = &header.producer {
-            self.producers.record(stamp, record_count, base_offset, self.now_ms, rows);
+            self.producers.record(stamp, record_count, base_offset, self.time.dated_ms, rows);
         }
         self.put_meta(rows);
+        let max_timestamp_ms = self.kept_as_of(header.max_timestamp_ms);
         Applied {
             outcome: Ok(PartitionAnswer::Appended { base_offset, record_count }),
-            decision: Decision::Keep { base_offset, offset_count: record_count, max_timestamp_ms: header.max_timestamp_ms },
+            decision: Decision::Keep { base_offset, offset_count: record_count, max_timestamp_ms },
         }
+    }
+
+    /// The client's time, unless it gave none, or one that would keep the records, and all that came before them, for longer
+    /// than anybody wants: then that of their arrival.
+    fn kept_as_of(&self, client_ms: i64) -> i64 {
+        let dated_ms = self.time.dated_ms;
+        let latest_ms = self.timestamp_ahead_max_ms.map_or(i64::MAX, |ahead| dated_ms.saturating_add_unsigned(ahead));
+        if (0..=latest_ms).contains(&client_ms) { client_ms } else { dated_ms }
     }
 }
 

@@ -80,7 +80,7 @@ impl PartitionMachine {
         if metadata.len() > METADATA_BYTES_MAX {
             return Err(PartitionRefusal::MetadataTooLarge { bytes: metadata.len() });
         }
-        Ok(Commit { offset, metadata, commit_time_ms: self.now_ms })
+        Ok(Commit { offset, metadata, commit_time_ms: self.time.dated_ms })
     }
 
     /// The refusal that shows a group's fence as it stands.

@@ -55,7 +55,7 @@ impl PartitionMachine {
         self.lose(self.next_offset..base_offset, rows);
         self.next_offset = self.next_offset.max(base_offset.saturating_add(u64::from(offset_count)).min(OFFSET_MAX));
         if let Some(stamp) = BatchHeader::parse(payload).ok().and_then(|header| header.producer) {
-            self.producers.record(&stamp, offset_count, base_offset, self.now_ms, rows);
+            self.producers.record(&stamp, offset_count, base_offset, self.time.dated_ms, rows);
         }
         self.put_meta(rows);
     }

@@ -26,9 +26,10 @@ pub use groups::{Commit, Fence, GROUPS_MAX, Group, METADATA_BYTES_MAX};
 pub use outcome::{PartitionAnswer, PartitionOutcome, PartitionRefusal};
 pub use producers::{BATCHES_REMEMBERED, PRODUCER_IDLE_MS_MAX, PRODUCERS_MAX};
 
-use crate::Applied;
 use crate::item::{self, Malformed};
 use crate::rows::{self, META_KEY, RestoreError, Rows, table};
+use crate::time::MachineTime;
+use crate::{Applied, time};
 use producers::Producers;
 
 /// Largest offset: a batch header carries it as a signed number.
@@ -37,7 +38,9 @@ pub const OFFSET_MAX: u64 = i64::MAX as u64;
 /// The state of one partition. See the [module](self).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PartitionMachine {
-    now_ms: i64,
+    time: MachineTime,
+    /// See [`v1::Stamp`].
+    timestamp_ahead_max_ms: Option<u64>,
     next_offset: u64,
     log_start_offset: u64,
     fence_epoch_floor: u64,
@@ -70,7 +73,8 @@ impl PartitionMachine {
         match kind {
             item::BATCH => self.append(payload, rows),
             item::COMMAND => Applied::dropped(self.command(payload, rows)),
-            item::CLOCK => Applied::dropped(self.advance_clock(payload, rows)),
+            item::CLOCK => Applied::dropped(self.clock(payload, rows)),
+            item::STAMP => Applied::dropped(self.stamp(payload, rows)),
             kind => Applied::dropped(Err(Malformed::UnknownKind { kind }.into())),
         }
     }
@@ -87,10 +91,10 @@ impl PartitionMachine {
         self.log_start_offset
     }
 
-    /// Machine time, in milliseconds since the Unix epoch; 0 before the first clock item.
+    /// Machine time.
     #[must_use]
-    pub fn now_ms(&self) -> i64 {
-        self.now_ms
+    pub fn time(&self) -> MachineTime {
+        self.time
     }
 
     /// What `group` has committed here.
@@ -130,24 +134,39 @@ impl PartitionMachine {
         }
     }
 
-    fn advance_clock(&mut self, payload: &Bytes, rows: &mut dyn Rows) -> PartitionOutcome {
+    fn clock(&mut self, payload: &Bytes, rows: &mut dyn Rows) -> PartitionOutcome {
         let leader_ms = item::parse_clock(payload)?;
-        if leader_ms > self.now_ms {
-            self.now_ms = leader_ms;
-            self.producers.forget_idle(leader_ms, rows);
+        let before = self.time;
+        self.time.clock(leader_ms);
+        Ok(self.time_passed(self.time != before, rows))
+    }
+
+    fn stamp(&mut self, payload: &Bytes, rows: &mut dyn Rows) -> PartitionOutcome {
+        let stamp = time::parse(payload)?;
+        let before = (self.time, self.timestamp_ahead_max_ms);
+        self.time.stamp(&stamp);
+        self.timestamp_ahead_max_ms = stamp.timestamp_ahead_max_ms;
+        Ok(self.time_passed((self.time, self.timestamp_ahead_max_ms) != before, rows))
+    }
+
+    fn time_passed(&mut self, changed: bool, rows: &mut dyn Rows) -> PartitionAnswer {
+        if changed {
+            self.producers.forget_idle(self.time.now_ms, rows);
             self.put_meta(rows);
         }
-        Ok(PartitionAnswer::Time { now_ms: self.now_ms })
+        PartitionAnswer::Time { now_ms: self.time.now_ms }
     }
 
     fn put_meta(&self, rows: &mut dyn Rows) {
         let meta = v1::PartitionMeta {
             next_offset: self.next_offset,
             log_start_offset: self.log_start_offset,
-            now_ms: self.now_ms,
+            now_ms: self.time.now_ms,
             fence_epoch_floor: self.fence_epoch_floor,
             lost_from: self.lost.start,
             lost_to: self.lost.end,
+            dated_ms: self.time.dated_ms,
+            timestamp_ahead_max_ms: self.timestamp_ahead_max_ms,
         };
         rows.put(table::PARTITION_META, META_KEY, meta.encode_to_vec());
     }
@@ -164,7 +183,8 @@ impl PartitionMachine {
         if meta.lost_from > meta.lost_to || meta.lost_to > meta.next_offset {
             return Err(damaged("the offsets that were lost are out of range"));
         }
-        self.now_ms = meta.now_ms;
+        self.time = MachineTime { now_ms: meta.now_ms, dated_ms: meta.dated_ms.max(meta.now_ms) };
+        self.timestamp_ahead_max_ms = meta.timestamp_ahead_max_ms;
         self.next_offset = meta.next_offset;
         self.log_start_offset = meta.log_start_offset;
         self.fence_epoch_floor = meta.fence_epoch_floor;

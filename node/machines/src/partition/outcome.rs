@@ -3,6 +3,7 @@
 use flotilla_records::BatchError;
 
 use super::groups::{Commit, METADATA_BYTES_MAX};
+use super::producers::PRODUCERS_MAX;
 use crate::item::Malformed;
 use crate::name::NameError;
 
@@ -43,7 +44,7 @@ pub enum PartitionAnswer {
     },
     /// The machine's time.
     Time {
-        /// Milliseconds since the Unix epoch; never less than before.
+        /// Milliseconds since the Unix epoch.
         now_ms: i64,
     },
 }
@@ -84,6 +85,14 @@ pub enum PartitionRefusal {
         producer_id: i64,
         /// The sequence that the batch has.
         got: i32,
+    },
+    /// There is no room for another producer, and none that is known has been idle for long enough to be forgotten.
+    #[error(
+        "the partition has no room for producer {producer_id}: {PRODUCERS_MAX} idempotent producers wrote to it within a day; keep producers open instead of opening one for each batch, use another partition, or produce without a producer id"
+    )]
+    TooManyProducers {
+        /// The producer.
+        producer_id: i64,
     },
     /// There is no offset left.
     #[error("the partition's offsets are used up: produce to another partition")]

@@ -2,7 +2,11 @@
 //!
 //! A producer numbers its records; after `i32::MAX` follows 0. A batch is accepted if its first number is the one that
 //! follows the producer's last batch. A batch that equals one of the last five is a duplicate, so up to five batches
-//! may be on their way at once. Who is forgotten (longest idle first) must go on under a new id.
+//! may be on their way at once.
+//!
+//! A batch with number 0 of an unknown producer is its first one, because nobody is forgotten who may still send it again: a
+//! producer is forgotten only once it has been idle for longer than any retry takes. Where there is no room, new producers
+//! are refused, and those that are known go on.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -15,10 +19,11 @@ use crate::rows::{self, RestoreError, Rows, table};
 
 /// Batches remembered of each producer.
 pub const BATCHES_REMEMBERED: usize = 5;
-/// Producers remembered by a partition.
+/// Producers remembered by a partition, in about 30 MB.
 pub const PRODUCERS_MAX: usize = 100_000;
-/// A producer that appended nothing for this many milliseconds of machine time is forgotten (7 days).
-pub const PRODUCER_IDLE_MS_MAX: i64 = 7 * 24 * 60 * 60 * 1000;
+/// A producer that appended nothing for this many milliseconds of machine time is forgotten (a day), and goes on under a new
+/// id. No client retries for that long, and a partition has room for more than one new producer a second.
+pub const PRODUCER_IDLE_MS_MAX: i64 = 24 * 60 * 60 * 1000;
 /// Producers forgotten at most when time advances, so that no single entry takes long to apply.
 const FORGOTTEN_PER_TICK_MAX: usize = 1_000;
 
@@ -64,7 +69,8 @@ impl Producers {
         let got = stamp.base_sequence;
         let Some(producer) = self.by_id.get(&producer_id) else {
             return match got {
-                0 => Ok(Admission::New),
+                0 if self.by_id.len() < PRODUCERS_MAX => Ok(Admission::New),
+                0 => Err(PartitionRefusal::TooManyProducers { producer_id }),
                 got => Err(PartitionRefusal::UnknownProducer { producer_id, got }),
             };
         };
@@ -88,19 +94,20 @@ impl Producers {
         stamp: &ProducerStamp,
         record_count: u32,
         base_offset: u64,
-        now_ms: i64,
+        dated_ms: i64,
         rows: &mut dyn Rows,
     ) {
+        // Not of an admitted batch, but what is taken over behind a loss may be of more producers.
         if !self.by_id.contains_key(&stamp.id) && self.by_id.len() >= PRODUCERS_MAX {
             self.forget_longest_idle(rows);
         }
         let producer = self.by_id.entry(stamp.id).or_insert_with(|| Producer {
             epoch: stamp.epoch,
-            last_append_ms: now_ms,
+            last_append_ms: dated_ms,
             batches: VecDeque::new(),
         });
         self.by_idleness.remove(&(producer.last_append_ms, stamp.id));
-        self.by_idleness.insert((now_ms, stamp.id));
+        self.by_idleness.insert((dated_ms, stamp.id));
         if producer.epoch != stamp.epoch {
             producer.batches.clear();
         }
@@ -108,7 +115,7 @@ impl Producers {
             producer.batches.pop_front();
         }
         producer.epoch = stamp.epoch;
-        producer.last_append_ms = now_ms;
+        producer.last_append_ms = dated_ms;
         producer.batches.push_back(RememberedBatch { base_sequence: stamp.base_sequence, record_count, base_offset });
         let stored = v1::StoredProducer::from(&*producer);
         rows.put(table::PRODUCER, &rows::producer_key(stamp.id), stored.encode_to_vec());

@@ -19,6 +19,10 @@ impl script::Session for Session {
     fn run(&mut self, command: &Command) -> String {
         let (kind, payload) = match command.verb.as_str() {
             "clock" => (item::CLOCK, item::clock_payload(command.number("ms"))),
+            "stamp" => {
+                let (now_ms, dated_ms) = (command.number("now_ms"), command.number("dated_ms"));
+                (item::STAMP, item::stamp_payload(&v1::Stamp { now_ms, dated_ms, timestamp_ahead_max_ms: None }))
+            }
             "raw" => (command.number("kind"), command.bytes("hex").into()),
             "restore" => return self.restore(),
             "rows" => return show_rows(&self.store),
@@ -73,6 +77,7 @@ fn config(command: &Command) -> v1::TopicConfig {
         retention_bytes: command.find_number("retention_bytes"),
         batch_bytes_max: command.find_number("batch_bytes_max"),
         timestamp_type: command.find_number("timestamp_type"),
+        timestamp_ahead_max_ms: command.find_number("ahead_ms"),
     }
 }
 

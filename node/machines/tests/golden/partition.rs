@@ -19,6 +19,7 @@ impl script::Session for Session {
     fn run(&mut self, command: &Command) -> String {
         let (kind, payload) = match command.verb.as_str() {
             "clock" => (item::CLOCK, item::clock_payload(command.number("ms"))),
+            "stamp" => (item::STAMP, item::stamp_payload(&stamp(command))),
             "append" => (item::BATCH, append(command)),
             "raw" => (command.number("kind"), command.bytes("hex").into()),
             "restore" => return self.restore(),
@@ -42,12 +43,21 @@ impl Session {
 
     fn state(&self) -> String {
         let machine = &self.machine;
-        let (start, next, now) = (machine.log_start_offset(), machine.next_offset(), machine.now_ms());
-        let mut out = format!("log {start}..{next}, time {now} ms, {} producers\n", machine.producer_count());
+        let (start, next, time) = (machine.log_start_offset(), machine.next_offset(), machine.time());
+        let (now, dated, producers) = (time.now_ms, time.dated_ms, machine.producer_count());
+        let mut out = format!("log {start}..{next}, time {now} ms, dated {dated} ms, {producers} producers\n");
         for (name, group) in machine.groups() {
             out += &format!("group {name}: {group:?}\n");
         }
         out
+    }
+}
+
+fn stamp(command: &Command) -> v1::Stamp {
+    v1::Stamp {
+        now_ms: command.number("now_ms"),
+        dated_ms: command.number("dated_ms"),
+        timestamp_ahead_max_ms: command.find_number("ahead_ms"),
     }
 }
 

@@ -4,7 +4,7 @@ use flotilla_broker::{
     CommitError, CommittedError, ControllerRefusal, FetchError, InitProducerError, MoveRefusal, NodeRefusal, NotServing,
     PartitionRefusal, ProduceError, RecoverError, TopicError, TopicMissing,
 };
-use flotilla_records::BatchError;
+use flotilla_records::{BatchError, RecordError};
 
 use super::problem::{Problem, Reason};
 use crate::server::DiskFull;
@@ -56,6 +56,7 @@ impl From<BatchError> for Problem {
             BatchError::TooManyRecords { .. } | BatchError::BatchFull { .. } => Reason::BatchTooLarge,
             BatchError::DecompressedTooLarge { .. } => Reason::DecompressedTooLarge,
             BatchError::NoMemory { .. } => Reason::Unavailable,
+            BatchError::Record { reason: RecordError::TimestampOutOfRange { .. }, .. } => Reason::InvalidTimestamp,
             _ => Reason::InvalidBatch,
         };
         Self::new(reason, error.to_string())
@@ -169,6 +170,7 @@ impl From<PartitionRefusal> for Problem {
                 Self::new(Reason::OutOfOrderSequence, words).with("expected", expected).with("got", got)
             }
             PartitionRefusal::UnknownProducer { .. } => Self::new(Reason::UnknownProducer, words),
+            PartitionRefusal::TooManyProducers { .. } => Self::new(Reason::TooManyProducers, words),
             PartitionRefusal::OffsetsExhausted | PartitionRefusal::TooManyGroups { .. } => Self::new(Reason::LimitReached, words),
             PartitionRefusal::OffsetOutOfRange { next_offset, .. } => {
                 Self::new(Reason::OffsetOutOfRange, words).with("high_watermark", next_offset)

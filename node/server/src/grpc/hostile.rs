@@ -113,6 +113,7 @@ fn topic_requests() {
         retention_bytes: Some(1),
         batch_bytes_max: Some(2),
         timestamp_type: 2,
+        timestamp_ahead_max: Some(super::convert::wire_duration(std::time::Duration::from_secs(60))),
     };
     let seed = v1::CreateTopicRequest {
         name: "topic".into(),

@@ -70,6 +70,7 @@ reasons! {
     InvalidConfig "INVALID_CONFIG" InvalidArgument NEVER;
     InvalidBatch "INVALID_BATCH" InvalidArgument NEVER;
     CorruptBatch "CORRUPT_BATCH" InvalidArgument NEVER;
+    InvalidTimestamp "INVALID_TIMESTAMP" InvalidArgument NEVER;
     UnknownCodec "UNKNOWN_CODEC" InvalidArgument NEVER;
     BatchTooLarge "BATCH_TOO_LARGE" InvalidArgument NEVER;
     DecompressedTooLarge "DECOMPRESSED_TOO_LARGE" InvalidArgument NEVER;
@@ -83,6 +84,7 @@ reasons! {
     ProducerFenced "PRODUCER_FENCED" FailedPrecondition NEVER;
     OutOfOrderSequence "OUT_OF_ORDER_SEQUENCE" FailedPrecondition NEVER;
     UnknownProducer "UNKNOWN_PRODUCER" FailedPrecondition NEVER;
+    TooManyProducers "TOO_MANY_PRODUCERS" FailedPrecondition NEVER;
     Fenced "FENCED" FailedPrecondition NEVER;
     GroupInUse "GROUP_IN_USE" FailedPrecondition NEVER;
     NotRecoverable "NOT_RECOVERABLE" FailedPrecondition NEVER;

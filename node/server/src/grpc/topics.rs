@@ -179,11 +179,14 @@ fn config_change(config: v1::TopicConfig) -> Result<ConfigChange, Problem> {
             return Err(Problem::field("config.timestamp_type", why));
         }
     };
+    let ahead = config.timestamp_ahead_max.map(|ahead| convert::duration("config.timestamp_ahead_max", ahead)).transpose()?;
+    let whole_ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     Ok(ConfigChange {
-        retention_ms: retention.map(|retention| u64::try_from(retention.as_millis()).unwrap_or(u64::MAX)),
+        retention_ms: retention.map(whole_ms),
         retention_bytes: config.retention_bytes,
         batch_bytes_max: config.batch_bytes_max,
         timestamp_type,
+        timestamp_ahead_max_ms: ahead.map(whole_ms),
     })
 }
 
@@ -209,6 +212,7 @@ fn config(config: &TopicConfig) -> v1::TopicConfig {
         retention_bytes: Some(config.retention_bytes),
         batch_bytes_max: Some(config.batch_bytes_max),
         timestamp_type: timestamp_type.into(),
+        timestamp_ahead_max: Some(convert::wire_duration(Duration::from_millis(config.timestamp_ahead_max_ms))),
     }
 }
 
@@ -223,5 +227,7 @@ pub fn partition(of: PartitionDescription) -> v1::Partition {
         high_watermark: of.ends.high_watermark,
         size_bytes: of.size_bytes,
         group_id: of.group_id,
+        time: of.time.map(|time| convert::timestamp(time.time_ms)),
+        leader_clock: of.time.map(|time| convert::timestamp(time.leader_clock_ms)),
     }
 }

@@ -67,7 +67,7 @@ pub enum ControllerAnswer {
     },
     /// The machine's time.
     Time {
-        /// Milliseconds since the Unix epoch; never less than before.
+        /// Milliseconds since the Unix epoch.
         now_ms: i64,
     },
 }

@@ -44,6 +44,8 @@ fn text(partitions: &[TopicPartitionView], wide: bool) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    use std::time::{Duration, UNIX_EPOCH};
+
     use super::*;
 
     fn partition() -> TopicPartitionView {
@@ -56,6 +58,8 @@ mod tests {
             high_watermark: 17,
             size_bytes: 1536,
             group_id: 9,
+            time: Some((UNIX_EPOCH + Duration::from_secs(60)).into()),
+            leader_clock: Some((UNIX_EPOCH + Duration::from_millis(63_100)).into()),
         };
         let of = api::TopicPartition { topic: "access".to_owned(), partition: Some(partition), target: vec![4, 2, 3] };
         of.try_into().unwrap()
@@ -67,8 +71,8 @@ mod tests {
                         access  4          2       1,2,3     2        5      17   1.50 KiB  4,2,3\n";
         assert_eq!(text(&[partition()], false), expected);
         let wide = text(&[partition()], true);
-        assert!(wide.lines().next().unwrap().ends_with("BYTES  GROUP"), "{wide}");
-        assert!(wide.lines().nth(1).unwrap().ends_with("1536   9"), "{wide}");
+        assert!(wide.lines().next().unwrap().ends_with("BYTES  GROUP  TIME                  AHEAD"), "{wide}");
+        assert!(wide.lines().nth(1).unwrap().ends_with("1536   9      1970-01-01T00:01:00Z  -3s"), "{wide}");
     }
 
     #[test]
@@ -76,6 +80,7 @@ mod tests {
         let expected = serde_json::json!({
             "topic": "access", "partition": 4, "leader": 2, "replicas": [1, 2, 3], "in_sync": [2], "log_start_offset": 5,
             "high_watermark": 17, "size_bytes": 1536, "group_id": 9, "target": [4, 2, 3],
+            "time": "1970-01-01T00:01:00Z", "time_ahead_ms": -3_100,
         });
         assert_eq!(serde_json::to_value(partition()).unwrap(), expected);
     }
@@ -87,7 +92,12 @@ mod tests {
         let shown: TopicPartitionView = of.try_into().unwrap();
         let row = "access  4          none    1         -        -      -    -     -\n";
         let json = serde_json::to_value(&shown).unwrap();
-        assert!(["log_start_offset", "high_watermark", "size_bytes"].iter().all(|field| json[field].is_null()), "{json}");
+        assert!(
+            ["log_start_offset", "high_watermark", "size_bytes", "time", "time_ahead_ms"]
+                .iter()
+                .all(|field| json[field].is_null()),
+            "{json}"
+        );
         let text = text(&[shown], false);
         assert!(text.ends_with(row), "{text}");
     }

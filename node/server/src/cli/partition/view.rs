@@ -18,13 +18,22 @@ pub struct PartitionView {
     /// On the leader, payload and framing.
     pub size_bytes: Option<u64>,
     pub group_id: u64,
+    /// By which its records and producers expire.
+    pub time: Option<String>,
+    /// How far that is ahead of the leader's own clock.
+    pub time_ahead_ms: Option<i64>,
 }
 
 impl From<api::Partition> for PartitionView {
     fn from(partition: api::Partition) -> Self {
         // A leader is in sync with itself.
         let told = !partition.in_sync.is_empty();
+        let ms = |seconds: i64, nanos: i32| seconds.saturating_mul(1000).saturating_add(i64::from(nanos) / 1_000_000);
+        let (time, clock) = (partition.time, partition.leader_clock);
+        let times = time.map(|time| ms(time.seconds, time.nanos)).zip(clock.map(|clock| ms(clock.seconds, clock.nanos)));
         Self {
+            time: time.map(|time| time.to_string()),
+            time_ahead_ms: times.map(|(time, clock)| time.saturating_sub(clock)),
             partition: partition.partition,
             leader: partition.leader,
             replicas: partition.replicas,
@@ -40,7 +49,7 @@ impl From<api::Partition> for PartitionView {
 /// Columns of [`PartitionView::row`].
 pub const HEAD: [&str; 7] = ["PARTITION", "LEADER", "REPLICAS", "IN SYNC", "START", "END", "SIZE"];
 /// Those that come behind it where it may be wide.
-pub const WIDE_HEAD: [&str; 2] = ["BYTES", "GROUP"];
+pub const WIDE_HEAD: [&str; 4] = ["BYTES", "GROUP", "TIME", "AHEAD"];
 
 impl PartitionView {
     /// One line of a table.
@@ -55,9 +64,15 @@ impl PartitionView {
             cell(self.size_bytes.map(BinaryBytes)),
         ];
         if wide {
-            row.extend([cell(self.size_bytes), self.group_id.to_string()]);
+            row.extend([cell(self.size_bytes), self.group_id.to_string(), cell(self.time.as_ref()), cell(self.ahead_text())]);
         }
         row
+    }
+
+    /// How far its time is ahead of the leader's clock, in seconds: it says so only where they differ by more than usual.
+    fn ahead_text(&self) -> Option<String> {
+        let seconds = self.time_ahead_ms?.checked_div(1000)?;
+        Some(if seconds == 0 { "0".to_owned() } else { format!("{seconds:+}s") })
     }
 }
 

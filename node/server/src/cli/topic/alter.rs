@@ -18,7 +18,8 @@ pub struct AlterArgs {
     partitions: Option<u32>,
     #[command(flatten)]
     config: ConfigArgs,
-    /// Put a setting back to the server's default: retention, retention_bytes, batch_bytes_max, timestamp_type
+    /// Put a setting back to the server's default: retention, retention_bytes, batch_bytes_max, timestamp_type,
+    /// timestamp_ahead_max
     #[arg(long, value_name = "SETTING", value_delimiter = ',')]
     reset: Vec<String>,
 }

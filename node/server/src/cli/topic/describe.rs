@@ -1,5 +1,7 @@
 //! `flotilla topic describe`.
 
+use std::time::Duration;
+
 use flotilla_client::{Error, api};
 use indicatif::BinaryBytes;
 use serde::Serialize;
@@ -9,7 +11,7 @@ use crate::cli::exit::CliError;
 use crate::cli::global::Global;
 use crate::cli::output::{count, print, table};
 use crate::cli::partition::view::{HEAD, PartitionView, WIDE_HEAD};
-use crate::units::format_size;
+use crate::units::{format_duration, format_size};
 
 /// Arguments of `flotilla topic describe`.
 #[derive(Debug, clap::Args)]
@@ -41,7 +43,7 @@ fn text(described: &Described, wide: bool) -> String {
     let partly = described.partitions.iter().any(|partition| partition.size_bytes.is_none());
     let mut text = format!(
         "topic {} ({})\ncreated {}, replication factor {}, {}, {}\n\
-         retention {}, size limit {}, largest batch {}, {}\n\n",
+         retention {}, size limit {}, largest batch {}, {}, dated at most {} ahead\n\n",
         topic.name,
         topic.id,
         topic.created_at.as_deref().unwrap_or("at an unknown time"),
@@ -52,6 +54,7 @@ fn text(described: &Described, wide: bool) -> String {
         topic.retention_bytes_text(),
         format_size(topic.batch_bytes_max),
         topic.timestamp_type,
+        format_duration(Duration::from_millis(topic.timestamp_ahead_max_ms)),
     );
     let mut head = HEAD.to_vec();
     if wide {

@@ -22,6 +22,9 @@ pub struct ConfigArgs {
     /// Whose time a record carries
     #[arg(long, value_enum, value_name = "TYPE")]
     timestamp_type: Option<TimestampType>,
+    /// How far ahead of the server's time a record may be dated, such as 1h; beyond, it counts as of its arrival
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION", allow_hyphen_values = true)]
+    timestamp_ahead_max: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -44,6 +47,7 @@ impl ConfigArgs {
             ("retention_bytes", self.retention_bytes.is_some()),
             ("batch_bytes_max", self.batch_bytes_max.is_some()),
             ("timestamp_type", self.timestamp_type.is_some()),
+            ("timestamp_ahead_max", self.timestamp_ahead_max.is_some()),
         ];
         given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
     }
@@ -60,6 +64,7 @@ impl ConfigArgs {
             retention_bytes: self.retention_bytes,
             batch_bytes_max: self.batch_bytes_max,
             timestamp_type: timestamp_type.into(),
+            timestamp_ahead_max: self.timestamp_ahead_max.map(|ahead| ahead.try_into().unwrap_or_default()),
         }
     }
 }
@@ -77,6 +82,7 @@ pub struct TopicView {
     pub retention_bytes: u64,
     pub batch_bytes_max: u64,
     pub timestamp_type: &'static str,
+    pub timestamp_ahead_max_ms: u64,
     pub created_at: Option<String>,
 }
 
@@ -84,6 +90,7 @@ impl From<api::Topic> for TopicView {
     fn from(topic: api::Topic) -> Self {
         let config = topic.config.unwrap_or_default();
         let retention: Duration = config.retention.and_then(|retention| retention.try_into().ok()).unwrap_or_default();
+        let ahead: Duration = config.timestamp_ahead_max.and_then(|ahead| ahead.try_into().ok()).unwrap_or_default();
         Self {
             name: topic.name,
             id: topic.id,
@@ -96,6 +103,7 @@ impl From<api::Topic> for TopicView {
                 api::TimestampType::LogAppendTime => "log-append-time",
                 api::TimestampType::CreateTime | api::TimestampType::Unspecified => "create-time",
             },
+            timestamp_ahead_max_ms: u64::try_from(ahead.as_millis()).unwrap_or(u64::MAX),
             created_at: topic.created_at.map(|created_at| created_at.to_string()),
         }
     }

@@ -52,6 +52,11 @@ async fn produce_refusals_leave_the_log_unchanged() {
         }
         builder.finish(Codec::Zstd, None).unwrap()
     };
+    let in_microseconds = {
+        let mut builder = BatchBuilder::new();
+        builder.add(1_795_910_400_000_000, None, Some(b"value"), []).unwrap();
+        builder.finish(Codec::None, None).unwrap()
+    };
     assert!(bomb.len() < 1 << 20 && bombs.len() < 1 << 20);
     let cases = [
         ("UNKNOWN_TOPIC", topic("absent")),
@@ -64,6 +69,7 @@ async fn produce_refusals_leave_the_log_unchanged() {
         ("CORRUPT_BATCH", produce_batch(patched(good.clone(), RECORDS + 2, 0xff))),
         ("INVALID_BATCH", produce_batch(Bytes::from_static(b"not a batch"))),
         ("INVALID_BATCH", produce_batch(good[..good.len() - 1].to_vec().into())),
+        ("INVALID_TIMESTAMP", produce_batch(in_microseconds)),
         ("BATCH_TOO_LARGE", produce_batch(batch(Codec::None, &vec![0; 5 << 20]).into())),
         ("BATCH_TOO_LARGE", produce(&records)),
         ("DECOMPRESSED_TOO_LARGE", produce_batch(bombs)),
