@@ -1,5 +1,6 @@
 //! Data directories from which trials begin: written once, copied for each.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -65,22 +66,12 @@ pub(super) async fn make(stage: &Stage) -> Result<(Template, Template), SweepErr
             written(of.write(&client, name, FILL).await.into_values())?;
         }
     }
-    // A log that does not begin at its beginning any more cannot be applied anew from there.
-    let request = api::DeleteRecordsRequest {
-        topic: PASSING.to_owned(),
-        partition: 0,
-        before_offset: u64::from(FILL.records * FILL_TIMES) / 3,
-    };
+    // After a stop everything lies in segments.
+    written(cluster.stop().await)?;
+    let mut cluster = begin(stage, &clean).await?;
+    let client = connect(&cluster).await?;
     let (doomed, passing) = (groups(&client, DOOMED).await?, groups(&client, PASSING).await?);
-    let segments = || segments(&cluster, &passing);
-    let (before, began) = (segments(), Instant::now());
-    client.delete_records(request).await?;
-    while segments() >= before {
-        if began.elapsed() > PATIENCE {
-            return Err(SweepError::Prepare(format!("no segment of topic {PASSING} is deleted within {PATIENCE:?}")));
-        }
-        tokio::time::sleep(POLL_INTERVAL).await;
-    }
+    forget_first(&cluster, &client, &passing).await?;
     written(cluster.stop().await)?;
     let clean = Template { dir: clean, ledger, doomed, passing };
 
@@ -100,6 +91,21 @@ pub(super) async fn make(stage: &Stage) -> Result<(Template, Template), SweepErr
     Ok((clean, Template { dir: killed, ledger, doomed, passing }))
 }
 
+/// Deletes the first segment of the topic that passes: a log that does not begin at its beginning any more cannot be applied
+/// anew from there.
+async fn forget_first(cluster: &Cluster, client: &Client, passing: &[u64]) -> Result<(), SweepError> {
+    let before_offset = u64::from(FILL.records * FILL_TIMES) / 3;
+    let (before, began) = (segments(cluster, passing), Instant::now());
+    client.delete_records(api::DeleteRecordsRequest { topic: PASSING.to_owned(), partition: 0, before_offset }).await?;
+    while segments(cluster, passing).first() == before.first() {
+        if began.elapsed() > PATIENCE {
+            return Err(SweepError::Prepare(format!("none of the segments of {PASSING} is deleted within {PATIENCE:?}")));
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+    Ok(())
+}
+
 async fn groups(client: &Client, name: &str) -> Result<Vec<u64>, SweepError> {
     Ok(topic::describe(client, name).await?.into_iter().map(|partition| partition.group_id).collect())
 }
@@ -112,10 +118,13 @@ pub(super) fn dirs_of(cluster: &Cluster, groups: &[u64]) -> Vec<PathBuf> {
     all.filter(|dir| group(dir).is_some_and(|group| groups.contains(&group))).collect()
 }
 
-/// How many segment files these groups have, on all nodes.
-pub(super) fn segments(cluster: &Cluster, groups: &[u64]) -> usize {
+/// The segment files of these groups, on all nodes, in their order.
+pub(super) fn segments(cluster: &Cluster, groups: &[u64]) -> Vec<OsString> {
     let files = dirs_of(cluster, groups).into_iter().filter_map(|dir| std::fs::read_dir(dir).ok()).flatten().flatten();
-    files.filter(|file| file.path().extension().is_some_and(|extension| extension == "segment")).count()
+    let segment = |name: &OsString| Path::new(name).extension().is_some_and(|extension| extension == "segment");
+    let mut names: Vec<OsString> = files.map(|file| file.file_name()).filter(segment).collect();
+    names.sort();
+    names
 }
 
 async fn begin(stage: &Stage, dir: &Path) -> Result<Cluster, SweepError> {

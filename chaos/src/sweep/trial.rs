@@ -1,5 +1,6 @@
 //! One trial: nodes are brought to a phase, the victim's calls are counted or harmed while it goes through it.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -43,7 +44,7 @@ pub(super) struct Trial<'a> {
     pub cluster: Cluster,
     pub ledger: Ledger,
     /// Segment files of the topic from whose start records are deleted, before they were.
-    segments_before: usize,
+    segments_before: Vec<OsString>,
     /// How many of them are to go.
     pub segments_to_go: usize,
 }
@@ -67,7 +68,7 @@ impl<'a> Trial<'a> {
             }
         };
         let cluster = Cluster::prepare(&setup.stage.cluster_options(dir, phase.nodes()))?;
-        let mut trial = Self { setup, phase, cluster, ledger, segments_before: 0, segments_to_go: 1 };
+        let mut trial = Self { setup, phase, cluster, ledger, segments_before: Vec::new(), segments_to_go: 1 };
         if !phase.starts() {
             trial.begin().await?;
         }
@@ -187,7 +188,10 @@ impl<'a> Trial<'a> {
     pub async fn has_come(&self, phase: Phase, client: &Client) -> bool {
         match phase {
             Phase::Create => topic::leaders(client, CREATED).await.is_ok_and(|leaders| leaders.values().all(Option::is_some)),
-            Phase::Retain => self.segments() + self.segments_to_go <= self.segments_before,
+            Phase::Retain => {
+                let stays = self.segments_before.get(self.segments_to_go);
+                self.segments().first().is_some_and(|first| stays.is_some_and(|stays| first >= stays))
+            }
             Phase::Delete => self.leftovers().is_empty(),
             Phase::MoveFrom | Phase::MoveTo | Phase::Reopen => {
                 let moved = |partitions: Vec<api::Partition>| {
@@ -250,7 +254,7 @@ impl<'a> Trial<'a> {
         Client::connect(self.cluster.addresses(0).1, options).await
     }
 
-    fn segments(&self) -> usize {
+    fn segments(&self) -> Vec<OsString> {
         segments(&self.cluster, &self.setup.clean.passing)
     }
 
