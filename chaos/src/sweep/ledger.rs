@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use flotilla_client::{Client, Error, ProducerOptions, Record};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::checkers;
 use crate::history::{Clock, FinalRead, History, Outcome, value};
@@ -28,6 +28,8 @@ pub(super) struct Ledger {
 #[derive(Debug, Clone)]
 struct Topic {
     partitions: u32,
+    /// Records of which the client never said what became of them, although their time was over.
+    silent: u64,
     history: History,
 }
 
@@ -52,7 +54,7 @@ impl Ledger {
 
     /// Begins to remember a topic that is empty.
     pub fn begin(&mut self, name: &str, partitions: u32) {
-        self.topics.insert(name.to_owned(), Topic { partitions, history: History::default() });
+        self.topics.insert(name.to_owned(), Topic { partitions, silent: 0, history: History::default() });
     }
 
     pub fn names(&self) -> Vec<String> {
@@ -76,13 +78,15 @@ impl Ledger {
             Ok(Err(error)) => return all(error.to_string()),
             Err(_) => return all(format!("no producer within {:?}", load.patience)),
         };
+        let silence = load.patience + CLOSE_TIMEOUT;
         let mut failed = BTreeMap::new();
         let mut deliveries = Vec::new();
         for _ in 0..load.records {
             for partition in 0..topic.partitions {
                 let id = topic.history.invoke(number, 0, 0, partition, self.clock.now());
                 let value = value::encode(id, load.bytes);
-                match producer.send(Record::new(&value).partition(partition)).await {
+                let sent = timeout(silence, producer.send(Record::new(&value).partition(partition))).await;
+                match sent.unwrap_or(Err(Error::Timeout(silence))) {
                     Ok(delivery) => deliveries.push((id, partition, delivery)),
                     Err(error) => {
                         topic.history.resolve(id, Outcome::Fail, self.clock.now());
@@ -91,8 +95,13 @@ impl Ledger {
                 }
             }
         }
+        let deadline = Instant::now() + silence;
         for (id, partition, delivery) in deliveries {
-            let delivered = delivery.await;
+            let delivered = timeout_at(deadline, delivery).await;
+            let delivered = delivered.unwrap_or_else(|_| {
+                topic.silent += 1;
+                Err(Error::Timeout(load.patience))
+            });
             let outcome = match &delivered {
                 Ok(delivered) => Outcome::Ok(delivered.offset),
                 Err(error) if error.outcome_unknown() || matches!(error, Error::Closed) => Outcome::Info,
@@ -131,7 +140,9 @@ impl Ledger {
                 let example = finding.examples.into_iter().next().unwrap_or_default();
                 format!("topic {name}, {} ({} times): {example}", finding.checker, finding.violations)
             });
-            words.collect::<Vec<_>>()
+            let silent = topic.silent;
+            let silence = (silent > 0).then(|| format!("topic {name}: the client never said what became of {silent} records"));
+            words.chain(silence).collect::<Vec<_>>()
         };
         self.topics.iter().flat_map(of_topic).collect()
     }
