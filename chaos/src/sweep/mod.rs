@@ -1,5 +1,5 @@
-//! A sweep over what a disk can do to a node: one error, half a read or write, or a kill, at the first, a middle and a late
-//! one of each system call on each kind of file, in each phase of a node's life.
+//! A sweep over what a disk can do to a node: one error, half a read or write, or a kill, at the first, a middle, a late
+//! and the last one of each system call on each kind of file, in each phase of a node's life.
 //!
 //! Each trial has a node (or two) of its own, with records of which it is known whether they were acknowledged. The calls of
 //! a [`phase`] are counted once, undisturbed; from that follow the [`point`]s. Afterwards ([`aftermath`]) everything
