@@ -12,7 +12,7 @@ use flotilla_tests::server::Server;
 
 const TOPIC: &str = "errors";
 const RECORDS: u64 = 2_000;
-const ARGS: [&str; 2] = ["--journal-bytes", "64MiB"];
+const ARGS: [&str; 2] = ["--journal-bytes", "128MiB"];
 
 /// The command that runs a node of which `syscall` fails with `inject` on `files`; `None`: it cannot be had here.
 fn strace(files: &[PathBuf], syscall: &str, inject: &str) -> Option<Vec<String>> {

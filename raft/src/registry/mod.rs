@@ -115,7 +115,7 @@ impl Registry {
     ) -> Result<Self, OpenError> {
         let (failure, troubles) = (Failure::new(), Troubles::new());
         let disk: Arc<dyn Disk> = Arc::new(PatientDisk::new(disk, &options.driver, troubles.clone()));
-        let state: Arc<dyn State> = Arc::new(WatchedState::new(state, failure.clone()));
+        let state: Arc<dyn State> = Arc::new(WatchedState::new(state, failure.clone(), troubles.clone()));
         let (flusher, flusher_handle) = Flusher::new(state.clone(), failure.clone(), troubles.clone());
         let running = Running::default();
         let written = Arc::<JournalCounters>::default();

@@ -135,6 +135,7 @@ mod tests {
     use super::super::{State, WatchedState, contract};
     use super::*;
     use crate::failure::Failure;
+    use crate::troubles::Troubles;
 
     fn open(dir: &Path) -> RocksState {
         RocksState::open_or_replace(dir, &RocksOptions::default()).unwrap()
@@ -203,7 +204,7 @@ mod tests {
         let failure = Failure::new();
         let state = RocksState::open(&dir, &RocksOptions::default());
         if let Ok(state) = state {
-            let watched = WatchedState::new(Arc::new(state), failure.clone());
+            let watched = WatchedState::new(Arc::new(state), failure.clone(), Troubles::new());
             assert!(matches!(watched.get(b"key"), Err(StateError::Damaged { .. })));
             assert!(failure.get().is_some() && marker(&dir).exists());
         }

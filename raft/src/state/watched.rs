@@ -6,39 +6,57 @@ use std::sync::Arc;
 
 use super::{KeyValue, State, StateError, StateView, WriteBatch, replace};
 use crate::failure::Failure;
+use crate::troubles::{Subject, Troubles};
 
 /// See the module.
 pub(crate) struct WatchedState {
     state: Arc<dyn State>,
-    failure: Failure,
+    told: Told,
 }
 
 struct WatchedView {
     view: Box<dyn StateView>,
+    told: Told,
+}
+
+/// Who is told.
+#[derive(Clone)]
+struct Told {
     failure: Failure,
+    troubles: Troubles,
 }
 
 impl WatchedState {
-    pub(crate) fn new(state: Arc<dyn State>, failure: Failure) -> Self {
-        Self { state, failure }
+    pub(crate) fn new(state: Arc<dyn State>, failure: Failure, troubles: Troubles) -> Self {
+        Self { state, told: Told { failure, troubles } }
+    }
+}
+
+impl Told {
+    /// Notes for the next opening, and tells the node, if what was read is damaged. That it could not be read says nothing of it.
+    fn read<T>(&self, read: Result<T, StateError>) -> Result<T, StateError> {
+        match &read {
+            Ok(_) => self.troubles.clear(Subject::Rows),
+            Err(error @ StateError::Failed { .. }) => self.troubles.raise_error(Subject::Rows, error),
+            Err(error @ StateError::Damaged { dir, .. }) => {
+                mark(dir);
+                self.failure.set(error.to_string());
+            }
+        }
+        read
     }
 
     /// A write that failed is final: RocksDB may have stopped, and what it has is unknown.
     fn wrote<T>(&self, written: Result<T, StateError>) -> Result<T, StateError> {
-        if let Err(error @ StateError::Failed { .. }) = &written {
-            self.failure.set(error.to_string());
+        match written {
+            Err(error @ StateError::Failed { .. }) => {
+                self.failure.set(error.to_string());
+                Err(error)
+            }
+            Err(error) => self.read(Err(error)),
+            Ok(done) => Ok(done),
         }
-        read(&self.failure, written)
     }
-}
-
-/// Notes for the next opening, and tells the node, if what was read is damaged.
-fn read<T>(failure: &Failure, read: Result<T, StateError>) -> Result<T, StateError> {
-    if let Err(error @ StateError::Damaged { dir, .. }) = &read {
-        mark(dir);
-        failure.set(error.to_string());
-    }
-    read
 }
 
 /// Without the mark the damage is found again later, by whoever reads there.
@@ -51,19 +69,19 @@ fn mark(dir: &Path) {
 
 impl State for WatchedState {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
-        read(&self.failure, self.state.get(key))
+        self.told.read(self.state.get(key))
     }
 
     fn scan(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<KeyValue>, StateError> {
-        read(&self.failure, self.state.scan(prefix, from, limit))
+        self.told.read(self.state.scan(prefix, from, limit))
     }
 
     fn write(&self, batch: WriteBatch) -> Result<(), StateError> {
-        self.wrote(self.state.write(batch))
+        self.told.wrote(self.state.write(batch))
     }
 
     fn flush(&self) -> Result<(), StateError> {
-        self.wrote(self.state.flush())
+        self.told.wrote(self.state.flush())
     }
 
     fn unflushed_bytes(&self) -> u64 {
@@ -71,16 +89,16 @@ impl State for WatchedState {
     }
 
     fn snapshot(&self) -> Box<dyn StateView> {
-        Box::new(WatchedView { view: self.state.snapshot(), failure: self.failure.clone() })
+        Box::new(WatchedView { view: self.state.snapshot(), told: self.told.clone() })
     }
 }
 
 impl StateView for WatchedView {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
-        read(&self.failure, self.view.get(key))
+        self.told.read(self.view.get(key))
     }
 
     fn scan(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<KeyValue>, StateError> {
-        read(&self.failure, self.view.scan(prefix, from, limit))
+        self.told.read(self.view.scan(prefix, from, limit))
     }
 }
