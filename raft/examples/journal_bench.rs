@@ -65,7 +65,7 @@ fn journal(dir: &Path, batch: &Bytes, batches: u64, options: JournalOptions) -> 
     let handle = thread.handle();
     let (group, incarnation) = (GroupId(1), Incarnation(1));
     let (done, answers) = mpsc::channel();
-    handle.submit(vec![Record::Switch { group, incarnation, snapshot: None, membership: Bytes::new() }], |_| {});
+    handle.submit(vec![Record::Create { group, replica: 1, incarnation }], |_| {});
     // Twice around: the first time creates the files, the second one is measured.
     for measured in [false, true] {
         durations.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();

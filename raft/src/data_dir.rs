@@ -17,8 +17,9 @@ use rustix::fs::{FlockOperation, flock};
 use crate::disk::error::advice;
 use crate::types::NodeId;
 
-/// Layout of the data directory that this version reads and writes.
-pub const LAYOUT_VERSION: u32 = 1;
+/// Layout of the data directory that this version writes. It reads those before it, too: they become this one when they are
+/// opened. In layout 2 the journal knows replicas.
+pub const LAYOUT_VERSION: u32 = 2;
 
 const TITLE: &str = "flotilla data directory";
 /// META is far shorter; more is not read.
@@ -172,12 +173,17 @@ impl DataDir {
         if metadata(&meta)?.is_none() {
             return Ok(Found::Fresh(FreshDir { path: path.to_owned(), lock }));
         }
-        let identity = read_meta(path)?;
+        let (layout, identity) = read_meta(path)?;
         // Where META is, it was: a node that goes on without what it promised could break it.
         if !metadata(&path.join(JOURNAL))?.is_some_and(|found| found.is_dir()) {
             return Err(DataDirError::JournalGone { path: path.join(JOURNAL) });
         }
         create_directories(path)?;
+        if layout < LAYOUT_VERSION {
+            // First: an older version would take what is written from now on for damage.
+            begin_meta(path, &identity)?;
+            finish_meta(path)?;
+        }
         Ok(Found::Ours(DataDir { path: path.to_owned(), identity, _lock: lock }))
     }
 
@@ -230,12 +236,10 @@ impl FreshDir {
     /// # Errors
     /// If the disk refuses.
     pub fn claim(self, identity: Identity) -> Result<DataDir, DataDirError> {
-        let temporary = self.path.join("META.tmp");
-        write_synced(&temporary, &meta_text(&identity)).map_err(failed("writing", &temporary))?;
+        begin_meta(&self.path, &identity)?;
         // META comes last: where it is, the journal is, and where only META.tmp is, nothing was begun.
         create_directories(&self.path)?;
-        let meta = self.path.join("META");
-        put_in_place(&temporary, &meta).map_err(failed("writing", &meta))?;
+        finish_meta(&self.path)?;
         Ok(DataDir { path: self.path, identity, _lock: self.lock })
     }
 }
@@ -331,6 +335,16 @@ fn meta_text(identity: &Identity) -> String {
     format!("{lines}crc32c {:08x}\n", crc32c::crc32c(lines.as_bytes()))
 }
 
+fn begin_meta(path: &Path, identity: &Identity) -> Result<(), DataDirError> {
+    let temporary = path.join("META.tmp");
+    write_synced(&temporary, &meta_text(identity)).map_err(failed("writing", &temporary))
+}
+
+fn finish_meta(path: &Path) -> Result<(), DataDirError> {
+    let meta = path.join("META");
+    put_in_place(&path.join("META.tmp"), &meta).map_err(failed("writing", &meta))
+}
+
 fn create_directories(path: &Path) -> Result<(), DataDirError> {
     for directory in DIRECTORIES.map(|name| path.join(name)) {
         fs::create_dir_all(&directory).map_err(failed("creating the directory", &directory))?;
@@ -350,7 +364,7 @@ fn put_in_place(from: &Path, to: &Path) -> io::Result<()> {
     directory.ancestors().skip(1).take(2).try_for_each(sync_dir)
 }
 
-fn read_meta(path: &Path) -> Result<Identity, DataDirError> {
+fn read_meta(path: &Path) -> Result<(u32, Identity), DataDirError> {
     let file_path = path.join("META");
     let mut bytes = Vec::new();
     let file = File::open(&file_path).map_err(failed("opening", &file_path))?;
@@ -360,7 +374,7 @@ fn read_meta(path: &Path) -> Result<Identity, DataDirError> {
         Err(reason) => return Err(DataDirError::Damaged { file: file_path, reason: reason.to_owned() }),
     };
     match identity {
-        Some(identity) => Ok(identity),
+        Some(identity) => Ok((layout, identity)),
         None => Err(DataDirError::NewerLayout { path: path.to_owned(), found: layout }),
     }
 }

@@ -36,8 +36,6 @@ pub(crate) type Raft = openraft::Raft<TypeConfig, MachineStore>;
 
 /// Bytes that one unit of the admission semaphore stands for.
 pub(crate) const ADMISSION_UNIT_BYTES: usize = 1024;
-/// How long what is being applied may take when the group stops.
-const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(30);
 /// How long the log may take to let go of what is dead.
 const PURGE_PATIENCE: Duration = Duration::from_secs(30);
 /// Between two attempts to find out whether this node still leads.
@@ -357,17 +355,29 @@ impl Group {
         self.inner.parts.standing.clone()
     }
 
-    /// Stops the group; what is submitted and not yet answered becomes unknown. Nothing is applied any more afterwards.
+    /// Stops the group; what is submitted and not yet answered becomes unknown. What is returned is cancelled when nothing is
+    /// appended or applied any more: that may take as long as the disk does.
+    pub(crate) fn stop(&self) -> CancellationToken {
+        let Parts { raft, stopping, proposals, machine_gone, .. } = &self.inner.parts;
+        stopping.cancel();
+        proposals.close();
+        let (group, raft, machine_gone) = (self.inner.id, raft.clone(), machine_gone.clone());
+        let ended = CancellationToken::new();
+        let end = ended.clone();
+        tokio::spawn(async move {
+            if let Err(error) = raft.shutdown().await {
+                tracing::warn!(%group, %error, "the group's core ended with an error");
+            }
+            machine_gone.cancelled().await;
+            end.cancel();
+        });
+        ended
+    }
+
+    /// Stops the group; returns when nothing is appended or applied any more.
+    #[cfg(test)]
     pub(crate) async fn shutdown(&self) {
-        self.inner.parts.stopping.cancel();
-        self.inner.parts.proposals.close();
-        if let Err(error) = self.inner.parts.raft.shutdown().await {
-            tracing::warn!(group = %self.inner.id, %error, "the group's core ended with an error");
-        }
-        let gone = tokio::time::timeout(SHUTDOWN_PATIENCE, self.inner.parts.machine_gone.cancelled()).await;
-        if gone.is_err() {
-            tracing::warn!(group = %self.inner.id, "applying has not ended {SHUTDOWN_PATIENCE:?} after the group was stopped");
-        }
+        self.stop().cancelled().await;
     }
 }
 

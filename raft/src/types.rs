@@ -19,6 +19,10 @@ pub struct Incarnation(pub u64);
 /// A node of the cluster. Never reused.
 pub type NodeId = u64;
 
+/// Which placement of a group on a node this is. Of one group, a node never has the same one twice: see
+/// [`Record::Create`](crate::journal::Record::Create).
+pub type ReplicaId = u64;
+
 /// The identity of a log entry. With one leader per term, term and index name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct LogId {
@@ -67,6 +71,19 @@ pub struct Entry {
     pub log_id: LogId,
     /// Its content.
     pub body: Body,
+}
+
+impl Vote {
+    /// Whether a node that promised `before` may promise this: nothing in a term that is over, and in one term nothing to
+    /// anybody else, unless a quorum has elected that one.
+    #[must_use]
+    pub fn may_follow(self, before: Option<Self>) -> bool {
+        const NOBODY: NodeId = 0;
+        let Some(before) = before else { return true };
+        let leader = before.voted_for.filter(|leader| *leader != NOBODY);
+        let same = leader.is_none_or(|leader| self.voted_for == Some(leader)) && self.committed == before.committed;
+        self.term > before.term || self.term == before.term && (same || self.committed && !before.committed)
+    }
 }
 
 impl Entry {

@@ -32,13 +32,18 @@ fn write(journal: &mut Journal, records: Vec<Record>) {
     while journal.step(Duration::ZERO) == Step::Wrote {}
 }
 
+fn begin_again(group: GroupId, incarnation: Incarnation) -> Record {
+    let vote = Vote { term: 1_000, ..Vote::default() };
+    Record::BeginAgain { group, replica: 1, incarnation, snapshot: None, membership: Bytes::new(), vote }
+}
+
 /// A journal of four files: one batch per submission, of one group each, with votes and entries of some blocks.
 fn filled() -> (SimDisk, Journal) {
     let disk = SimDisk::new(1);
     let (mut journal, _) = open(&disk);
     for group in (0..GROUPS).map(GroupId) {
         let incarnation = Incarnation(group.0);
-        write(&mut journal, vec![Record::Switch { group, incarnation, snapshot: None, membership: Bytes::new() }]);
+        write(&mut journal, vec![Record::Create { group, replica: 1, incarnation }]);
     }
     for index in 0..ROUNDS {
         for group in (0..GROUPS).map(GroupId) {
@@ -126,7 +131,7 @@ fn stays_until_accepted(disk: &SimDisk, journal: Journal, recovered: &Recovered,
         let log_id = LogId { term: 1, index };
         let incarnation = Incarnation(100);
         if index == 0 {
-            write(&mut journal, vec![Record::Switch { group, incarnation, snapshot: None, membership: Bytes::new() }]);
+            write(&mut journal, vec![begin_again(group, incarnation)]);
         }
         write(&mut journal, vec![Record::Append { group, entries: vec![Entry { log_id, body }] }]);
         journal.handle().segments_synced(group, incarnation, log_id);
@@ -186,7 +191,7 @@ fn damage_without_names_is_dealt_with_group_by_group() {
         assert!(!recovered.damage.iter().any(|damage| damage.groups.includes(GroupId(99))), "a group that came later");
         if let Some(group) = groups.get(dealt_with).copied() {
             let incarnation = Incarnation(100 + group.0);
-            write(&mut journal, vec![Record::Switch { group, incarnation, snapshot: None, membership: Bytes::new() }]);
+            write(&mut journal, vec![begin_again(group, incarnation)]);
         } else {
             assert!(recovered.damage.is_empty());
         }

@@ -13,7 +13,7 @@ use flotilla_raft::data_dir::ClusterId;
 use flotilla_raft::failure::Failure;
 use flotilla_raft::group::Group;
 use flotilla_raft::network::Peers;
-use flotilla_raft::registry::Registry;
+use flotilla_raft::registry::{Outage, Registry};
 use flotilla_raft::troubles::Troubles;
 use flotilla_raft::types::{GroupId, Item};
 use tokio::sync::watch;
@@ -82,8 +82,8 @@ pub(crate) struct Inner {
 #[derive(Clone)]
 pub(crate) enum Hosted {
     Running(Arc<Partition>),
-    /// Its data is damaged, or it could not be started; in words.
-    Down(String),
+    /// Its data is damaged, or it could not be started.
+    Down(Outage),
 }
 
 impl Broker {
@@ -171,11 +171,11 @@ impl Broker {
         let what = || format!("partition {number} of topic {:?}", topic.name);
         match self.inner.hosted.load().get(&layout.group_id) {
             Some(Hosted::Running(partition)) => Ok(partition.clone()),
-            Some(Hosted::Down(reason)) => Err(match self.led_elsewhere(layout.group_id) {
+            Some(Hosted::Down(outage)) => Err(match self.led_elsewhere(layout.group_id) {
                 Some(leader) => NotServing::NotLeader { what: what(), leader: Some(leader) },
                 // One of the others is about to be elected.
                 None if self.others_can_lead(&layout.replicas) => NotServing::NotReady { what: what() },
-                None => NotServing::Damaged { what: what(), reason: reason.clone() },
+                None => NotServing::down(what(), outage),
             }
             .into()),
             None => Err(NotServing::NotReady { what: what() }.into()),

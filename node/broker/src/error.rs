@@ -5,6 +5,7 @@ use std::io;
 use flotilla_machines::controller::{ControllerRefusal, TopicId};
 use flotilla_machines::partition::PartitionRefusal;
 use flotilla_raft::group::{ProposeError, ReadError};
+use flotilla_raft::registry::{Cause, Outage};
 use flotilla_records::BatchError;
 
 /// Why the broker did not start.
@@ -84,6 +85,14 @@ pub enum NotServing {
         /// File, range, and what is wrong there.
         reason: String,
     },
+    /// Its data could not be opened, or not be closed; it may be whole.
+    #[error("{what} is down on this node: {reason}")]
+    Down {
+        /// Partition, in words.
+        what: String,
+        /// What failed, and what helps.
+        reason: String,
+    },
     /// A write or sync failed; nothing is acknowledged until the storage is opened again.
     #[error("this node's storage failed: {reason}")]
     StorageFailed {
@@ -93,6 +102,18 @@ pub enum NotServing {
     /// The node is closing.
     #[error("this node is shutting down: send the request to another one, or retry")]
     ShuttingDown,
+}
+
+impl NotServing {
+    /// Of a partition that does not run here.
+    pub(crate) fn down(what: String, outage: &Outage) -> Self {
+        let reason = outage.reason.clone();
+        match outage.cause {
+            Cause::Damaged => Self::Damaged { what, reason },
+            Cause::Passing => Self::Down { what, reason: format!("{reason}; it is tried again by itself") },
+            Cause::Unknown => Self::Down { what, reason },
+        }
+    }
 }
 
 fn names(nodes: &[u64]) -> String {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use flotilla_proto::internal::v1;
 use flotilla_raft::group::Group;
-use flotilla_raft::registry::Registry;
+use flotilla_raft::registry::{Outage, Registry};
 use flotilla_raft::types::{GroupId, Vote};
 
 use crate::broker::{Broker, Hosted};
@@ -136,7 +136,7 @@ impl Broker {
         if let Err(error) = self.inner.registry.condemn(GroupId(group_id), reason.clone()).await {
             tracing::warn!(group_id, %error, "the damaged group did not stop cleanly");
         }
-        self.set_hosted(group_id, Hosted::Down(reason));
+        self.set_hosted(group_id, Hosted::Down(Outage::damaged(reason)));
         true
     }
 

@@ -15,7 +15,7 @@ use flotilla_raft::data_dir::DataDir;
 use flotilla_raft::group::Group;
 use flotilla_raft::journal::JournalOptions;
 use flotilla_raft::network::{PeerService, Peers};
-use flotilla_raft::registry::{Begin, Registry, RegistryOptions, StartError, TransferOptions};
+use flotilla_raft::registry::{Begin, Cause, Registry, RegistryOptions, StartError, TransferOptions};
 use flotilla_raft::segments::SegmentOptions;
 use flotilla_raft::types::GroupId;
 use tokio::sync::watch;
@@ -35,6 +35,8 @@ use crate::producer_ids::ProducerIds;
 use crate::release::Releases;
 use crate::surroundings::Surroundings;
 
+/// Pauses after which the controller's group is tried again that could not be started: what passes does so soon.
+const CONTROLLER_PAUSES_MS: [u64; 5] = [100, 200, 400, 800, 1_600];
 /// How long a node that starts waits for its partitions to have leaders before it says that it is ready.
 const LEADERS_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -252,6 +254,7 @@ async fn start_controller(
     clock: &NodeClock,
     (asking, others): (&Asking, &BTreeSet<String>),
 ) -> Result<Group, OpenError> {
+    let mut pauses = CONTROLLER_PAUSES_MS.into_iter().map(Duration::from_millis);
     loop {
         let host = ControllerHost::new(publish.clone());
         let stamps = host.stamps(clock);
@@ -262,8 +265,15 @@ async fn start_controller(
                 asking.renew_controller(registry, others).await?;
             }
             Err(error) => {
-                let failed = registry.failure().get().map(OpenError::StorageFailed);
-                return Err(failed.unwrap_or_else(|| OpenError::Controller(error.to_string())));
+                if let Some(reason) = registry.failure().get() {
+                    return Err(OpenError::StorageFailed(reason));
+                }
+                let passing = error.outage().cause == Cause::Passing;
+                let Some(pause) = pauses.next().filter(|_| passing) else {
+                    return Err(OpenError::Controller(error.to_string()));
+                };
+                tracing::warn!(%error, "the controller's group did not start: trying again");
+                tokio::time::sleep(pause).await;
             }
         }
     }

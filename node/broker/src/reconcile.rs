@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flotilla_machines::controller::{Image, Partition as Layout};
+use flotilla_machines::controller::{Image, Partition as Layout, Topic};
 use flotilla_machines::partition::PartitionMachine;
 use flotilla_raft::group::Group;
 use flotilla_raft::registry::{Begin, StartError};
@@ -59,11 +59,12 @@ impl Broker {
             self.inner.hosted.store(Arc::new(hosted.clone()));
             self.remove(GroupId(group)).await;
         }
-        for group in self.inner.registry.recovered_groups() {
+        for group in self.inner.registry.idle_groups() {
             if group.0 != 0 && !wanted.contains_key(&group.0) {
                 self.remove(group).await;
             }
         }
+        self.forget_deleted(image).await;
         self.inner.leaders.keep(|group_id| image.partition_of_group(group_id).is_some());
         let missing = wanted.into_iter().filter(|(group, _)| !matches!(hosted.get(group), Some(Hosted::Running(_))));
         let starts: Vec<_> = missing.map(|(group, wanted)| async move { (group, self.start(wanted).await) }).collect();
@@ -79,13 +80,39 @@ impl Broker {
         let mut wanted = BTreeMap::new();
         for topic in image.topics() {
             for (number, layout) in (0..).zip(&topic.partitions) {
-                if layout.hosts().any(|node_id| node_id == self.node_id()) {
-                    let (topic, group) = (topic.name.clone(), GroupId(layout.group_id));
-                    wanted.insert(layout.group_id, Wanted { topic, number, group, layout: layout.clone() });
-                }
+                wanted.extend(self.wanted_here(topic, number, layout).map(|here| (layout.group_id, here)));
             }
         }
         wanted
+    }
+
+    fn wanted_here(&self, topic: &Topic, number: u32, layout: &Layout) -> Option<Wanted> {
+        let here = layout.hosts().any(|node_id| node_id == self.node_id());
+        let (topic, group) = (topic.name.clone(), GroupId(layout.group_id));
+        here.then(|| Wanted { topic, number, group, layout: layout.clone() })
+    }
+
+    /// One group as [`Broker::reconcile`] leaves it: for one that could not be started, or not be removed. To be called by
+    /// whoever holds `hosting`.
+    pub(crate) async fn reconcile_group(&self, image: &Image, group: GroupId) {
+        let found = image.partition_of_group(group.0);
+        let layout = found.and_then(|(topic, number)| Some((topic, number, topic.partitions.get(number as usize)?)));
+        match layout.and_then(|(topic, number, layout)| self.wanted_here(topic, number, layout)) {
+            Some(wanted) => {
+                let started = self.start(wanted).await;
+                self.set_hosted(group.0, started);
+            }
+            None => self.remove(group).await,
+        }
+    }
+
+    /// Of groups that are gone everywhere nothing needs to be kept.
+    async fn forget_deleted(&self, image: &Image) {
+        let mut gone = self.inner.registry.removed_groups();
+        gone.retain(|group| image.partition_of_group(group.0).is_none());
+        if let Err(error) = self.inner.registry.forget(gone).await {
+            tracing::debug!(%error, "which groups are gone for good was not noted; the next pass does it");
+        }
     }
 
     async fn start(&self, wanted: Wanted) -> Hosted {
@@ -142,12 +169,12 @@ impl Broker {
 
     async fn remove(&self, group: GroupId) {
         if let Err(error) = self.inner.registry.remove(group).await {
-            tracing::error!(%group, %error, "removing the group's data failed; it is tried again after a restart");
+            tracing::error!(%group, %error, "removing the group failed; it is tried again");
         }
     }
 }
 
 pub(crate) fn down(topic: &str, number: u32, error: &StartError) -> Hosted {
-    tracing::error!(topic, number, %error, "the partition stays down");
-    Hosted::Down(error.to_string())
+    tracing::error!(topic, number, %error, "the partition is down");
+    Hosted::Down(error.outage())
 }

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use flotilla_raft::registry::Salvaged;
+use flotilla_raft::registry::{Outage, Salvaged};
 use flotilla_raft::types::GroupId;
 
 use crate::broker::{Broker, HOSTING_PATIENCE, Hosted};
@@ -49,7 +49,7 @@ impl Broker {
         let Some(reason) = group.damage() else { return Ok(()) };
         let _hosting = self.inner.hosting.lock().await;
         let condemned = self.inner.registry.condemn(GroupId(group_id), reason.clone()).await;
-        self.set_hosted(group_id, Hosted::Down(reason));
+        self.set_hosted(group_id, Hosted::Down(Outage::damaged(reason)));
         condemned.map_err(RecoverError::Storage)
     }
 }

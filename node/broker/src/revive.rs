@@ -1,4 +1,5 @@
-//! Groups whose core has died are started again from what is durable, while all others go on.
+//! Groups whose core has died are started again from what is durable, while all others go on; so are groups that could not be
+//! started for a passing reason, and removals are gone on with that could not be finished.
 //!
 //! Groups in whose data damage was met are given up instead, where that helps (`heal.rs`).
 //!
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use flotilla_raft::registry::Cause;
 use flotilla_raft::types::GroupId;
 use tokio::time::Instant;
 
@@ -18,14 +20,14 @@ use crate::hosts::{ControllerHost, PartitionHost};
 use crate::partition::Partition;
 use crate::reconcile::down;
 
-/// A group that dies again is left alone for this long at first, then for twice as long each time,
+/// A group that dies again, or fails to start again, is left alone for this long at first, then for twice as long each time,
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// up to this.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// A group that lived for this long counts as sound again.
 const SOUND_AFTER: Duration = Duration::from_secs(300);
 
-/// The deaths of one group.
+/// The deaths and failed starts of one group.
 #[derive(Debug)]
 struct Deaths {
     last: Instant,
@@ -58,7 +60,7 @@ impl Broker {
             changes.borrow_and_update();
             let now = Instant::now();
             for GroupId(group_id) in self.inner.registry.take_changed() {
-                if !self.give_up_damaged(group_id).await && self.has_died(group_id) {
+                if !self.give_up_damaged(group_id).await && self.is_to_be_revived(group_id) {
                     let known = deaths.remove(&group_id);
                     deaths.insert(group_id, Deaths::note(known, now));
                 }
@@ -82,15 +84,21 @@ impl Broker {
         group.is_some_and(|group| group.watch().borrow().died.is_some())
     }
 
+    fn is_to_be_revived(&self, group_id: u64) -> bool {
+        let outage = self.inner.registry.outage(GroupId(group_id));
+        self.has_died(group_id) || outage.is_some_and(|outage| outage.cause == Cause::Passing)
+    }
+
     async fn revive(&self, group_id: u64) {
         let _hosting = self.inner.hosting.lock().await;
         // What failed for all groups is not a matter of this one.
-        if !self.has_died(group_id) || self.failure().get().is_some() {
+        if !self.is_to_be_revived(group_id) || self.failure().get().is_some() {
             return;
         }
         match self.inner.hosted.load().get(&group_id).cloned() {
+            _ if group_id == 0 => self.revive_controller().await,
             Some(Hosted::Running(before)) => self.revive_partition(GroupId(group_id), &before).await,
-            _ => self.revive_controller().await,
+            _ => return self.reconcile_group(&self.image(), GroupId(group_id)).await,
         }
         self.inner.group_restarts.fetch_add(1, Ordering::Relaxed);
     }

@@ -4,6 +4,8 @@
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
+use flotilla_raft::disk::error::Operation;
+use flotilla_raft::disk::sim::{Injection, SimDisk, code};
 use flotilla_raft::group::Group;
 use flotilla_raft::journal::JournalOptions;
 use flotilla_raft::segments::SegmentOptions;
@@ -12,6 +14,8 @@ use flotilla_records::{BatchBuilder, Codec};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::broker::PartitionError;
+use crate::error::NotServing;
 use crate::founding::Home;
 use crate::open::BrokerOptions;
 use crate::produce::{Payload, Produce, ProduceLimits};
@@ -32,6 +36,10 @@ pub(crate) fn die_if_asked(items: &[Item]) {
 }
 
 async fn node(dir: &Path) -> Broker {
+    node_on(dir, Surroundings::real()).await
+}
+
+async fn node_on(dir: &Path, surroundings: Surroundings) -> Broker {
     let address = "127.0.0.1:17300".to_owned();
     let options = BrokerOptions {
         node_id: 1,
@@ -47,11 +55,11 @@ async fn node(dir: &Path) -> Broker {
         produce: ProduceLimits { decompressed_bytes_max: 1 << 20, records_per_batch_max: 1_000 },
         retention_interval: Duration::from_secs(60),
     };
-    let member = match Home::find(&options, &Surroundings::real()).unwrap() {
+    let member = match Home::find(&options, &surroundings).unwrap() {
         Home::Member(member) => member,
         Home::Newcomer(newcomer) => newcomer.join(&CancellationToken::new()).await.unwrap(),
     };
-    let broker = Broker::open(options, member, Surroundings::real()).await.unwrap();
+    let broker = Broker::open(options, member, surroundings).await.unwrap();
     broker.wait_ready().await.unwrap();
     broker
 }
@@ -112,6 +120,38 @@ async fn a_dead_group_is_started_again_and_the_others_do_not_notice() {
     assert!(Arc::ptr_eq(&other, &broker.partition(&topic, 1).ok().unwrap()), "another group was started again, too");
     assert_eq!(broker.stats().group_restarts, 2);
     drop(other);
+    broker.close().await;
+}
+
+/// Nothing but the error itself has to go away: no metadata change, no restart.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_that_cannot_be_opened_says_so_and_comes_up_once_it_can() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), SimDisk::new(1));
+    let surroundings = Surroundings { disk: Arc::new(disk.clone()), ..Surroundings::real() };
+    let broker = node_on(dir.path(), surroundings).await;
+    disk.inject(Injection::new(Operation::CreateDir, code::EACCES).on("/groups/").forever());
+    let (creating, topic) = (broker.clone(), CreateTopic { name: TOPIC.into(), partitions: Some(1), ..CreateTopic::default() });
+    let created = tokio::spawn(async move { creating.create_topic(topic).await });
+    let refused = || {
+        let topic = broker.image().topic(TOPIC)?.clone();
+        match broker.partition(&topic, 0) {
+            Err(PartitionError::NotServing(refused @ NotServing::Down { .. })) => Some(refused.to_string()),
+            _ => None,
+        }
+    };
+    let down = async {
+        loop {
+            if let Some(refused) = refused() {
+                return refused;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let refused = tokio::time::timeout(PATIENCE, down).await.expect("it is not called damaged");
+    assert!(refused.contains("tried again by itself"), "{refused}");
+    disk.faults(|faults| faults.injections.clear());
+    created.await.unwrap().unwrap();
+    assert_eq!(produce(&broker, 0).await, Ok(1));
     broker.close().await;
 }
 

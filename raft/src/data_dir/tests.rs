@@ -31,6 +31,18 @@ fn a_new_directory_keeps_its_first_identity() {
 }
 
 #[test]
+fn a_directory_of_an_older_version_becomes_one_of_this_version() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(DataDir::open(dir.path(), identity).unwrap());
+    let meta = dir.path().join("META");
+    let lines = fs::read_to_string(&meta).unwrap().replace(&format!("layout {LAYOUT_VERSION}"), "layout 1");
+    let lines = &lines[..lines.find("crc32c").unwrap()];
+    fs::write(&meta, format!("{lines}crc32c {:08x}\n", crc32c::crc32c(lines.as_bytes()))).unwrap();
+    assert_eq!(DataDir::open(dir.path(), must_exist).unwrap().identity(), identity());
+    assert_eq!(fs::read_to_string(&meta).unwrap(), meta_text(&identity()));
+}
+
+#[test]
 fn a_second_user_is_told_who_the_first_is() {
     let dir = tempfile::tempdir().unwrap();
     let opened = DataDir::open(dir.path(), identity).unwrap();
@@ -110,11 +122,12 @@ fn every_flipped_or_missing_byte_of_meta_is_noticed() {
 fn a_newer_layout_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     drop(DataDir::open(dir.path(), identity).unwrap());
-    let lines = format!("{TITLE}\nlayout 2\nwhatever comes then\n");
+    let newer = LAYOUT_VERSION + 1;
+    let lines = format!("{TITLE}\nlayout {newer}\nwhatever comes then\n");
     let text = format!("{lines}crc32c {:08x}\n", crc32c::crc32c(lines.as_bytes()));
     fs::write(dir.path().join("META"), text).unwrap();
     let error = DataDir::open(dir.path(), must_exist).unwrap_err();
-    assert!(matches!(error, DataDirError::NewerLayout { found: 2, .. }), "{error}");
+    assert!(matches!(error, DataDirError::NewerLayout { found, .. } if found == newer), "{error}");
 }
 
 proptest! {

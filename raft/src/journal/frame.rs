@@ -5,7 +5,7 @@
 //! | 0 | 8 | magic `FLOTJNL1` |
 //! | 8 | 4 | crc32c of the header from byte 12 to its end |
 //! | 12 | 4 | header length: 64 + 16 per group |
-//! | 16 | 1 + 3 | kind (1 checkpoint, 2 batch), zeros |
+//! | 16 | 1 + 3 | kind (3 checkpoint, 2 batch; 1 a checkpoint of layout 1), zeros |
 //! | 20 | 4 | number of groups inside |
 //! | 24 | 8 | boot epoch |
 //! | 32 | 8 | batch number |
@@ -33,8 +33,10 @@ const MAGIC: &[u8; 8] = b"FLOTJNL1";
 /// What a frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
+    /// As [`Kind::Checkpoint`], with a table that knows no replicas: not written any more.
+    OldCheckpoint = 1,
     /// The first batch of a file, which starts with the table of all groups.
-    Checkpoint = 1,
+    Checkpoint = 3,
     /// Any other batch. One without awaited records is a seal: its being there proves the batch before it.
     Batch = 2,
 }
@@ -111,8 +113,9 @@ impl Header {
         let mut from = Reader::new(Bytes::copy_from_slice(checked));
         let _length = from.u32()?;
         let kind = match from.u32()? {
-            1 => Kind::Checkpoint,
+            1 => Kind::OldCheckpoint,
             2 => Kind::Batch,
+            3 => Kind::Checkpoint,
             _ => return Err(Malformed("the header names a kind of batch that this version does not know")),
         };
         let group_count = from.u32()? as usize;

@@ -24,8 +24,11 @@
 //! unapplied bytes, which are capped where proposals are admitted, fit into the difference. Files above `files_max` are deleted
 //! when they are free again.
 //!
-//! Where to look: `record.rs`, `frame.rs`, `checkpoint.rs` (formats), `table.rs`, `log_shape.rs` (state), `handle.rs` (queue), `writer.rs`,
-//! `space.rs` (the stepped machine), `open.rs`, `replay.rs`, `scan.rs` (recovery), `thread.rs`, `task.rs` (what drives it).
+//! Of a group that was removed the journal keeps the number of its last replica here. So it knows later that data of such a
+//! group is left over, however much of it is deleted already, and refuses a replica that was here before.
+//!
+//! Where to look: `record.rs`, `frame.rs`, `checkpoint.rs` (formats), `table.rs`, `log_shape.rs` (state), `rules.rs` (what is
+//! refused), `handle.rs` (queue), `writer.rs`, `space.rs` (the stepped machine), `open.rs`, `replay.rs`, `scan.rs` (recovery), `thread.rs`, `task.rs` (what drives it).
 
 mod checkpoint;
 mod codec;
@@ -38,6 +41,7 @@ mod options;
 mod record;
 mod replay;
 mod ring;
+mod rules;
 mod scan;
 mod space;
 mod table;

@@ -17,7 +17,7 @@ use super::scan::Scan;
 use super::table::{Marks, Suspect, Table};
 use super::writer::{Current, Journal};
 use crate::disk::Disk;
-use crate::types::{Entry, GroupId, Incarnation, LogId, Vote};
+use crate::types::{Entry, GroupId, Incarnation, LogId, ReplicaId, Vote};
 
 /// What the journal held when it was opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub struct Recovered {
     pub boot_epoch: u64,
     /// All groups, the damaged ones too.
     pub groups: BTreeMap<GroupId, RecoveredGroup>,
+    /// The last replica of each group that was removed and is not forgotten.
+    pub removed: BTreeMap<GroupId, ReplicaId>,
     /// Damage that nobody dealt with yet, found now or before.
     pub damage: Vec<Damage>,
 }
@@ -33,6 +35,8 @@ pub struct Recovered {
 /// A group as the journal knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecoveredGroup {
+    /// Which replica of the group this is; 0: it was created by a version that knew no replicas.
+    pub replica: ReplicaId,
     /// The valid life of its data.
     pub incarnation: Incarnation,
     /// The last vote.
@@ -56,7 +60,7 @@ pub struct RecoveredGroup {
 /// A place in the journal that was durable once and cannot be read any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
-    /// The file. It is left as it is, and not used again, until all groups are dealt with: by [`Record::Switch`],
+    /// The file. It is left as it is, and not used again, until all groups are dealt with: by [`Record::BeginAgain`],
     /// [`Record::Remove`] or [`Record::AcceptLoss`].
     pub file: PathBuf,
     /// The bytes; empty if only the content of the records is wrong.
@@ -70,8 +74,9 @@ pub struct Damage {
 impl RecoveredGroup {
     /// A group in a life that has just begun.
     #[must_use]
-    pub fn empty(incarnation: Incarnation) -> Self {
+    pub fn empty(replica: ReplicaId, incarnation: Incarnation) -> Self {
         Self {
+            replica,
             incarnation,
             vote: None,
             purged: None,
@@ -192,6 +197,7 @@ fn recovered(journal: &Journal, mut replay: Replay) -> Recovered {
         let tail = live.filter(|entry| group.log.file_of(entry.log_id).is_some()).collect();
         let snapshot = group.snapshot.map(|snapshot| (snapshot, group.membership.clone()));
         let recovered = RecoveredGroup {
+            replica: group.replica,
             incarnation: group.incarnation,
             vote: group.vote,
             purged: group.purged,
@@ -210,5 +216,6 @@ fn recovered(journal: &Journal, mut replay: Replay) -> Recovered {
         groups: row.groups.clone(),
         reason: row.reason.clone(),
     });
-    Recovered { boot_epoch: journal.boot_epoch, groups, damage: damage.collect() }
+    let removed = journal.table.removed.clone();
+    Recovered { boot_epoch: journal.boot_epoch, groups, removed, damage: damage.collect() }
 }

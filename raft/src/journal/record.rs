@@ -2,14 +2,14 @@
 //!
 //! A record is a kind byte, the group, and the fields in the order in which [`Record`] lists them. Kinds are never
 //! reused: 1 Append, 2 Vote, 3 Truncate, 4 Purge, 5 Committed, 6 Switch, 7 Remove, 8 `SegmentsSynced`, 9 `AcceptLoss`,
-//! 10 `Suspects`.
+//! 10 `Suspects`, 11 Create, 12 `BeginAgain`, 13 Forget. Which of them may be submitted when: `rules.rs`.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::codec::{Malformed, Pieces, Reader};
-use crate::types::{Body, Entry, GroupId, Incarnation, Item, LogId, Vote};
+use crate::types::{Body, Entry, GroupId, Incarnation, Item, LogId, ReplicaId, Vote};
 
 /// One change of a group's durable state.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,20 +51,52 @@ pub enum Record {
         /// Its identity.
         log_id: LogId,
     },
-    /// Creates the group, or makes a new incarnation of its data the valid one. Entries up to `snapshot` are dropped;
-    /// without one, all are. The vote stays.
+    /// The group begins here, empty: it was never here, or was removed. No other record makes a log where there is none.
+    Create {
+        /// The group.
+        group: GroupId,
+        /// Which replica of it this is: higher than every one that was here before.
+        replica: ReplicaId,
+        /// The life of the group's data.
+        incarnation: Incarnation,
+    },
+    /// Makes a new incarnation of the group's data the valid one. Entries up to `snapshot` are dropped; the vote stays.
     Switch {
         /// The group.
         group: GroupId,
         /// The life of the group's data that is valid from now on. Never goes back.
         incarnation: Incarnation,
-        /// The last entry that this life starts with; its segments hold everything up to there.
+        /// The last entry that this life starts with; its segments hold everything up to there. There always is one in what is
+        /// submitted. In journals of layout 1, a switch without one created the group, or gave up what it had.
         snapshot: Option<LogId>,
         /// The membership at `snapshot`, as the owner encodes it.
         membership: Bytes,
     },
-    /// The group is no longer hosted here; nothing of it stays.
+    /// What the group has here is given up, because its peers go on without it or somebody accepts the loss, and it begins
+    /// again from what is said here and nothing else. The one record that drops a log; it makes one where damage took even the
+    /// word that there was one, too.
+    BeginAgain {
+        /// The group.
+        group: GroupId,
+        /// Which replica of it this is from now on: the same, or a higher one.
+        replica: ReplicaId,
+        /// The life of the group's data that is valid from now on.
+        incarnation: Incarnation,
+        /// The last entry that this life starts with; `None`: it is empty.
+        snapshot: Option<LogId>,
+        /// The membership at `snapshot`, as the owner encodes it.
+        membership: Bytes,
+        /// What it promised in elections; not less than before.
+        vote: Vote,
+    },
+    /// The group is no longer hosted here. Of it stays the number of the last replica that was here, so that no other gets it, and
+    /// so that data which is found afterwards is known to be left over.
     Remove {
+        /// The group.
+        group: GroupId,
+    },
+    /// The group was removed here and is gone everywhere, and no data of it is left: nothing of it stays.
+    Forget {
         /// The group.
         group: GroupId,
     },
@@ -78,7 +110,8 @@ pub enum Record {
         upto: LogId,
     },
     /// The operator gives up what damage took from a group, or (`None`) from all groups: the damage is forgotten and
-    /// damaged files may be recycled. [`Record::Switch`] and [`Record::Remove`] say the same of their group.
+    /// damaged files may be recycled. [`Record::BeginAgain`], [`Record::Switch`] and [`Record::Remove`] say the same of their
+    /// group.
     AcceptLoss {
         /// The group; `None` for all, also those that are not known any more.
         group: Option<GroupId>,
@@ -106,8 +139,11 @@ impl Record {
             | Self::Truncate { group, .. }
             | Self::Purge { group, .. }
             | Self::Committed { group, .. }
+            | Self::Create { group, .. }
             | Self::Switch { group, .. }
+            | Self::BeginAgain { group, .. }
             | Self::Remove { group }
+            | Self::Forget { group }
             | Self::SegmentsSynced { group, .. } => Some(*group),
             Self::AcceptLoss { group } => *group,
             Self::Suspects { .. } => None,
@@ -119,6 +155,7 @@ impl Record {
         match self {
             Self::Append { entries, .. } => 13 + entries.iter().map(entry_bytes).sum::<usize>(),
             Self::Switch { membership, .. } => 40 + membership.len(),
+            Self::BeginAgain { membership, .. } => 64 + membership.len(),
             Self::Suspects { groups } => 5 + 8 * groups.len(),
             _ => 41,
         }
@@ -153,7 +190,21 @@ impl Record {
                 out.put_option(*snapshot, Pieces::put_log_id);
                 out.put_bytes(membership);
             }
+            Self::Create { group, replica, incarnation } => {
+                start(out, 11, *group);
+                out.put_u64(*replica);
+                out.put_u64(incarnation.0);
+            }
+            Self::BeginAgain { group, replica, incarnation, snapshot, membership, vote } => {
+                start(out, 12, *group);
+                out.put_u64(*replica);
+                out.put_u64(incarnation.0);
+                out.put_option(*snapshot, Pieces::put_log_id);
+                out.put_bytes(membership);
+                encode_vote(out, *vote);
+            }
             Self::Remove { group } => start(out, 7, *group),
+            Self::Forget { group } => start(out, 13, *group),
             Self::SegmentsSynced { group, incarnation, upto } => {
                 start(out, 8, *group);
                 out.put_u64(incarnation.0);
@@ -200,6 +251,16 @@ impl Record {
             },
             7 => Self::Remove { group },
             8 => Self::SegmentsSynced { group, incarnation: Incarnation(from.u64()?), upto: from.log_id()? },
+            11 => Self::Create { group, replica: from.u64()?, incarnation: Incarnation(from.u64()?) },
+            12 => Self::BeginAgain {
+                group,
+                replica: from.u64()?,
+                incarnation: Incarnation(from.u64()?),
+                snapshot: from.option(Reader::log_id)?,
+                membership: from.bytes()?,
+                vote: decode_vote(from)?,
+            },
+            13 => Self::Forget { group },
             _ => return Err(Malformed("it holds a kind of record that this version does not know")),
         })
     }
@@ -276,6 +337,8 @@ mod tests {
         let body = [Body::Blank, Body::Items([item(0), item(10), item(5000)].into()), Body::Membership(Bytes::from_static(b"m"))];
         let entries = body.map(|body| Entry { log_id, body }).to_vec();
         let vote = Vote { term: 7, voted_for: Some(1), committed: true };
+        let (replica, incarnation) = (12, Incarnation(4));
+        let again = |snapshot| Record::BeginAgain { group, replica, incarnation, snapshot, membership: Bytes::from("x"), vote };
         vec![
             Record::Append { group, entries },
             Record::Vote { group, vote },
@@ -286,7 +349,11 @@ mod tests {
             Record::Committed { group, log_id },
             Record::Switch { group, incarnation: Incarnation(4), snapshot: Some(log_id), membership: Bytes::from("x") },
             Record::Switch { group, incarnation: Incarnation(4), snapshot: None, membership: Bytes::new() },
+            Record::Create { group, replica: 12, incarnation: Incarnation(4) },
+            again(Some(log_id)),
+            again(None),
             Record::Remove { group },
+            Record::Forget { group },
             Record::SegmentsSynced { group, incarnation: Incarnation(4), upto: log_id },
             Record::AcceptLoss { group: Some(group) },
             Record::AcceptLoss { group: None },

@@ -65,8 +65,8 @@ struct BadPlace {
 impl Surveyed {
     pub(super) fn new(slot: u32, scan: Scan) -> io::Result<Self> {
         let (header, frame) = scan.first()?;
-        let is_checkpoint = |frame: &Frame| frame.header.kind == Kind::Checkpoint;
-        let checkpoint = frame.filter(is_checkpoint).and_then(|frame| checkpoint::decode(&mut Reader::new(frame.body)).ok());
+        let frame = frame.filter(|frame| is_checkpoint(frame.header.kind));
+        let checkpoint = frame.and_then(|frame| checkpoint::decode(frame.header.kind, &mut Reader::new(frame.body)).ok());
         let header = if header.is_some() { header } else { scan.newest_life()? };
         Ok(Self { slot, scan, header, checkpoint })
     }
@@ -225,8 +225,11 @@ impl Replay {
     fn apply(&mut self, slot: u32, record: Record, file: u64, batch: u64) {
         let group = record.group();
         let suspect = self.fresh_all || group.is_some_and(|group| self.fresh.contains(&group));
-        if suspect && !matches!(record, Record::Remove { .. }) {
-            return;
+        match (&record, group) {
+            // What was there before does not matter any more.
+            (Record::Remove { .. } | Record::BeginAgain { .. }, Some(group)) => _ = self.fresh.remove(&group),
+            _ if suspect => return,
+            _ => {}
         }
         if let Err(reason) = self.table.apply_all(std::slice::from_ref(&record), file) {
             let groups = Suspect::Named(group.into_iter().collect());
@@ -305,10 +308,14 @@ fn first_missing(log: &LogShape, is_held: impl Fn(LogId) -> bool) -> Option<(Log
     })
 }
 
+fn is_checkpoint(kind: Kind) -> bool {
+    matches!(kind, Kind::Checkpoint | Kind::OldCheckpoint)
+}
+
 fn records_of(kind: Kind, body: bytes::Bytes) -> Result<Vec<Record>, Malformed> {
     let mut from = Reader::new(body);
-    if kind == Kind::Checkpoint {
-        checkpoint::decode(&mut from)?;
+    if is_checkpoint(kind) {
+        checkpoint::decode(kind, &mut from)?;
     }
     let mut records = Vec::new();
     while !from.is_empty() {

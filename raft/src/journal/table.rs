@@ -8,7 +8,8 @@ use bytes::Bytes;
 
 use super::log_shape::LogShape;
 use super::record::Record;
-use crate::types::{Entry, GroupId, Incarnation, LogId, Vote};
+use super::rules::{self, Before};
+use crate::types::{Entry, GroupId, Incarnation, LogId, ReplicaId, Vote};
 
 /// Whose data damage may have taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub(super) struct DamageRow {
 /// One group's durable state, without its entries.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Group {
+    /// 0: it was created by a version that knew no replicas.
+    pub(super) replica: ReplicaId,
     pub(super) incarnation: Incarnation,
     pub(super) vote: Option<Vote>,
     pub(super) purged: Option<LogId>,
@@ -56,7 +59,16 @@ pub(super) struct Group {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Table {
     pub(super) groups: BTreeMap<GroupId, Group>,
+    /// The last replica of each group that was removed, until the group is forgotten or created again.
+    pub(super) removed: BTreeMap<GroupId, ReplicaId>,
     pub(super) damage: Vec<DamageRow>,
+}
+
+/// What the table says of a group while the records of a submission change it.
+#[derive(Debug, Clone)]
+struct Place {
+    group: Option<Group>,
+    removed: Option<ReplicaId>,
 }
 
 /// How far each group's segments are synced, not yet written to the journal.
@@ -77,7 +89,8 @@ impl Group {
         {
             return Err(format!("snapshot {snapshot} is behind {synced} in the segments: remove the group first"));
         }
-        let mut next = Self { incarnation, vote: self.vote, snapshot, membership, ..Self::default() };
+        let (replica, vote) = (self.replica, self.vote);
+        let mut next = Self { replica, incarnation, vote, snapshot, membership, ..Self::default() };
         if let Some(snapshot) = snapshot {
             next.purged = self.purged.max_by_index(snapshot);
             next.committed = self.committed.max_by_index(snapshot);
@@ -118,42 +131,118 @@ impl Group {
                 self.segments_synced = Some(*upto);
                 self.log.release(upto.index);
             }
-            Record::SegmentsSynced { .. } | Record::Remove { .. } | Record::AcceptLoss { .. } | Record::Suspects { .. } => {}
+            Record::SegmentsSynced { .. }
+            | Record::Create { .. }
+            | Record::BeginAgain { .. }
+            | Record::Remove { .. }
+            | Record::Forget { .. }
+            | Record::AcceptLoss { .. }
+            | Record::Suspects { .. } => {}
         }
         Ok(())
     }
 }
 
+impl Place {
+    fn apply(&mut self, id: GroupId, record: &Record, file: u64) -> Result<(), String> {
+        match record {
+            Record::AcceptLoss { .. } => {}
+            Record::Create { replica, incarnation, .. } => {
+                if let Some(group) = &self.group {
+                    return Err(format!(
+                        "group {id} is here already, as replica {}: it is not created a second time",
+                        group.replica
+                    ));
+                }
+                self.begin(Group { replica: *replica, incarnation: *incarnation, ..Group::default() })?;
+            }
+            Record::BeginAgain { replica, incarnation, snapshot, membership, vote, .. } => {
+                let (snapshot, membership) = (*snapshot, membership.clone());
+                let (replica, incarnation, vote) = (*replica, *incarnation, Some(*vote));
+                let marks = Group { purged: snapshot, committed: snapshot, segments_synced: snapshot, ..Group::default() };
+                let mut group = Group { replica, incarnation, vote, snapshot, membership, ..marks };
+                if let Some(snapshot) = snapshot {
+                    group.log.restart_behind(snapshot);
+                }
+                self.begin(group)?;
+            }
+            Record::Remove { .. } => self.removed = self.group.take().map(|group| group.replica).max(self.removed),
+            Record::Forget { .. } => self.removed = None,
+            // As journals of layout 1 did it.
+            Record::Switch { .. } if self.group.is_none() => {
+                let mut group = Group { replica: self.removed.take().unwrap_or(0), ..Group::default() };
+                group.apply(record, file)?;
+                self.group = Some(group);
+            }
+            _ => match &mut self.group {
+                Some(group) => group.apply(record, file)?,
+                None => return Err(format!("group {id} does not exist here: create it first")),
+            },
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, group: Group) -> Result<(), String> {
+        let valid = self.group.as_ref().map(|group| group.incarnation);
+        if valid.is_some_and(|valid| group.incarnation < valid) {
+            return Err(format!("incarnation {} is older than the valid one, {valid:?}", group.incarnation));
+        }
+        *self = Self { group: Some(group), removed: None };
+        Ok(())
+    }
+}
+
 impl Table {
-    /// Applies the records of one submission: all of them, or none and the reason.
+    /// Applies the records of one submission, if they may be submitted: all of them, or none and the reason.
+    pub(super) fn submit(&mut self, records: &[Record], file: u64) -> Result<(), String> {
+        self.change(records, file, rules::check)
+    }
+
+    /// Applies records that were submitted before: all of them, or none and the reason.
     pub(super) fn apply_all(&mut self, records: &[Record], file: u64) -> Result<(), String> {
-        let mut changed: BTreeMap<GroupId, Option<Group>> = BTreeMap::new();
+        self.change(records, file, |_, _, _| Ok(()))
+    }
+
+    fn change(
+        &mut self,
+        records: &[Record],
+        file: u64,
+        check: impl Fn(GroupId, &Record, Before<'_>) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let mut changed: BTreeMap<GroupId, Place> = BTreeMap::new();
         for record in records {
             let Some(id) = record.group() else { continue };
-            let group = changed.entry(id).or_insert_with(|| self.groups.get(&id).cloned());
-            match (record, &mut *group) {
-                (Record::Remove { .. }, _) => *group = None,
-                (Record::AcceptLoss { .. }, _) => {}
-                (Record::Switch { .. }, None) => group.insert(Group::default()).apply(record, file)?,
-                (_, Some(group)) => group.apply(record, file)?,
-                (_, None) => return Err(format!("group {id} does not exist here: create it with a switch record")),
-            }
+            let place = changed.entry(id).or_insert_with(|| self.place(id));
+            let before = Before { group: place.group.as_ref(), removed: place.removed, damaged: self.is_damaged(id) };
+            check(id, record, before)?;
+            place.apply(id, record, file)?;
         }
-        for (id, group) in changed {
+        for (id, Place { group, removed }) in changed {
             match group {
                 Some(group) => self.groups.insert(id, group),
                 None => self.groups.remove(&id),
+            };
+            match removed {
+                Some(removed) => self.removed.insert(id, removed),
+                None => self.removed.remove(&id),
             };
         }
         records.iter().for_each(|record| self.resolve(record));
         Ok(())
     }
 
+    fn place(&self, id: GroupId) -> Place {
+        Place { group: self.groups.get(&id).cloned(), removed: self.removed.get(&id).copied() }
+    }
+
     /// Forgets damage that the record deals with.
     fn resolve(&mut self, record: &Record) {
         match record {
             Record::AcceptLoss { group: None } => self.damage.clear(),
-            Record::AcceptLoss { group: Some(group) } | Record::Switch { group, .. } | Record::Remove { group } => {
+            Record::AcceptLoss { group: Some(group) }
+            | Record::BeginAgain { group, .. }
+            | Record::Switch { group, .. }
+            | Record::Remove { group } => {
                 for row in &mut self.damage {
                     if let Suspect::Named(groups) = &mut row.groups {
                         groups.retain(|suspect| suspect != group);
@@ -200,7 +289,9 @@ impl Table {
             let log = record.group().and_then(|group| self.groups.get(&group)).map(|group| &group.log);
             let last = log.and_then(LogShape::last).map(|last| last.index);
             match record {
-                Record::Truncate { .. } | Record::Switch { .. } | Record::Remove { .. } => log.is_some(),
+                Record::Truncate { .. } | Record::Switch { .. } | Record::BeginAgain { .. } | Record::Remove { .. } => {
+                    log.is_some()
+                }
                 Record::Purge { upto, .. } => last < Some(upto.index),
                 Record::Append { entries, .. } => entries.first().is_some_and(|first| Some(first.log_id.index) <= last),
                 _ => false,

@@ -97,10 +97,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let options = JournalOptions { file_bytes: 1 << 20, ..JournalOptions::default() };
         let (mut journal, _) = Journal::open(Arc::new(RealDisk), &dir.path().join("journal"), options).unwrap();
-        let (group, incarnation, membership) = (GroupId(1), Incarnation(1), bytes::Bytes::new());
+        let (group, replica, incarnation) = (GroupId(1), 1, Incarnation(1));
         let payload = vec![7; 600_000].into();
         let entries = vec![Entry { log_id: LogId { term: 1, index: 0 }, body: Body::Items([Item { kind: 1, payload }].into()) }];
-        let records = vec![Record::Switch { group, incarnation, snapshot: None, membership }, Record::Append { group, entries }];
+        let records = vec![Record::Create { group, replica, incarnation }, Record::Append { group, entries }];
         journal.handle().submit(records, |result| assert!(result.is_ok()));
         while journal.has_work() {
             assert!(matches!(journal.step(Duration::ZERO), Step::Wrote));
@@ -121,8 +121,7 @@ mod tests {
         let handle = thread.handle();
         let (done, results) = mpsc::channel();
         let (group, incarnation) = (GroupId(1), Incarnation(1));
-        let membership = bytes::Bytes::new();
-        handle.submit(vec![Record::Switch { group, incarnation, snapshot: None, membership }], |_| {});
+        handle.submit(vec![Record::Create { group, replica: 1, incarnation }], |_| {});
         for index in 0..100 {
             let payload = vec![index as u8; 40_000].into();
             let body = Body::Items([Item { kind: 1, payload }].into());

@@ -354,7 +354,7 @@ impl Journal {
             return self.stage_moves(records, batch);
         }
         self.name_groups(&records, batch);
-        self.table.apply_all(&records, self.current.sequence)?;
+        self.table.submit(&records, self.current.sequence)?;
         self.put(&records, batch);
         Ok(())
     }

@@ -19,7 +19,7 @@ use crate::journal::{JournalHandle, JournalSeq, Record, RecoveredGroup};
 use crate::segments::{Frame, SegmentError, SegmentReader, SegmentWriter, StoredItem};
 use crate::tail_budget::TailBudget;
 use crate::troubles::Subject;
-use crate::types::{Decision, Entry, GroupId, Incarnation, LogId, Vote};
+use crate::types::{Decision, Entry, GroupId, Incarnation, LogId, ReplicaId, Vote};
 
 /// Most payload bytes that one read of the log returns to openraft.
 const READ_BYTES_MAX: usize = 4 << 20;
@@ -31,6 +31,7 @@ const FLUSH_BYTES_MAX: usize = 4 << 20;
 /// See the module.
 pub(crate) struct GroupLog {
     group: GroupId,
+    replica: ReplicaId,
     lives: Arc<Lives>,
     journal: JournalHandle,
     /// Used by the flusher alone, until an installed snapshot replaces it. Locked before `inner`.
@@ -98,7 +99,7 @@ impl GroupLog {
             tail.push(entry, JournalSeq::default()).map_err(undecodable)?;
         }
         budget.take(tail.bytes());
-        let incarnation = recovered.incarnation;
+        let (replica, incarnation) = (recovered.replica, recovered.incarnation);
         let inner = Inner {
             incarnation,
             reader,
@@ -114,6 +115,7 @@ impl GroupLog {
         let damage = watch::Sender::new(None);
         Ok(Self {
             group,
+            replica,
             lives,
             journal,
             writer,
@@ -198,7 +200,13 @@ impl GroupLog {
 
     /// Stores a vote; returns when it is durable.
     pub(crate) async fn save_vote(&self, vote: Vote) -> io::Result<()> {
-        self.lock().vote = Some(vote);
+        {
+            let mut inner = self.lock();
+            // The journal refuses any other.
+            if vote.may_follow(inner.vote) {
+                inner.vote = Some(vote);
+            }
+        }
         self.write_through(Record::Vote { group: self.group, vote }).await
     }
 
@@ -332,6 +340,7 @@ impl GroupLog {
         self.retired.store(true, Ordering::SeqCst);
         let inner = self.lock();
         RecoveredGroup {
+            replica: self.replica,
             incarnation: inner.incarnation,
             vote: inner.vote,
             purged: inner.purged,

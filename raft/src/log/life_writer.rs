@@ -24,14 +24,33 @@ pub(crate) struct LifeWriter {
 }
 
 impl LifeWriter {
-    /// Begins an empty one.
+    /// Begins an empty one beside the one that is valid.
     ///
     /// # Errors
     /// If the disk refuses.
     pub(crate) fn begin(lives: Arc<Lives>, group: GroupId) -> io::Result<Self> {
         let incarnation = lives.next();
-        let (writer, reader) = lives.open_segments(group, incarnation, None).map_err(io::Error::other)?;
-        Ok(Self { group, lives, incarnation, keys: GroupKeys::new(group, incarnation), writer, reader })
+        let segments = lives.open_segments(group, incarnation, None).map_err(io::Error::other)?;
+        Ok(Self::new(lives, group, incarnation, segments))
+    }
+
+    /// Begins an empty one where none is valid: nobody takes it for one before [`Lives::finish`].
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub(crate) fn begin_unfinished(lives: Arc<Lives>, group: GroupId) -> io::Result<Self> {
+        let incarnation = lives.next();
+        let segments = lives.open_unfinished(group, incarnation).map_err(io::Error::other)?;
+        Ok(Self::new(lives, group, incarnation, segments))
+    }
+
+    fn new(
+        lives: Arc<Lives>,
+        group: GroupId,
+        incarnation: Incarnation,
+        (writer, reader): (SegmentWriter, SegmentReader),
+    ) -> Self {
+        Self { group, lives, incarnation, keys: GroupKeys::new(group, incarnation), writer, reader }
     }
 
     /// Under which it lies.
@@ -87,12 +106,9 @@ impl LifeWriter {
     }
 
     /// Deletes it.
-    ///
-    /// # Errors
-    /// If the disk refuses; the next start deletes it then.
-    pub(crate) fn discard(self) -> io::Result<()> {
+    pub(crate) fn discard(self) {
         let Self { group, lives, incarnation, writer, .. } = self;
         drop(writer);
-        lives.delete(group, incarnation)
+        lives.delete(group, incarnation);
     }
 }

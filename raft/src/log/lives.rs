@@ -1,34 +1,38 @@
-//! The lives of the groups' data on this node: where each one is, how one is made and deleted.
+//! The lives of the groups' data on this node: where each one is, how one is made, set aside and found again.
 //!
 //! A life is what an incarnation names: rows under one prefix of the state and one directory of segments. The journal says
 //! which life of a group is valid. A new one is received beside it and takes over by one record; the others of that
-//! group are left over from a crash, and deleted at the next open. A group that the journal does not know is another
-//! matter: its data is deleted only if its directory says that it was removed on purpose.
+//! group are left over from a crash, and so is what is here of a group that was removed: that is deleted at the next open
+//! (`leftovers.rs`). A group of which the journal knows nothing at all is another matter: its data is kept.
 //!
 //! A damaged life that is given up for a copy from the peers is set aside: its directory moves to `damaged/`, beside
 //! `groups/`, and as long as it lies there its rows stay in the state, too. Whoever deletes it there has them deleted
-//! at the next open.
+//! at the next open. What is saved of it is put together in a directory of another name, so that it is taken for a life
+//! only once it is complete.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::leftovers::Leftovers;
 use crate::disk::error::Class;
 use crate::disk::{Disk, DiskFile};
 use crate::driver::Driver;
 use crate::joining::Joining;
 use crate::segments::{SegmentError, SegmentOptions, SegmentReader, SegmentWriter, segments_dir};
+use crate::state::State;
 use crate::state::keys::GroupKeys;
-use crate::state::{State, WriteBatch};
 use crate::troubles::Troubles;
 use crate::types::{GroupId, Incarnation, LogId};
 
 /// Rows with this group are the node's own.
-const NODE_ROWS: GroupId = GroupId(u64::MAX);
-/// The file that says that its directory is to be deleted once the journal does not name it.
+pub(super) const NODE_ROWS: GroupId = GroupId(u64::MAX);
+/// The file with which layout 1 said that its directory is to be deleted.
 const REMOVED: &str = "removed";
+/// What the name of a life's directory starts with while it is put together.
+const UNFINISHED: &str = "unfinished.";
 /// The directory beside the groups' for what is damaged and was replaced.
 const DAMAGED: &str = "damaged";
 /// Bytes that are copied at once.
@@ -36,14 +40,15 @@ const COPY_BYTES: usize = 1 << 20;
 
 /// See the module.
 pub(crate) struct Lives {
-    disk: Arc<dyn Disk>,
-    groups_dir: PathBuf,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) groups_dir: PathBuf,
     damaged_dir: PathBuf,
     segments: SegmentOptions,
-    state: Arc<dyn State>,
+    pub(super) state: Arc<dyn State>,
     driver: Driver,
     troubles: Troubles,
     next: AtomicU64,
+    pub(super) leftovers: Leftovers,
 }
 
 impl Lives {
@@ -58,8 +63,8 @@ impl Lives {
         boot_epoch: u64,
     ) -> Self {
         let damaged_dir = groups_dir.with_file_name(DAMAGED);
-        let next = AtomicU64::new(boot_epoch << 32);
-        Self { disk, groups_dir, damaged_dir, segments, state, driver, troubles, next }
+        let (next, leftovers) = (AtomicU64::new(boot_epoch << 32), Leftovers::default());
+        Self { disk, groups_dir, damaged_dir, segments, state, driver, troubles, next, leftovers }
     }
 
     pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
@@ -91,8 +96,9 @@ impl Lives {
     /// # Errors
     /// If the state or the disk refuses.
     pub(crate) fn number_behind_all(&self) -> io::Result<()> {
-        let (all, aside) = (self.all()?, self.set_aside_before()?);
-        if let Some(highest) = all.iter().chain(&aside).map(|(_, incarnation)| incarnation.0).max() {
+        let (all, aside, unfinished) = (self.all()?, self.set_aside_before()?, self.unfinished()?);
+        let all = all.iter().chain(&aside).chain(&unfinished);
+        if let Some(highest) = all.map(|(_, incarnation)| incarnation.0).max() {
             self.next.fetch_max(highest.saturating_add(1), Ordering::Relaxed);
         }
         Ok(())
@@ -132,39 +138,26 @@ impl Lives {
         SegmentWriter::open(self.disk.clone(), &dir, group, self.segments, synced)
     }
 
-    /// Deletes a life that is not valid any more, or never was. Who reads its segments goes on undisturbed. Blocks.
-    ///
-    /// # Errors
-    /// If the state or the disk refuses; what is left is deleted at the next open.
-    pub(crate) fn delete(&self, group: GroupId, incarnation: Incarnation) -> io::Result<()> {
-        let mut batch = WriteBatch::default();
-        batch.delete_prefix(GroupKeys::new(group, incarnation).prefix());
-        self.state.write(batch).map_err(io::Error::other)?;
-        match self.disk.remove_dir_all(&segments_dir(&self.groups_dir, group, incarnation)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other,
-        }
+    /// Opens the segments of a life that is put together from what is left of another. Blocks.
+    pub(crate) fn open_unfinished(
+        &self,
+        group: GroupId,
+        incarnation: Incarnation,
+    ) -> Result<(SegmentWriter, SegmentReader), SegmentError> {
+        SegmentWriter::open(self.disk.clone(), &self.unfinished_dir(group, incarnation), group, self.segments, None)
     }
 
-    /// Notes durably that a life is about to be given up on purpose. Blocks.
+    /// What is put together is complete and durable, and none of its files is open: from now on it is a life. Blocks.
     ///
     /// # Errors
     /// If the disk refuses.
-    pub(crate) fn mark_removed(&self, group: GroupId, incarnation: Incarnation) -> io::Result<()> {
-        let dir = segments_dir(&self.groups_dir, group, incarnation);
-        self.disk.create_dir_all(&dir)?;
-        self.disk.open(&dir.join(REMOVED), true)?;
-        self.disk.sync_dir(&dir)
+    pub(crate) fn finish(&self, group: GroupId, incarnation: Incarnation) -> io::Result<()> {
+        self.disk.rename(&self.unfinished_dir(group, incarnation), &segments_dir(&self.groups_dir, group, incarnation))?;
+        self.disk.sync_dir(&self.groups_dir)
     }
 
-    /// Takes back what [`Lives::mark_removed`] noted. Blocks.
-    ///
-    /// # Errors
-    /// If the disk refuses.
-    pub(crate) fn unmark_removed(&self, group: GroupId, incarnation: Incarnation) -> io::Result<()> {
-        let dir = segments_dir(&self.groups_dir, group, incarnation);
-        self.disk.remove(&dir.join(REMOVED))?;
-        self.disk.sync_dir(&dir)
+    pub(super) fn unfinished_dir(&self, group: GroupId, incarnation: Incarnation) -> PathBuf {
+        self.groups_dir.join(format!("{UNFINISHED}{group}-{incarnation}"))
     }
 
     /// Where a life that was set aside has its segments.
@@ -193,7 +186,7 @@ impl Lives {
         for (_, incarnation) in &lives {
             let [from, to] = [&self.groups_dir, &self.damaged_dir].map(|dir| segments_dir(dir, group, *incarnation));
             if self.was_given_up(&from)? {
-                self.delete(group, *incarnation)?;
+                self.delete(group, *incarnation);
                 continue;
             }
             // The directory was made anew by a start after an attempt that was cut short.
@@ -209,7 +202,8 @@ impl Lives {
         Ok(moved)
     }
 
-    fn was_given_up(&self, dir: &Path) -> io::Result<bool> {
+    /// Whether layout 1 began to delete it.
+    pub(super) fn was_given_up(&self, dir: &Path) -> io::Result<bool> {
         Ok(self.disk.list(dir)?.contains(&dir.join(REMOVED)))
     }
 
@@ -253,31 +247,6 @@ impl Lives {
         }
     }
 
-    /// Deletes what crashes left over. `valid` is what the journal names; the caller knows that no damage took a part of it.
-    /// Returns the groups of which there is data that the journal should know and does not, and says where that is.
-    ///
-    /// # Errors
-    /// If the state or the disk refuses.
-    pub(crate) fn delete_orphans(&self, valid: &BTreeMap<GroupId, Incarnation>) -> io::Result<BTreeMap<GroupId, String>> {
-        let mut unknown = BTreeMap::new();
-        let (directories, aside) = (self.directories()?, self.set_aside_before()?);
-        let mut found = &self.all()? - &aside;
-        found.retain(|(group, incarnation)| *group != NODE_ROWS && valid.get(group) != Some(incarnation));
-        for (group, incarnation) in found {
-            let dir = segments_dir(&self.groups_dir, group, incarnation);
-            let given_up = !directories.contains(&(group, incarnation)) || self.was_given_up(&dir)?;
-            if valid.contains_key(&group) || given_up {
-                tracing::info!(%group, %incarnation, "deleting data that a crash left over");
-                self.delete(group, incarnation)?;
-            } else {
-                let reason = format!("the journal does not know it, but its data is in {}", dir.display());
-                tracing::error!(%group, reason, "a part of the journal is lost; the data is kept and not served");
-                unknown.insert(group, reason);
-            }
-        }
-        Ok(unknown)
-    }
-
     /// Every life of which rows or files are here.
     pub(crate) fn all(&self) -> io::Result<BTreeSet<(GroupId, Incarnation)>> {
         Ok(&self.directories()? | &self.owners()?)
@@ -289,18 +258,23 @@ impl Lives {
         Ok(lives.into_iter().map(|(group, _)| group).filter(|group| *group != NODE_ROWS).collect())
     }
 
-    fn directories(&self) -> io::Result<BTreeSet<(GroupId, Incarnation)>> {
-        self.lives_in(&self.groups_dir)
+    /// The lives that somebody began to put together, and did not finish.
+    pub(super) fn unfinished(&self) -> io::Result<BTreeSet<(GroupId, Incarnation)>> {
+        self.lives_in(&self.groups_dir, UNFINISHED)
+    }
+
+    pub(super) fn directories(&self) -> io::Result<BTreeSet<(GroupId, Incarnation)>> {
+        self.lives_in(&self.groups_dir, "")
     }
 
     /// The lives that were set aside, now or earlier.
-    fn set_aside_before(&self) -> io::Result<BTreeSet<(GroupId, Incarnation)>> {
-        self.lives_in(&self.damaged_dir)
+    pub(super) fn set_aside_before(&self) -> io::Result<BTreeSet<(GroupId, Incarnation)>> {
+        self.lives_in(&self.damaged_dir, "")
     }
 
-    fn lives_in(&self, dir: &Path) -> io::Result<BTreeSet<(GroupId, Incarnation)>> {
+    fn lives_in(&self, dir: &Path, prefix: &str) -> io::Result<BTreeSet<(GroupId, Incarnation)>> {
         match self.disk.list(dir) {
-            Ok(paths) => Ok(paths.iter().filter_map(|path| parse_directory(path)).collect()),
+            Ok(paths) => Ok(paths.iter().filter_map(|path| parse_directory(path, prefix)).collect()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeSet::new()),
             Err(error) => Err(error),
         }
@@ -338,104 +312,11 @@ fn copy_readable(from: &dyn DiskFile, to: &dyn DiskFile) -> io::Result<()> {
     Ok(())
 }
 
-/// The reverse of [`segments_dir`].
-fn parse_directory(path: &Path) -> Option<(GroupId, Incarnation)> {
-    let (group, incarnation) = path.file_name()?.to_str()?.split_once('-')?;
+/// The reverse of [`segments_dir`], behind `prefix`.
+fn parse_directory(path: &Path, prefix: &str) -> Option<(GroupId, Incarnation)> {
+    let (group, incarnation) = path.file_name()?.to_str()?.strip_prefix(prefix)?.split_once('-')?;
     Some((GroupId(group.parse().ok()?), Incarnation(incarnation.parse().ok()?)))
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
-
-    use super::*;
-    use crate::disk::sim::SimDisk;
-    use crate::state::OrderedState;
-
-    const GROUPS: &str = "/data/groups";
-
-    fn put(state: &OrderedState, group: GroupId, incarnation: Incarnation) {
-        let mut batch = WriteBatch::default();
-        batch.put(GroupKeys::new(group, incarnation).row(1, b"key"), *b"value");
-        batch.put(GroupKeys::new(group, incarnation).row(2, b"key"), *b"value");
-        state.write(batch).unwrap();
-    }
-
-    #[test]
-    fn only_what_is_known_to_be_left_over_is_deleted() {
-        let (state, disk) = (Arc::new(OrderedState::default()), Arc::new(SimDisk::new(1)));
-        let lives = Lives::new(disk.clone(), GROUPS.into(), SegmentOptions::default(), state.clone(), <_>::default(), 7);
-        let (known, removed, unknown, rows_only) = (GroupId(1), GroupId(2), GroupId(3), GroupId(4));
-        let incarnations = [(); 5].map(|()| lives.next());
-        let [old, valid, second, third, fourth] = incarnations;
-        assert!(incarnations.is_sorted() && old < valid);
-        for (group, incarnation) in [(known, old), (known, valid), (removed, second), (unknown, third)] {
-            put(&state, group, incarnation);
-            drop(lives.open_segments(group, incarnation, None).unwrap());
-        }
-        put(&state, rows_only, fourth);
-        put(&state, NODE_ROWS, Incarnation(0));
-        lives.mark_removed(removed, second).unwrap();
-        let not_ours = Path::new(GROUPS).join("not ours");
-        disk.create_dir_all(&not_ours).unwrap();
-
-        let lost = lives.delete_orphans(&BTreeMap::from([(known, valid)])).unwrap();
-        assert_eq!(lost.into_keys().collect::<Vec<_>>(), [unknown]);
-        let kept = BTreeSet::from([(known, valid), (unknown, third)]);
-        assert_eq!(lives.directories().unwrap(), kept);
-        let rows = &kept | &BTreeSet::from([(NODE_ROWS, Incarnation(0))]);
-        assert_eq!(lives.owners().unwrap(), rows);
-        assert!(disk.list(Path::new(GROUPS)).unwrap().contains(&not_ours));
-    }
-
-    #[test]
-    fn what_is_set_aside_keeps_its_rows_until_it_is_deleted() {
-        let (state, disk) = (Arc::new(OrderedState::default()), Arc::new(SimDisk::new(1)));
-        let lives = Lives::new(disk.clone(), GROUPS.into(), SegmentOptions::default(), state.clone(), <_>::default(), 7);
-        let (group, other) = (GroupId(1), GroupId(11));
-        let [old, kept] = [(); 2].map(|()| lives.next());
-        for (group, incarnation) in [(group, old), (other, kept)] {
-            put(&state, group, incarnation);
-            drop(lives.open_segments(group, incarnation, None).unwrap());
-        }
-        let journal = Path::new("/data/journal");
-        disk.create_dir_all(journal).unwrap();
-        let file = disk.open(&journal.join("1"), true).unwrap();
-        file.write_all_at(&[IoSlice::new(b"what was readable")], 0).unwrap();
-        lives.keep_copy(&journal.join("1"), "journal-1").unwrap();
-        file.write_all_at(&[IoSlice::new(b"WHAT CAME LATER..")], 0).unwrap();
-        lives.keep_copy(&journal.join("1"), "journal-1").unwrap();
-        assert_eq!(lives.set_aside(group).unwrap(), 1);
-        disk.power_cut();
-        let copy = disk.open(Path::new("/data/damaged/journal-1"), false).unwrap();
-        let mut bytes = [0; 17];
-        copy.read_exact_at(&mut bytes, 0).unwrap();
-        assert_eq!(&bytes, b"what was readable", "the first copy stays");
-
-        // The new life, after a journal that counts its openings anew.
-        let lives = Lives::new(disk.clone(), GROUPS.into(), SegmentOptions::default(), state.clone(), <_>::default(), 1);
-        lives.number_behind_all().unwrap();
-        let new = lives.next();
-        assert!(new > old && new > kept, "{new}");
-        put(&state, group, new);
-        drop(lives.open_segments(group, new, None).unwrap());
-        let valid = BTreeMap::from([(group, new), (other, kept)]);
-        assert_eq!(lives.delete_orphans(&valid).unwrap(), BTreeMap::new());
-        assert_eq!(lives.owners().unwrap(), BTreeSet::from([(group, old), (group, new), (other, kept)]));
-        assert_eq!(lives.groups().unwrap(), BTreeSet::from([group, other]));
-        disk.remove_dir_all(&segments_dir(Path::new("/data/damaged"), group, old)).unwrap();
-        assert_eq!(lives.delete_orphans(&valid).unwrap(), BTreeMap::new());
-        assert_eq!(lives.owners().unwrap(), BTreeSet::from([(group, new), (other, kept)]));
-    }
-
-    #[test]
-    fn no_incarnation_is_used_twice() {
-        let lives = |boot_epoch| {
-            let (disk, state) = (Arc::new(SimDisk::new(1)), Arc::new(OrderedState::default()));
-            Lives::new(disk, GROUPS.into(), SegmentOptions::default(), state, <_>::default(), boot_epoch)
-        };
-        let (one, two) = (lives(1), lives(2));
-        let made = [one.next(), one.next(), two.next(), two.next()];
-        assert!(made.windows(2).all(|pair| pair[0] < pair[1]), "{made:?}");
-    }
-}
+mod tests;

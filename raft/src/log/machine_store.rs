@@ -218,15 +218,11 @@ impl MachineStore {
         Ok(())
     }
 
-    /// Deletes a life that is over, beside everything else. Nobody waits for it: what is left goes at the next open.
+    /// Deletes a life that is over, beside everything else. Nobody waits for it.
     fn delete(&self, over: Incarnation) {
         let (lives, group) = (self.log.lives().clone(), self.log.group());
         let driver = lives.driver().clone();
-        tokio::spawn(async move {
-            if let Err(error) = driver.try_run(move || lives.delete(group, over)).await {
-                tracing::warn!(%group, incarnation = %over, %error, "replaced data was not deleted; the next start does it");
-            }
-        });
+        tokio::spawn(async move { driver.run(move || lives.delete(group, over)).await });
     }
 }
 

@@ -4,6 +4,7 @@
 pub(crate) mod convert;
 pub(crate) mod decisions;
 pub(crate) mod group_log;
+mod leftovers;
 pub(crate) mod life_writer;
 pub(crate) mod lives;
 pub(crate) mod machine_store;

@@ -17,6 +17,8 @@ use crate::types::{Body, Decision, Entry, Item, Kept, LogId, NodeId};
 
 /// Offsets that are given up where nobody can say how many were given out. More than records that a journal can hold.
 const OFFSETS_GIVEN_UP: u64 = 1 << 32;
+/// Indexes of the log that are given up: fences are made of indexes, and nobody can say how many were given out.
+const INDEXES_GIVEN_UP: u64 = 1 << 32;
 /// Ranges of offsets that are told one by one.
 const RANGES_MAX: usize = 100;
 /// Bytes of frames that are written at once.
@@ -157,8 +159,8 @@ impl<'a> Salvager<'a> {
         applied.iter().map(|applied| applied.decision).collect()
     }
 
-    /// Makes the new life complete and durable, with `node` as the group's only voter. Its log ends at the last entry that is
-    /// known, be it lost or not: no index is used twice. `known` is the last entry that was durable once.
+    /// Makes the new life complete and durable, with `node` as the group's only voter. Its log begins far behind the last
+    /// entry that is known, be it lost or not: no index is used twice. `known` is the last entry that was durable once.
     ///
     /// # Errors
     /// If disk or state refuse.
@@ -171,6 +173,7 @@ impl<'a> Salvager<'a> {
         self.write_frames()?;
         self.salvaged.next_offset = self.machine.next_offset();
         let last = found.max(known).unwrap_or_default();
+        let last = LogId { index: last.index.saturating_add(INDEXES_GIVEN_UP), ..last };
         let rows = std::mem::take(&mut self.rows.0);
         self.life.write_rows(rows.into_iter().map(|((table, key), value)| (table, key, value)))?;
         let life = self.life.finish(last, convert::sole_voter(node, last)?)?;

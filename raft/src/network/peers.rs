@@ -25,7 +25,7 @@ use super::service::PeerService;
 use super::wire;
 use crate::data_dir::ClusterId;
 use crate::group::Group;
-use crate::registry::Running;
+use crate::registry::Groups;
 use crate::types::{GroupId, NodeId};
 
 /// Messages of the layer above that wait for their reader.
@@ -63,7 +63,7 @@ struct Inner {
 
 /// Whose links these are.
 struct Host {
-    groups: Running,
+    groups: Arc<Groups>,
     transfers: Transfers,
     boot: u64,
 }
@@ -194,7 +194,7 @@ impl Peers {
     }
 
     /// Links lead to these groups from now on. `boot` tells this life of the node's process from all others.
-    pub(crate) fn host(&self, groups: Running, transfers: Transfers, boot: u64) {
+    pub(crate) fn host(&self, groups: Arc<Groups>, transfers: Transfers, boot: u64) {
         if self.inner.host.set(Host { groups, transfers, boot }).is_err() {
             tracing::error!(node = self.node_id(), "these links serve another registry already");
         }
@@ -206,8 +206,7 @@ impl Peers {
     }
 
     pub(super) fn group(&self, group: GroupId) -> Option<Group> {
-        let host = self.inner.host.get()?;
-        host.groups.lock().unwrap_or_else(PoisonError::into_inner).get(&group).cloned()
+        self.inner.host.get()?.groups.running(group)
     }
 
     pub(super) fn link(&self, node: NodeId) -> Option<Arc<Link>> {

@@ -303,7 +303,5 @@ async fn next_chunk(stream: &mut Streaming<SnapshotMessage>) -> io::Result<Optio
 }
 
 async fn discard(incoming: IncomingSnapshot) {
-    if let Err(error) = incoming.driver().try_run(move || incoming.discard()).await {
-        tracing::warn!(%error, "a part of a snapshot was not deleted; the next start does it");
-    }
+    let _ = incoming.driver().run(move || incoming.discard()).await;
 }

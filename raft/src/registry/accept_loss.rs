@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
+use super::states::{Down, Known};
+use super::suspects::not_damaged;
 use super::{Registry, lock};
 use crate::journal::{Record, RecoveredGroup};
 use crate::log::group_log::NewLife;
@@ -24,23 +26,51 @@ impl Registry {
     ///
     /// # Errors
     /// If the group is not damaged, or the disk refuses.
-    pub async fn accept_loss(&self, group: GroupId, mut machine: Box<dyn Machine>) -> io::Result<Salvaged> {
+    pub async fn accept_loss(&self, group: GroupId, machine: Box<dyn Machine>) -> io::Result<Salvaged> {
         // A second attempt waits for the first, and gets its answer.
         let _alone = self.salvaging.lock().await;
-        let known = lock(&self.down).get(&group).filter(|down| down.damaged).map(|down| down.known.clone());
-        let Some(known) = known else {
-            let before = self.salvaged(group);
-            return before.ok_or_else(|| io::Error::other(format!("group {group} is not known to be damaged")));
+        let Some((claim, known, reason)) = self.groups.claim_damaged(group) else {
+            return self.salvaged(group).ok_or_else(|| not_damaged(group));
         };
+        let (known, settled) = self.settle_known(known).await;
+        let begun = match settled {
+            Ok(()) => self.begin_from_rest(group, &known, machine).await,
+            Err(error) => Err(error),
+        };
+        match begun {
+            Ok((recovered, salvaged)) => {
+                lock(&self.salvaged).insert(group, salvaged.clone());
+                claim.end_stopped(recovered);
+                Ok(salvaged)
+            }
+            Err(error) => {
+                claim.end_down(Down::damaged(reason, known));
+                Err(error)
+            }
+        }
+    }
+
+    async fn begin_from_rest(
+        &self,
+        group: GroupId,
+        known: &Known,
+        mut machine: Box<dyn Machine>,
+    ) -> io::Result<(RecoveredGroup, Salvaged)> {
         self.transfers.forget(group).await;
         self.keep_aside(group).await?;
-        let (lives, node, vote) = (self.lives.clone(), self.options.node_id, known.as_ref().and_then(|known| known.vote));
+        let (lives, node, vote, replica) =
+            (self.lives.clone(), self.options.node_id, known.vote(), self.replica_of(group, known));
+        let known = match known {
+            Known::Stopped(recovered) => Some((**recovered).clone()),
+            _ => None,
+        };
         let begin = move || begin_again(&lives, group, &mut *machine, known, node);
         let (life, salvaged) = self.options.driver.try_run(begin).await?;
         let NewLife { incarnation, snapshot: last, membership, .. } = life;
         let vote = vote.filter(|vote| vote.term >= last.term).unwrap_or(Vote { term: last.term, ..Vote::default() });
-        let switch = Record::Switch { group, incarnation, snapshot: Some(last), membership: membership.clone() };
-        self.write_through(vec![Record::Remove { group }, switch, Record::Vote { group, vote }]).await?;
+        let snapshot = Some(last);
+        let begin = Record::BeginAgain { group, replica, incarnation, snapshot, membership: membership.clone(), vote };
+        self.write_through(vec![begin]).await?;
         let recovered = RecoveredGroup {
             vote: Some(vote),
             purged: Some(last),
@@ -48,14 +78,11 @@ impl Registry {
             segments_synced: Some(last),
             snapshot: Some((last, membership)),
             last: Some(last),
-            ..RecoveredGroup::empty(incarnation)
+            ..RecoveredGroup::empty(replica, incarnation)
         };
         self.holders.recovered(group, &recovered);
-        lock(&self.recovered).insert(group, recovered);
-        lock(&self.down).remove(&group);
-        lock(&self.salvaged).insert(group, salvaged.clone());
         tracing::warn!(%group, ?salvaged, "the group begins again from what was left of its damaged data");
-        Ok(salvaged)
+        Ok((recovered, salvaged))
     }
 
     /// What was left of a group that began again since the node was started: who did not get the answer can ask again.
@@ -78,10 +105,10 @@ fn begin_again(
         Some(known) => Some(known.incarnation),
         None => lives.newest_set_aside(group)?,
     };
-    let life = LifeWriter::begin(lives.clone(), group)?;
+    // Should this be cut short, what it made must not be taken for the newest.
+    lives.delete_unfinished()?;
+    let life = LifeWriter::begin_unfinished(lives.clone(), group)?;
     let incarnation = life.incarnation();
-    // Should this be cut short, it must not be taken for the newest.
-    lives.mark_removed(group, incarnation)?;
     let keys = GroupKeys::new(group, before.unwrap_or_default());
     let mut salvager = Salvager::begin(&**lives.state(), &keys, machine, life)?;
     let all_known = known.as_ref().is_some_and(|known| !known.damaged);
@@ -108,7 +135,7 @@ fn begin_again(
         salvager.take_entry(entry)?;
     }
     let (life, salvaged) = salvager.finish(node, last, all_known)?;
-    lives.unmark_removed(group, incarnation)?;
+    lives.finish(group, incarnation)?;
     // Nobody has more.
     lives.set_joining(group, false)?;
     Ok((life, Salvaged { useless_bytes, ..salvaged }))

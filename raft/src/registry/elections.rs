@@ -11,14 +11,14 @@
 //! is over. openraft's own timers are off: a thousand groups would tick.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::PoisonError;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::StreamExt;
 use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::Running;
+use super::Groups;
 use crate::group::Group;
 use crate::network::{LinkState, Peers};
 use crate::standing::{Changes, Standing};
@@ -50,7 +50,7 @@ const STEPS_AT_ONCE: usize = 64;
 /// Looks after the groups of a node.
 pub(super) struct Elections {
     peers: Peers,
-    groups: Running,
+    groups: Arc<Groups>,
     campaigns: BTreeMap<GroupId, Campaign>,
     /// The life in which each peer was seen last, and since when in the terms of the groups that it led.
     boots: BTreeMap<NodeId, u64>,
@@ -82,14 +82,14 @@ struct Chance {
 }
 
 impl Elections {
-    pub(super) fn new(peers: Peers, groups: Running, boot: u64) -> Self {
+    pub(super) fn new(peers: Peers, groups: Arc<Groups>, boot: u64) -> Self {
         let chance = Chance { state: AtomicU64::new(peers.node_id().wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ boot) };
         let (campaigns, boots, orphans) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         Self { peers, groups, campaigns, boots, orphans, chance }
     }
 
     /// Runs until `stop`.
-    pub(super) async fn run(mut self, changes: std::sync::Arc<Changes>, stop: CancellationToken) {
+    pub(super) async fn run(mut self, changes: Arc<Changes>, stop: CancellationToken) {
         let (mut links, mut changed) = (self.peers.links(), changes.subscribe());
         loop {
             let look = Instant::now() + LOOK_INTERVAL;
@@ -108,7 +108,7 @@ impl Elections {
     }
 
     fn running(&self) -> Vec<Group> {
-        self.groups.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.groups.all_running()
     }
 
     /// Who came back in another life led nothing since.

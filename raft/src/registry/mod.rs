@@ -1,17 +1,22 @@
 //! All groups of a node over one journal, one state and one flusher.
 //!
-//! - `options.rs` what it is opened with, and its errors · `start.rs` how a group starts, `restart.rs` again
+//! - `options.rs` what it is opened with, and its errors
+//! - `states.rs` the state of each group, and who may change it
+//! - `start.rs` how a group starts, `restart.rs` again, `closing.rs` how it ends, `remove.rs` how it goes for good
 //! - `suspects.rs` groups whose data is damaged: they stay down, until what they had is set aside
 //! - `accept_loss.rs` such a group without other replicas: it begins again from what is left
 //! - `workers.rs` what drives the journal and the flusher
 //! - `pulse.rs` the heartbeats of all groups · `elections.rs` campaigns for groups whose leader's node is gone
 
 mod accept_loss;
+mod closing;
 mod elections;
 mod options;
 mod pulse;
+mod remove;
 mod restart;
 mod start;
+mod states;
 mod suspects;
 mod workers;
 
@@ -22,7 +27,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
+use closing::Closing;
 use elections::Elections;
 #[cfg(test)]
 pub(crate) use elections::SILENCE_MAX;
@@ -36,7 +43,7 @@ use crate::figures::{JournalCounters, JournalFigures, TransferFigures};
 use crate::flusher::{Flusher, FlusherHandle};
 use crate::group::{ADMISSION_UNIT_BYTES, Group};
 use crate::holders::Holders;
-use crate::journal::{BatchStats, Damage, Journal, JournalHandle, JournalObserver, Record, RecoveredGroup, Recycle};
+use crate::journal::{BatchStats, Damage, Journal, JournalHandle, JournalObserver, Record, Recycle};
 use crate::log::lives::Lives;
 pub use crate::log::salvage::Salvaged;
 use crate::network::{Peers, Transfers};
@@ -46,6 +53,8 @@ use crate::tail_budget::TailBudget;
 use crate::troubles::{Subject, Troubles};
 use crate::types::GroupId;
 pub use options::{Begin, OpenError, RegistryOptions, StartError, TransferOptions};
+pub(crate) use states::Groups;
+pub use states::{Cause, Outage};
 
 /// See the module.
 pub struct Registry {
@@ -63,33 +72,20 @@ pub struct Registry {
     admission: Arc<Semaphore>,
     tail_budget: TailBudget,
     damage: Vec<Damage>,
-    recovered: Mutex<BTreeMap<GroupId, RecoveredGroup>>,
-    /// Groups that have data and cannot run. Another attempt must not begin a new life.
-    down: Mutex<BTreeMap<GroupId, Down>>,
+    groups: Arc<Groups>,
     /// Held while a damaged group begins again: there is one at a time.
     salvaging: tokio::sync::Mutex<()>,
     /// What came of it.
     salvaged: Mutex<BTreeMap<GroupId, Salvaged>>,
-    running: Running,
     changes: Arc<Changes>,
     transfers: Transfers,
+    /// Deletes what could not be deleted at once.
+    _cleaning: AbortOnDropHandle<()>,
     /// Cancelled when the registry is closed or dropped.
     stop: CancellationToken,
     written: Arc<JournalCounters>,
     workers: Mutex<Option<Workers>>,
 }
-
-/// A group that has data and cannot run.
-struct Down {
-    /// What the journal knows of it; `None`: nothing.
-    known: Option<RecoveredGroup>,
-    /// Whether its data is damaged, and not merely could not be read.
-    damaged: bool,
-    reason: String,
-}
-
-/// The groups that run, shared with the journal's wishes.
-pub(crate) type Running = Arc<Mutex<BTreeMap<GroupId, Group>>>;
 
 /// Answers the journal: passes its wishes to the flusher, and its failure on.
 struct Observer {
@@ -117,21 +113,13 @@ impl Registry {
         let disk: Arc<dyn Disk> = Arc::new(PatientDisk::new(disk, &options.driver, troubles.clone()));
         let state: Arc<dyn State> = Arc::new(WatchedState::new(state, failure.clone(), troubles.clone()));
         let (flusher, flusher_handle) = Flusher::new(state.clone(), failure.clone(), troubles.clone());
-        let running = Running::default();
         let written = Arc::<JournalCounters>::default();
         let (mut journal, mut recovered) = Journal::open(disk.clone(), &data_dir.journal_dir(), options.journal.clone())?;
         let driver = options.driver.clone();
         let lives =
             Lives::new(disk, data_dir.groups_dir(), options.segments, state, (driver, troubles.clone()), recovered.boot_epoch);
-        lives.number_behind_all()?;
-        suspects::name_all(&mut journal, &lives, &mut recovered)?;
-        // Where damage took a part of the journal, what it does not name may be what it named.
-        let unknown = if recovered.damage.is_empty() {
-            lives.delete_orphans(&recovered.groups.iter().map(|(id, group)| (*id, group.incarnation)).collect())?
-        } else {
-            BTreeMap::new()
-        };
-        let down = unknown.into_iter().map(|(group, reason)| (group, Down::unknown(reason))).collect();
+        let unknown = suspects::survey(&mut journal, &lives, &mut recovered)?;
+        let lives = Arc::new(lives);
         let handle = journal.handle();
         let holders = Holders::new(flusher_handle.clone(), &recovered.groups);
         let observer = Observer {
@@ -146,11 +134,15 @@ impl Registry {
         let admission = Arc::new(Semaphore::new(options.proposal_bytes_max / ADMISSION_UNIT_BYTES));
         let tail_budget = TailBudget::new(options.tail_bytes_max);
         let transfers = Transfers::new(options.transfers);
-        options.peers.host(running.clone(), transfers.clone(), recovered.boot_epoch);
+        let changes = Changes::new();
+        let states = suspects::states_at_open(recovered.groups, &recovered.damage, unknown);
+        let groups = Groups::new(states, recovered.removed, (changes.clone(), troubles.clone()));
+        options.peers.host(groups.clone(), transfers.clone(), recovered.boot_epoch);
         let registry = Self {
             options,
             _data_dir: data_dir,
-            lives: Arc::new(lives),
+            _cleaning: AbortOnDropHandle::new(tokio::spawn(lives.clone().keep_clean())),
+            lives,
             boot_epoch: recovered.boot_epoch,
             journal: handle,
             flusher: flusher_handle,
@@ -160,20 +152,18 @@ impl Registry {
             admission,
             tail_budget,
             damage: recovered.damage,
-            recovered: Mutex::new(recovered.groups),
-            down: Mutex::new(down),
+            groups,
             salvaging: tokio::sync::Mutex::default(),
             salvaged: Mutex::default(),
-            running,
-            changes: Changes::new(),
+            changes,
             transfers,
             stop: CancellationToken::new(),
             written,
             workers: Mutex::new(Some(workers)),
         };
-        let elections = Elections::new(registry.options.peers.clone(), registry.running.clone(), recovered.boot_epoch);
+        let elections = Elections::new(registry.options.peers.clone(), registry.groups.clone(), recovered.boot_epoch);
         tokio::spawn(elections.run(registry.changes.clone(), registry.stop.clone()));
-        tokio::spawn(pulse::run(registry.running.clone(), registry.stop.clone()));
+        tokio::spawn(pulse::run(registry.groups.clone(), registry.stop.clone()));
         Ok(registry)
     }
 
@@ -189,12 +179,10 @@ impl Registry {
         &self.troubles
     }
 
-    /// Groups that this node has data of and that do not run (yet).
+    /// Groups that this node has data of, or was to create, and that do not run (yet).
     #[must_use]
-    pub fn recovered_groups(&self) -> Vec<GroupId> {
-        let down = lock(&self.down);
-        let down: Vec<GroupId> = down.iter().filter(|(_, down)| down.known.is_some()).map(|(id, _)| *id).collect();
-        lock(&self.recovered).keys().copied().chain(down).collect()
+    pub fn idle_groups(&self) -> Vec<GroupId> {
+        self.groups.not_running()
     }
 
     /// What the journal found damaged when it was opened.
@@ -243,7 +231,7 @@ impl Registry {
     /// A group that runs here.
     #[must_use]
     pub fn group(&self, group: GroupId) -> Option<Group> {
-        lock(&self.running).get(&group).cloned()
+        self.groups.running(group)
     }
 
     /// Bytes of memory that proposals and entries take which are not yet in segments; an entry whose proposer
@@ -255,53 +243,17 @@ impl Registry {
         admitted as u64 + self.tail_budget.bytes()
     }
 
-    /// Stops a group and deletes its data.
-    ///
-    /// # Errors
-    /// If the journal or the state cannot be written.
-    pub async fn remove(&self, group: GroupId) -> io::Result<()> {
-        let running = lock(&self.running).remove(&group);
-        self.transfers.forget(group).await;
-        let incarnation = match &running {
-            Some(running) => {
-                running.shutdown().await;
-                Some(running.log().incarnation())
-            }
-            None => {
-                let recovered = lock(&self.recovered).remove(&group).map(|recovered| recovered.incarnation);
-                let known = lock(&self.down).get(&group).and_then(Down::incarnation);
-                let down = known.inspect(|_| drop(lock(&self.down).remove(&group)));
-                recovered.or(down)
-            }
-        };
-        let Some(incarnation) = incarnation else { return Ok(()) };
-        drop(running);
-        // First the word that the group is gone, then its data: a crash between leaves what the mark says to delete.
-        let lives = self.lives.clone();
-        self.options.driver.try_run(move || lives.mark_removed(group, incarnation)).await?;
-        self.write_through(vec![Record::Remove { group }]).await?;
-        self.holders.removed(group);
-        // Nothing may be written into the group's directory once it is deleted.
-        self.flusher.barrier().await?;
-        let lives = self.lives.clone();
-        let delete = move || {
-            lives.delete(group, incarnation)?;
-            lives.set_joining(group, false)
-        };
-        self.options.driver.try_run(delete).await?;
-        self.troubles.clear_group(group);
-        Ok(())
-    }
-
     /// Closes the links, stops all groups, flushes what they applied, seals the journal. Afterwards a start has nothing to
     /// repair.
     pub async fn close(&self) {
         self.stop.cancel();
         // First, so that the other replicas know at once that nobody leads here any more.
         self.options.peers.close().await;
-        let running = std::mem::take(&mut *lock(&self.running));
-        for group in running.values() {
-            group.shutdown().await;
+        for group in self.groups.close() {
+            let closing = Closing::begin(&group);
+            if self.wait_ended(&closing).await.is_err() {
+                continue;
+            }
             if let Err(error) = self.flusher.sync_and_wait(group.log()).await {
                 tracing::warn!(group = %group.id(), %error, "not all applied entries were flushed; the journal has them");
             }

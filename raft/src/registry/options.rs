@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use super::states::{Cause, Outage};
 use crate::disk::error::{Class, advice};
 use crate::driver::Driver;
 use crate::journal::{JournalError, JournalOptions};
@@ -80,9 +81,28 @@ pub enum StartError {
         /// Which file, which range, and what is wrong there.
         reason: String,
     },
+    /// Nobody knows how far something came that was broken off. The data is kept as it is.
+    #[error("group {group} is down: {reason}")]
+    Down {
+        /// The group.
+        group: GroupId,
+        /// What happened, and what helps.
+        reason: String,
+    },
     /// It runs already.
     #[error("group {0} runs already")]
     Running(GroupId),
+    /// Somebody starts, stops or removes it just now.
+    #[error("group {group} is {doing}")]
+    Busy {
+        /// The group.
+        group: GroupId,
+        /// What is being done with it, in words.
+        doing: &'static str,
+    },
+    /// The node closes.
+    #[error("the node is closing")]
+    Closed,
     /// Reading or writing failed.
     #[error("group {group}: {source}; {}", advice(.source))]
     Io {
@@ -99,8 +119,29 @@ impl StartError {
     pub fn class(&self) -> Class {
         match self {
             Self::Damaged { .. } => Class::Damage,
-            Self::Running(_) => Class::Passing,
             Self::Io { source, .. } => Class::of(source),
+            Self::Down { .. } => Class::Final,
+            Self::Running(_) | Self::Busy { .. } | Self::Closed => Class::Passing,
+        }
+    }
+
+    /// What it means for the group.
+    #[must_use]
+    pub fn outage(&self) -> Outage {
+        let cause = match self {
+            Self::Damaged { .. } => Cause::Damaged,
+            Self::Down { .. } => Cause::Unknown,
+            Self::Io { .. } | Self::Running(_) | Self::Busy { .. } | Self::Closed => Cause::Passing,
+        };
+        Outage { reason: self.reason(), cause }
+    }
+
+    /// What is wrong and what to do, in words, without the group's name.
+    pub(super) fn reason(&self) -> String {
+        match self {
+            Self::Damaged { reason, .. } | Self::Down { reason, .. } => reason.clone(),
+            Self::Io { source, .. } => format!("{source}; {}", advice(source)),
+            other => other.to_string(),
         }
     }
 }

@@ -3,17 +3,19 @@
 use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use openraft::{Config, SnapshotPolicy};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::closing::Closing;
 use super::pulse::HEARTBEAT;
-use super::{Begin, Down, Registry, StartError, lock};
-use crate::disk::error::{Class, path_of};
+use super::states::{Claim, Down, Known};
+use super::{Begin, Registry, StartError};
+use crate::disk::error::Class;
 use crate::group::{Group, Parts, Raft};
 use crate::heard::Heard;
-use crate::journal::{Damage, Record, RecoveredGroup, Suspect};
+use crate::joining::Joining;
+use crate::journal::{Record, RecoveredGroup};
 use crate::log::convert::first_entry;
 use crate::log::group_log::GroupLog;
 use crate::log::machine_store::MachineStore;
@@ -22,19 +24,29 @@ use crate::machine::Machine;
 use crate::network::{Network, Urgency};
 use crate::proposals::{Preamble, Proposals};
 use crate::standing::{Standing, Watched};
-use crate::troubles::Subject;
-use crate::types::{GroupId, NodeId};
+use crate::types::{GroupId, NodeId, ReplicaId};
 
 /// A leader's node that is gone is noticed by the links; what these times catch is rare. The second is also how long a
 /// leader's lease lasts.
 const ELECTION_MS_MIN: u64 = 6_500;
 pub(super) const ELECTION_MS_MAX: u64 = 9_000;
 
+/// What a group is started with.
+pub(super) struct Opening {
+    pub(super) group: GroupId,
+    pub(super) machine: Box<dyn Machine>,
+    pub(super) preamble: Option<Preamble>,
+    pub(super) begin: Begin,
+}
+
+/// Why a group did not start, and what is known of it now.
+type Failed = (StartError, Known);
+
 impl Registry {
-    /// Starts a group: from what is on disk, or new as `begin` says.
+    /// Starts a group: from what is on disk, or new as `begin` says. It is new only if it was never here, or was removed.
     ///
     /// # Errors
-    /// See [`StartError`].
+    /// See [`StartError`]. A group of which anything is here is down then: see [`Registry::outage`].
     pub async fn start(
         &self,
         group: GroupId,
@@ -42,79 +54,91 @@ impl Registry {
         preamble: Option<Preamble>,
         begin: Begin,
     ) -> Result<Group, StartError> {
-        if lock(&self.running).contains_key(&group) {
-            return Err(StartError::Running(group));
-        }
-        if let Some(down) = lock(&self.down).get(&group) {
-            return Err(StartError::Damaged { group, reason: down.reason.clone() });
-        }
-        let known = lock(&self.recovered).get(&group).cloned();
-        let opened = self.open_group(group, machine, preamble, begin).await;
-        let opened = opened.inspect_err(|error| self.stays_down(group, known, error))?;
-        self.troubles.clear(Subject::Group(group));
-        lock(&self.running).insert(group, opened.clone());
-        self.changes.note(group);
-        Ok(opened)
+        let (claim, known) = self.groups.claim_start(group)?;
+        self.bring_up(claim, known, Opening { group, machine, preamble, begin }).await
     }
 
-    /// Remembers a group that has data and did not start. Its data stays as it is until the node is started again, or the
-    /// group is set aside.
-    fn stays_down(&self, group: GroupId, known: Option<RecoveredGroup>, error: &StartError) {
-        let (reason, damaged) = match error {
-            StartError::Damaged { reason, .. } => (reason.clone(), true),
-            other => (other.to_string(), false),
-        };
-        self.troubles.raise(Subject::Group(group), error.class(), path_of(error), error.to_string());
-        // What is new and did not start left nothing behind that another attempt could not use.
-        if known.is_some() || damaged {
-            lock(&self.down).insert(group, Down { known, damaged, reason });
-        }
-    }
-
-    /// What the journal knows of a group, unless damage may have taken something of it.
-    fn take_recovered(&self, group: GroupId) -> Result<Option<RecoveredGroup>, StartError> {
-        let mut recovered = lock(&self.recovered);
-        if recovered.get(&group).is_some_and(|recovered| !recovered.damaged) {
-            return Ok(recovered.remove(&group));
-        }
-        let known = recovered.contains_key(&group);
-        let hit = self.damage.iter().find(|damage| match &damage.groups {
-            Suspect::Named(groups) => groups.contains(&group),
-            Suspect::All => true,
-        });
-        match hit {
-            Some(damage) => {
-                let Damage { file, range, reason, .. } = damage;
-                let reason = format!("{} bytes {}..{}: {reason}", file.display(), range.start, range.end);
-                Err(StartError::Damaged { group, reason })
+    /// Starts a group from rest; whatever happens, it is in a state afterwards.
+    pub(super) async fn bring_up(&self, claim: Claim<'_>, known: Known, opening: Opening) -> Result<Group, StartError> {
+        match self.try_start(known, opening).await {
+            Ok(group) => claim.end_running(&group).map(|()| group),
+            Err((error, known)) => {
+                claim.end_down(Down::of(&error, known));
+                Err(error)
             }
-            None if known => Err(StartError::Damaged { group, reason: "the journal lost a part of it".into() }),
-            None => Ok(None),
+        }
+    }
+
+    async fn try_start(&self, known: Known, opening: Opening) -> Result<Group, Failed> {
+        let Opening { group, machine, preamble, begin } = opening;
+        let failed = |error: io::Error| failed(group, error);
+        let recovered = self.begin_with(group, known, begin == Begin::Join).await?;
+        let (lives, last) = (self.lives.clone(), recovered.last.map(|last| last.index));
+        let joining = self.options.driver.try_run(move || lives.joining(group, last)).await;
+        let opened = match joining {
+            Ok(joining) => {
+                self.open_storage(group, (*recovered).clone(), machine).await.map(|opened| (Arc::new(joining), opened))
+            }
+            Err(error) => Err(failed(error)),
+        };
+        let (joining, (log, machine)) = opened.map_err(|error| (error, Known::Stopped(recovered)))?;
+        self.flusher.opened(&log);
+        self.holders.opened(&log);
+        let machine_gone = machine.gone();
+        let started = self.start_core(log.clone(), machine, joining, preamble, begin).await;
+        let (started, campaigns) = match started {
+            Ok(started) => started,
+            Err(error) => return Err((error, self.settle(Closing::of(log, machine_gone)).await.0)),
+        };
+        match self.campaign(&started, campaigns).await {
+            Ok(()) => Ok(started),
+            Err(error) => Err((failed(error), self.settle(Closing::begin(&started)).await.0)),
+        }
+    }
+
+    /// What a group at rest begins with.
+    async fn begin_with(&self, group: GroupId, known: Known, joins: bool) -> Result<Box<RecoveredGroup>, Failed> {
+        let io = |source: io::Error| StartError::Io { group, source };
+        match known {
+            Known::Stopped(recovered) => Ok(recovered),
+            Known::Closing(closing) => match self.give_back(&closing).await {
+                Ok(recovered) => Ok(Box::new(recovered)),
+                Err(error) => Err((io(error), Known::Closing(closing))),
+            },
+            Known::New => self.create(group, joins).await.map(Box::new).map_err(|error| (io(error), Known::New)),
+            Known::Nothing => {
+                let reason = "nobody knows what is here of it".to_owned();
+                Err((StartError::Down { group, reason }, Known::Nothing))
+            }
         }
     }
 
     async fn create(&self, group: GroupId, joins: bool) -> io::Result<RecoveredGroup> {
         let (incarnation, lives) = (self.lives.next(), self.lives.clone());
         self.options.driver.try_run(move || lives.set_joining(group, joins)).await?;
-        let membership = Bytes::new();
-        self.write_through(vec![Record::Switch { group, incarnation, snapshot: None, membership }]).await?;
-        Ok(RecoveredGroup::empty(incarnation))
+        let replica = self.next_replica(group);
+        self.write_through(vec![Record::Create { group, replica, incarnation }]).await?;
+        Ok(RecoveredGroup::empty(replica, incarnation))
     }
 
-    async fn open_group(
+    /// A replica that this node never had of a group that is not here.
+    pub(super) fn next_replica(&self, group: GroupId) -> ReplicaId {
+        self.options.node_id.max(self.groups.removed(group).map_or(0, |removed| removed + 1))
+    }
+
+    /// Starts the group's core, and whether it is to campaign at once.
+    async fn start_core(
         &self,
-        group: GroupId,
-        machine: Box<dyn Machine>,
+        log: Arc<GroupLog>,
+        machine: MachineStore,
+        joining: Arc<Joining>,
         preamble: Option<Preamble>,
         begin: Begin,
-    ) -> Result<Group, StartError> {
+    ) -> Result<(Group, bool), StartError> {
+        let (group, node_id) = (log.group(), self.options.node_id);
         let io = |source: io::Error| StartError::Io { group, source };
-        let (log, machine) = self.open_storage(group, machine, begin == Begin::Join).await?;
-        let (lives, last) = (self.lives.clone(), log.last().map(|last| last.index));
-        let joining = self.options.driver.try_run(move || lives.joining(group, last)).await;
-        let joining = Arc::new(joining.map_err(io)?);
-        let campaigns = begin_log(&log, begin, self.options.node_id).await.map_err(io)?;
-        let (config, node_id, machine_gone) = (raft_config(group).map_err(io)?, self.options.node_id, machine.gone());
+        let campaigns = begin_log(&log, begin, node_id).await.map_err(io)?;
+        let (config, machine_gone) = (raft_config(group).map_err(io)?, machine.gone());
         let (urgency, transfers, peers) = (Urgency::default(), self.transfers.clone(), self.options.peers.clone());
         let network = Network { group, peers, urgency: urgency.clone(), transfers, held: machine.held() };
         let started = Raft::new(node_id, config, network, LogStore::new(log.clone()), machine).await;
@@ -122,22 +146,13 @@ impl Registry {
             Some(reason) => StartError::Damaged { group, reason },
             None => io(io::Error::other(error)),
         })?;
-        // Of the core itself: what its metrics say is empty until it runs.
-        let voters = raft.with_raft_state(|state| state.membership_state.effective().voter_ids().collect::<Vec<_>>()).await;
-        let alone = voters.map_err(|error| io(io::Error::other(error)))? == [node_id];
-        if campaigns || alone && joining.is_over(last) {
-            // Nobody leads, and others expect that this node will: there is no reason to wait for an election timeout.
-            raft.trigger().elect(true).await.map_err(|error| io(io::Error::other(error)))?;
-        }
-        self.flusher.opened(&log);
-        self.holders.opened(&log);
         let proposals = Proposals::start(group, raft.clone(), preamble, urgency.clone());
         let (standing, standing_now) = watch::channel(Standing::default());
         let stopping = CancellationToken::new();
         let ends = (stopping.clone(), machine_gone.clone());
         let heard = Arc::new(Heard::now());
         tokio::spawn(Watched::new(group, &raft, log.damage(), heard.clone()).keep(standing, self.changes.clone(), ends));
-        Ok(Group::new(Parts {
+        let parts = Parts {
             raft,
             log,
             proposals,
@@ -150,20 +165,29 @@ impl Registry {
             standing: standing_now,
             stopping,
             machine_gone,
-        }))
+        };
+        Ok((Group::new(parts), campaigns))
     }
 
-    /// The log and the machine of a group: what is on disk, or empty.
-    pub(crate) async fn open_storage(
+    /// Campaigns where nobody leads and others expect that this node will: there is no reason to wait for an election timeout.
+    async fn campaign(&self, group: &Group, campaigns: bool) -> io::Result<()> {
+        let raft = group.raft();
+        // Of the core itself: what its metrics say is empty until it runs.
+        let voters = raft.with_raft_state(|state| state.membership_state.effective().voter_ids().collect::<Vec<_>>()).await;
+        let alone = voters.map_err(io::Error::other)? == [self.options.node_id];
+        if campaigns || alone && group.may_elect() {
+            raft.trigger().elect(true).await.map_err(io::Error::other)?;
+        }
+        Ok(())
+    }
+
+    /// The log and the machine of a group.
+    async fn open_storage(
         &self,
         group: GroupId,
+        recovered: RecoveredGroup,
         machine: Box<dyn Machine>,
-        joins: bool,
     ) -> Result<(Arc<GroupLog>, MachineStore), StartError> {
-        let recovered = match self.take_recovered(group)? {
-            Some(recovered) => recovered,
-            None => self.create(group, joins).await.map_err(|source| StartError::Io { group, source })?,
-        };
         let (lives, journal, flusher) = (self.lives.clone(), self.journal.clone(), self.flusher.clone());
         let budget = self.tail_budget.clone();
         let open = move || -> Result<(Arc<GroupLog>, MachineStore), StartError> {
@@ -175,6 +199,16 @@ impl Registry {
             Ok((log, machine))
         };
         self.options.driver.run(open).await.map_err(|source| StartError::Io { group, source })?
+    }
+
+    /// The storage of a group without a core: a test is the core.
+    #[cfg(test)]
+    pub(crate) async fn open_without_core(&self, group: GroupId, machine: Box<dyn Machine>) -> (Arc<GroupLog>, MachineStore) {
+        let Ok((claim, known)) = self.groups.claim_start(group) else { panic!("group {group} is not at rest") };
+        let Ok(recovered) = self.begin_with(group, known, false).await else { panic!("group {group} was not created") };
+        let Ok(opened) = self.open_storage(group, *recovered, machine).await else { panic!("group {group} was not opened") };
+        claim.end_down(Down::passing("a test has it".to_owned(), Known::Nothing));
+        opened
     }
 }
 

@@ -1,37 +1,29 @@
 //! Groups whose data is damaged: they neither vote nor serve. What they had is set aside once their peers have taken
 //! this replica out of the group; then it begins again, empty, and copies from them.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Down, Registry, lock};
-use crate::journal::{Journal, Record, Recovered, RecoveredGroup, Step, Suspect};
+use super::Registry;
+use super::states::{Cause, Down, GroupState, Known, Outage};
+use crate::journal::{Damage, Journal, Record, Recovered, RecoveredGroup, Step, Suspect};
 use crate::log::lives::Lives;
-use crate::types::{GroupId, Incarnation, Vote};
-
-impl Down {
-    /// A group of which there is data, and of which the journal should know and does not.
-    pub(super) fn unknown(reason: String) -> Self {
-        Self { known: None, damaged: true, reason }
-    }
-
-    /// The valid life of its data; `None` if the journal does not know it.
-    pub(super) fn incarnation(&self) -> Option<Incarnation> {
-        self.known.as_ref().map(|known| known.incarnation)
-    }
-
-    pub(super) fn vote(&self) -> Option<Vote> {
-        self.known.as_ref().and_then(|known| known.vote)
-    }
-}
+use crate::types::{GroupId, ReplicaId, Vote};
 
 impl Registry {
+    /// Why a group does not run here, if it should and cannot.
+    #[must_use]
+    pub fn outage(&self, group: GroupId) -> Option<Outage> {
+        self.groups.outage(group)
+    }
+
     /// What is wrong with a group that does not run because its data is damaged.
     #[must_use]
     pub fn damage_of(&self, group: GroupId) -> Option<String> {
-        lock(&self.down).get(&group).filter(|down| down.damaged).map(|down| down.reason.clone())
+        self.outage(group).filter(|outage| outage.cause == Cause::Damaged).map(|outage| outage.reason)
     }
 
     /// Stops a group that runs, because its data is damaged. It does not start again before [`Registry::set_aside`], or
@@ -40,18 +32,10 @@ impl Registry {
     /// # Errors
     /// If what it submitted cannot be made durable. It does not run then, either.
     pub async fn condemn(&self, group: GroupId, reason: String) -> io::Result<()> {
-        let Some(running) = lock(&self.running).remove(&group) else { return Ok(()) };
+        let Some((claim, closing)) = self.groups.claim_condemned(group) else { return Ok(()) };
         tracing::error!(%group, reason, "the group's data is damaged: it is stopped on this node");
-        let log = running.log();
-        let known = RecoveredGroup { vote: log.vote(), damaged: true, ..RecoveredGroup::empty(log.incarnation()) };
-        lock(&self.down).insert(group, Down { known: Some(known), damaged: true, reason });
-        self.changes.note(group);
-        let given_back = self.give_back(&running).await;
-        // Not to be started from.
-        let known = lock(&self.recovered).remove(&group);
-        if let (Some(known), Some(down)) = (known, lock(&self.down).get_mut(&group)) {
-            down.known = Some(known);
-        }
+        let (known, given_back) = self.settle(closing).await;
+        claim.end_down(Down::damaged(reason, known));
         given_back
     }
 
@@ -62,22 +46,52 @@ impl Registry {
     /// # Errors
     /// If the group is not damaged, or the disk refuses: calling it again goes on.
     pub async fn set_aside(&self, group: GroupId, vote: Vote) -> io::Result<()> {
-        let known = lock(&self.down).get(&group).filter(|down| down.damaged).map(Down::vote);
-        let Some(known) = known else { return Err(io::Error::other(format!("group {group} is not known to be damaged"))) };
+        let (claim, known, reason) = self.groups.claim_damaged(group).ok_or_else(|| not_damaged(group))?;
+        let (known, settled) = self.settle_known(known).await;
+        let begun = match settled {
+            Ok(()) => self.begin_empty(group, &known, vote).await,
+            Err(error) => Err(error),
+        };
+        match begun {
+            Ok(empty) => claim.end_stopped(empty),
+            Err(error) => {
+                claim.end_down(Down::damaged(reason, known));
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    async fn begin_empty(&self, group: GroupId, known: &Known, vote: Vote) -> io::Result<RecoveredGroup> {
         self.transfers.forget(group).await;
         let moved = self.keep_aside(group).await?;
         let incarnation = self.lives.next();
-        let vote = known.filter(|known| known.term > vote.term).unwrap_or(vote);
+        let vote = known.vote().filter(|known| known.term > vote.term).unwrap_or(vote);
         let lives = self.lives.clone();
         self.options.driver.try_run(move || lives.set_joining(group, true)).await?;
-        let switch = Record::Switch { group, incarnation, snapshot: None, membership: Bytes::new() };
-        self.write_through(vec![switch, Record::Vote { group, vote }]).await?;
-        let empty = RecoveredGroup { vote: Some(vote), ..RecoveredGroup::empty(incarnation) };
+        let (replica, snapshot, membership) = (self.replica_of(group, known), None, Bytes::new());
+        let begin = Record::BeginAgain { group, replica, incarnation, snapshot, membership, vote };
+        self.write_through(vec![begin]).await?;
+        let empty = RecoveredGroup { vote: Some(vote), ..RecoveredGroup::empty(replica, incarnation) };
         self.holders.recovered(group, &empty);
-        lock(&self.recovered).insert(group, empty);
-        lock(&self.down).remove(&group);
         tracing::warn!(%group, moved, "the group's damaged data was set aside; it begins again without any");
-        Ok(())
+        Ok(empty)
+    }
+
+    /// Which replica a group is that begins again.
+    pub(super) fn replica_of(&self, group: GroupId, known: &Known) -> ReplicaId {
+        match known {
+            Known::Stopped(recovered) => recovered.replica,
+            _ => self.next_replica(group),
+        }
+    }
+
+    /// See [`Registry::settle`].
+    pub(super) async fn settle_known(&self, known: Known) -> (Known, io::Result<()>) {
+        match known {
+            Known::Closing(closing) => self.settle(closing).await,
+            known => (known, Ok(())),
+        }
     }
 
     /// Moves a group's data to where what is damaged is kept, with copies of the journal's files that are damaged.
@@ -96,9 +110,56 @@ impl Registry {
     }
 }
 
+pub(super) fn not_damaged(group: GroupId) -> io::Error {
+    io::Error::other(format!("group {group} is not known to be damaged"))
+}
+
+/// The states in which the groups of a node are when its journal was opened. `unknown` are those of which there is data, and
+/// of which the journal should know and does not.
+pub(super) fn states_at_open(
+    groups: BTreeMap<GroupId, RecoveredGroup>,
+    damage: &[Damage],
+    unknown: BTreeMap<GroupId, String>,
+) -> BTreeMap<GroupId, GroupState> {
+    let down = |reason, known| GroupState::Down(Box::new(Down::damaged(reason, known)));
+    let mut states: BTreeMap<GroupId, GroupState> =
+        unknown.into_iter().map(|(group, reason)| (group, down(reason, Known::Nothing))).collect();
+    for damage in damage {
+        let Suspect::Named(named) = &damage.groups else { continue };
+        let Damage { file, range, reason, .. } = damage;
+        let reason = format!("{} bytes {}..{}: {reason}", file.display(), range.start, range.end);
+        for group in named {
+            states.entry(*group).or_insert_with(|| down(reason.clone(), Known::Nothing));
+        }
+    }
+    for (group, recovered) in groups {
+        let known = Box::new(recovered);
+        let state = match states.remove(&group) {
+            Some(GroupState::Down(of_damage)) => down(of_damage.reason, Known::Stopped(known)),
+            _ if known.damaged => down("the journal lost a part of it".to_owned(), Known::Stopped(known)),
+            _ => GroupState::Stopped(known),
+        };
+        states.insert(group, state);
+    }
+    states
+}
+
+/// Brings what is on the disk in line with what the journal says. Returns the groups of which there is data, and of which the
+/// journal should know and does not. Blocks.
+pub(super) fn survey(journal: &mut Journal, lives: &Lives, recovered: &mut Recovered) -> io::Result<BTreeMap<GroupId, String>> {
+    lives.number_behind_all()?;
+    name_all(journal, lives, recovered)?;
+    if !recovered.damage.is_empty() {
+        // Where damage took a part of the journal, what it does not name may be what it named.
+        return Ok(BTreeMap::new());
+    }
+    let valid = recovered.groups.iter().map(|(id, group)| (*id, group.incarnation)).collect();
+    lives.delete_orphans(&valid, &recovered.removed)
+}
+
 /// Damage that does not say whose data it took gets the names of all groups of which there is data: so they can be dealt
 /// with one by one, and groups that come later are not among them. Blocks.
-pub(super) fn name_all(journal: &mut Journal, lives: &Lives, recovered: &mut Recovered) -> io::Result<()> {
+fn name_all(journal: &mut Journal, lives: &Lives, recovered: &mut Recovered) -> io::Result<()> {
     if !recovered.damage.iter().any(|damage| damage.groups == Suspect::All) {
         return Ok(());
     }

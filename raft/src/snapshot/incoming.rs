@@ -114,11 +114,8 @@ impl IncomingSnapshot {
     }
 
     /// Deletes what was received.
-    ///
-    /// # Errors
-    /// If the disk refuses; the next start deletes it then.
-    pub fn discard(self) -> io::Result<()> {
-        self.life.discard()
+    pub fn discard(self) {
+        self.life.discard();
     }
 
     /// Entries that are applied are the same everywhere: the live ones that lie here need not be sent.

@@ -57,7 +57,7 @@ impl Group {
         if self.log().incarnation() != incarnation {
             let lives = self.log().lives().clone();
             let driver = lives.driver().clone();
-            driver.try_run(move || lives.delete(group, incarnation)).await?;
+            driver.run(move || lives.delete(group, incarnation)).await?;
         }
         Ok(vote_from_raft(&answer.vote))
     }

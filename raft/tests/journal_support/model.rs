@@ -9,6 +9,7 @@ use flotilla_raft::types::{Entry, GroupId, Incarnation, LogId, Vote};
 /// One group: every entry of its current life, also those that segments hold.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ModelGroup {
+    pub replica: u64,
     pub incarnation: Incarnation,
     pub vote: Option<Vote>,
     pub purged: Option<LogId>,
@@ -22,6 +23,8 @@ pub struct ModelGroup {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Model {
     pub groups: BTreeMap<GroupId, ModelGroup>,
+    /// The last replica of each group that was removed.
+    pub removed: BTreeMap<GroupId, u64>,
 }
 
 fn later(mark: Option<LogId>, other: LogId) -> Option<LogId> {
@@ -50,8 +53,9 @@ impl ModelGroup {
 
     /// Compares with what was recovered. Segments may be known to hold less than was announced.
     pub fn check(&self, recovered: &RecoveredGroup, announced: Option<LogId>, floor: Option<LogId>) -> Result<(), String> {
-        let same = (self.incarnation, self.vote, self.purged, self.committed, &self.snapshot, self.last)
+        let same = (self.replica, self.incarnation, self.vote, self.purged, self.committed, &self.snapshot, self.last)
             == (
+                recovered.replica,
                 recovered.incarnation,
                 recovered.vote,
                 recovered.purged,
@@ -88,24 +92,40 @@ impl Model {
         let id = record.group().unwrap();
         match record {
             Record::Remove { .. } => {
-                self.groups.remove(&id);
+                if let Some(group) = self.groups.remove(&id) {
+                    self.removed.insert(id, group.replica);
+                }
+            }
+            Record::Forget { .. } => {
+                self.removed.remove(&id);
+            }
+            Record::Create { replica, incarnation, .. } => {
+                self.begin(id, ModelGroup { replica: *replica, incarnation: *incarnation, ..ModelGroup::default() });
+            }
+            Record::BeginAgain { replica, incarnation, snapshot, membership, vote, .. } => {
+                let (last, snapshot) = (*snapshot, snapshot.map(|snapshot| (snapshot, membership.clone())));
+                let (replica, incarnation, vote) = (*replica, *incarnation, Some(*vote));
+                let (purged, committed) = (last, last);
+                let log = BTreeMap::new();
+                self.begin(id, ModelGroup { replica, incarnation, vote, purged, committed, snapshot, last, log });
             }
             Record::Switch { incarnation, snapshot, membership, .. } => {
-                let old = self.groups.remove(&id).unwrap_or_default();
-                let mut new = ModelGroup { incarnation: *incarnation, vote: old.vote, ..ModelGroup::default() };
-                if let Some(snapshot) = *snapshot {
-                    new.snapshot = Some((snapshot, membership.clone()));
-                    new.purged = later(old.purged, snapshot);
-                    new.committed = later(old.committed, snapshot);
-                    new.log = old.log;
-                    new.last = old.last;
-                    new.restart_behind(snapshot);
-                    new.log.retain(|index, _| *index > snapshot.index);
-                }
+                let (snapshot, old) = (snapshot.unwrap(), self.groups.remove(&id).unwrap());
+                let mut new = ModelGroup { incarnation: *incarnation, ..old };
+                new.snapshot = Some((snapshot, membership.clone()));
+                new.purged = later(new.purged, snapshot);
+                new.committed = later(new.committed, snapshot);
+                new.restart_behind(snapshot);
+                new.log.retain(|index, _| *index > snapshot.index);
                 self.groups.insert(id, new);
             }
             _ => self.apply_to_group(id, record),
         }
+    }
+
+    fn begin(&mut self, id: GroupId, group: ModelGroup) {
+        self.groups.insert(id, group);
+        self.removed.remove(&id);
     }
 
     fn apply_to_group(&mut self, id: GroupId, record: &Record) {

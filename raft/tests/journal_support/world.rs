@@ -175,6 +175,9 @@ impl World {
         if !model.groups.keys().eq(recovered.groups.keys()) {
             return Err(format!("groups {:?} instead of {:?}", recovered.groups.keys(), model.groups.keys()));
         }
+        if model.removed != recovered.removed {
+            return Err(format!("removed {:?} instead of {:?}", recovered.removed, model.removed));
+        }
         for (id, group) in &model.groups {
             let of_life = |marks: &BTreeMap<GroupId, (Incarnation, LogId)>| {
                 marks.get(id).filter(|mark| mark.0 == group.incarnation).map(|mark| mark.1)
@@ -211,16 +214,13 @@ impl World {
             if self.rng.below(10) == 0 {
                 return self.submit(vec![Record::Committed { group, log_id: LogId::default() }], false);
             }
-            return self.submit_switch(group);
+            return self.submit_beginning(group);
         };
         let last = state.last;
         let floor = self.announced_in(group).map(|mark| mark.index);
         match self.rng.below(20) {
             0..=9 => self.submit_entries(group),
-            10..=11 => {
-                let vote = Vote { term: self.rng.below(100), voted_for: Some(self.rng.below(3)), committed: false };
-                self.submit(vec![Record::Vote { group, vote }], true);
-            }
+            10..=11 => self.submit_vote(group, state.vote),
             12 => {
                 let kept = state.log.values().map(|entry| entry.log_id).filter(|id| floor.is_none_or(|f| f <= id.index));
                 let kept: Vec<_> = kept.collect();
@@ -240,30 +240,87 @@ impl World {
                 self.submit(vec![Record::Purge { group, upto }], true);
             }
             16 if self.rng.below(4) == 0 => self.submit_switch(group),
+            16 if self.rng.below(4) == 0 => self.submit_again(group),
+            16 => self.submit_what_would_lose(group, state.replica),
             17 if self.rng.below(6) == 0 => self.submit(vec![Record::Remove { group }], true),
             18 if last.is_some() => {
                 let log_id = LogId { term: 1, index: last.unwrap().index + 2 };
                 let entries = vec![Entry { log_id, body: Body::Blank }];
-                self.submit(vec![Record::Vote { group, vote: Vote::default() }, Record::Append { group, entries }], false);
+                let vote = Vote { term: 1_000_000, ..Vote::default() };
+                self.submit(vec![Record::Vote { group, vote }, Record::Append { group, entries }], false);
             }
             _ => self.announce(group, 1.0),
         }
     }
 
-    fn submit_switch(&mut self, group: GroupId) {
-        let incarnation = Incarnation(self.next_incarnation);
+    /// A group that is not here begins, with a replica that was not here before.
+    fn submit_beginning(&mut self, group: GroupId) {
+        let removed = self.submitted.removed.get(&group).copied();
+        let replica = removed.map_or(1 + self.rng.below(3), |removed| removed + self.rng.below(3));
+        let incarnation = self.incarnation();
+        match (self.rng.below(6), removed) {
+            (0, Some(_)) => self.submit(vec![Record::Forget { group }], true),
+            (1, _) => self.submit_again(group),
+            (2, _) => {
+                let (snapshot, membership) = (Some(LogId { term: 1, index: 5 }), Bytes::new());
+                self.submit(vec![Record::Switch { group, incarnation, snapshot, membership }], false);
+            }
+            _ => {
+                let valid = removed.is_none_or(|removed| replica > removed);
+                self.submit(vec![Record::Create { group, replica, incarnation }], valid);
+            }
+        }
+    }
+
+    /// What a group has is given up.
+    fn submit_again(&mut self, group: GroupId) {
+        let (incarnation, membership) = (self.incarnation(), Bytes::from_static(b"again"));
+        let live = self.submitted.groups.get(&group);
+        let highest = live.map(|group| group.replica).or(self.submitted.removed.get(&group).copied());
+        let term = live.and_then(|group| group.vote).map_or(0, |vote| vote.term);
+        let vote = Vote { term: term + 1, ..Vote::default() };
+        let snapshot = (self.rng.below(2) == 0).then(|| LogId { term: self.term, index: self.rng.below(100) });
+        let replica = (highest.unwrap_or(1) + self.rng.below(3)).saturating_sub(1);
+        let records = vec![Record::BeginAgain { group, replica, incarnation, snapshot, membership, vote }];
+        self.submit(records, highest.is_none_or(|highest| replica >= highest));
+    }
+
+    fn submit_what_would_lose(&mut self, group: GroupId, replica: u64) {
+        let (incarnation, membership) = (self.incarnation(), Bytes::new());
+        let record = match self.rng.below(3) {
+            0 => Record::Create { group, replica: replica + 1, incarnation },
+            1 => Record::Switch { group, incarnation, snapshot: None, membership },
+            _ => Record::Forget { group },
+        };
+        self.submit(vec![record], false);
+    }
+
+    fn submit_vote(&mut self, group: GroupId, before: Option<Vote>) {
+        let term = (before.map_or(1, |before| before.term) + self.rng.below(3)).saturating_sub(1);
+        let vote = Vote { term, voted_for: Some(1 + self.rng.below(2)), committed: false };
+        let valid = before.is_none_or(|before| {
+            term > before.term || term == before.term && (before.voted_for.is_none() || before.voted_for == vote.voted_for)
+        });
+        self.submit(vec![Record::Vote { group, vote }], valid);
+    }
+
+    fn incarnation(&mut self) -> Incarnation {
         self.next_incarnation += 1;
+        Incarnation(self.next_incarnation - 1)
+    }
+
+    fn submit_switch(&mut self, group: GroupId) {
+        let incarnation = self.incarnation();
         let membership = Bytes::from(format!("membership {incarnation}"));
         let last = self.submitted.groups.get(&group).and_then(|state| state.last);
         let synced = self.announced_in(group);
-        let snapshot = match (self.rng.below(3), last) {
-            (0, _) => None,
-            (1, Some(last)) => Some(LogId { term: last.term, index: last.index + self.rng.below(3) }),
-            _ => synced.or(Some(LogId { term: 1, index: self.rng.below(50) })),
+        let snapshot = match (self.rng.below(2), last) {
+            (0, Some(last)) => LogId { term: last.term, index: last.index + self.rng.below(3) },
+            _ => synced.unwrap_or(LogId { term: 1, index: self.rng.below(50) }),
         };
         // A snapshot must not lie behind what segments hold.
-        let snapshot = snapshot.filter(|at| synced.is_none_or(|synced| synced.index <= at.index));
-        self.submit(vec![Record::Switch { group, incarnation, snapshot, membership }], true);
+        let valid = synced.is_none_or(|synced| synced.index <= snapshot.index);
+        self.submit(vec![Record::Switch { group, incarnation, snapshot: Some(snapshot), membership }], valid);
     }
 
     fn submit_entries(&mut self, group: GroupId) {

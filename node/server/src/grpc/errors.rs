@@ -39,9 +39,10 @@ impl From<NotServing> for Problem {
                 Self::new(Reason::NotLeader, words).with("leader", node).with("leader_address", address)
             }
             NotServing::NotLeader { leader: None, .. } => Self::new(Reason::NotLeader, words),
-            NotServing::NotReady { .. } | NotServing::NoQuorum { .. } | NotServing::StorageFailed { .. } => {
-                Self::new(Reason::Unavailable, words)
-            }
+            NotServing::NotReady { .. }
+            | NotServing::NoQuorum { .. }
+            | NotServing::Down { .. }
+            | NotServing::StorageFailed { .. } => Self::new(Reason::Unavailable, words),
             NotServing::Damaged { .. } => Self::new(Reason::Damaged, words),
             NotServing::ShuttingDown => Self::new(Reason::Draining, words),
         }

@@ -50,7 +50,7 @@ async fn a_removed_group_takes_nothing_with_it_and_leaves_nothing() {
     drop(two);
 
     node.power_cut();
-    assert_eq!(node.registry().recovered_groups(), [GroupId(2)]);
+    assert_eq!(node.registry().idle_groups(), [GroupId(2)]);
     let two = node.start(GroupId(2), &[NODE]).await;
     assert_eq!(kept(&two, 0).await, expected(0..70));
     let one = node.start(GroupId(1), &[NODE]).await;

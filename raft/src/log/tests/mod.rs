@@ -8,6 +8,8 @@ mod failures;
 mod groups;
 mod losses;
 pub(crate) mod node;
+mod outages;
+mod removals;
 mod restarts;
 mod suite;
 mod tail;

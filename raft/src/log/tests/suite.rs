@@ -56,8 +56,8 @@ impl<P: Fn(&TempDir) -> Provider + Send + Sync> StoreBuilder<TypeConfig, StartsA
         let dir = tempfile::tempdir().unwrap();
         let (disk, state) = (self.0)(&dir);
         let registry = Registry::open(options(), data_dir(&dir.path().join("data")), disk, state).unwrap();
-        let (log, _) = registry.open_storage(GroupId(1), Box::new(Ledger::default()), false).await.unwrap();
-        let (own_log, store) = registry.open_storage(GroupId(2), Box::new(Ledger::default()), false).await.unwrap();
+        let (log, _) = registry.open_without_core(GroupId(1), Box::new(Ledger::default())).await;
+        let (own_log, store) = registry.open_without_core(GroupId(2), Box::new(Ledger::default())).await;
         let log = StartsAnywhere { store: LogStore::new(log), start: Arc::default() };
         Ok(((dir, registry), log, Appending { store, log: own_log }))
     }

@@ -87,7 +87,7 @@ async fn what_was_received_in_part_goes_with_its_group() {
     cluster.close_node(3).await;
     cluster.line(1, 3).mend();
     cluster.start_node(3).await;
-    assert!(cluster.registry(3).recovered_groups().is_empty());
+    assert!(cluster.registry(3).idle_groups().is_empty());
     // Nothing is left that would look like a lost group.
     cluster.start(3, GROUP, Begin::Wait).await;
     fill(&group, 20_000..20_010).await;

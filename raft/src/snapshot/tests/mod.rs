@@ -59,7 +59,7 @@ async fn install(store: &mut MachineStore, received: ReceivedSnapshot) -> io::Re
 }
 
 async fn storage(node: &Node) -> (Arc<GroupLog>, MachineStore) {
-    node.registry().open_storage(GROUP, Box::new(Ledger::default()), false).await.unwrap()
+    node.registry().open_without_core(GROUP, Box::new(Ledger::default())).await
 }
 
 /// Starts the group of a node that has received a snapshot in which it is the only voter.
