@@ -14,7 +14,7 @@ use bytes::Bytes;
 use flotilla_raft::disk::Disk;
 use flotilla_raft::disk::real::RealDisk;
 use flotilla_raft::journal::{BatchStats, Journal, JournalObserver, JournalOptions, JournalThread, Record};
-use flotilla_raft::types::{Body, Entry, GroupId, Incarnation, Item, LogId};
+use flotilla_raft::types::{Body, Entry, GroupId, Incarnation, Item, LogId, ReplicaId};
 
 /// Submissions on the way at once.
 const PIPELINE: usize = 4;
@@ -65,7 +65,7 @@ fn journal(dir: &Path, batch: &Bytes, batches: u64, options: JournalOptions) -> 
     let handle = thread.handle();
     let (group, incarnation) = (GroupId(1), Incarnation(1));
     let (done, answers) = mpsc::channel();
-    handle.submit(vec![Record::Create { group, replica: 1, incarnation }], |_| {});
+    handle.submit(vec![Record::Create { group, replica: ReplicaId(1), incarnation }], |_| {});
     // Twice around: the first time creates the files, the second one is measured.
     for measured in [false, true] {
         durations.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();

@@ -9,6 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use openraft::ReadPolicy;
 use openraft::async_runtime::WatchReceiver as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
@@ -26,10 +27,11 @@ use crate::log::type_config::TypeConfig;
 use crate::machine::Outcome;
 use crate::network::Urgency;
 use crate::proposals::{Proposal, Proposals};
+use crate::roster::Roster;
 use crate::segments::{SegmentError, SegmentInfo, StoredItem};
 use crate::standing::Standing;
 use crate::tail_budget::TailBudget;
-use crate::types::{GroupId, Item, LogId, NodeId};
+use crate::types::{GroupId, Item, LogId, NodeId, Replica, ReplicaId};
 
 /// openraft's handle of one group.
 pub(crate) type Raft = openraft::Raft<TypeConfig, MachineStore>;
@@ -50,10 +52,13 @@ pub struct Group {
 struct Inner {
     id: GroupId,
     parts: Parts,
+    /// Absent: nothing is known of removed replicas.
+    roster: ArcSwapOption<Roster>,
 }
 
 /// What a group is made of.
 pub(crate) struct Parts {
+    pub(crate) replica: Replica,
     pub(crate) raft: Raft,
     pub(crate) log: Arc<GroupLog>,
     pub(crate) proposals: Proposals,
@@ -89,7 +94,7 @@ pub enum ProposeError {
     NotLeader {
         /// The group.
         group: GroupId,
-        /// Who leads it, if that is known.
+        /// The node that leads it, if that is known.
         leader: Option<NodeId>,
     },
     /// It may or may not be committed, now or later. Retry with the same producer sequence to find out.
@@ -122,7 +127,7 @@ pub enum ReadError {
     NotLeader {
         /// The group.
         group: GroupId,
-        /// Who leads it, if that is known.
+        /// The node that leads it, if that is known.
         leader: Option<NodeId>,
         /// What openraft said.
         reason: String,
@@ -131,13 +136,37 @@ pub enum ReadError {
 
 impl Group {
     pub(crate) fn new(parts: Parts) -> Self {
-        Self { inner: Arc::new(Inner { id: parts.log.group(), parts }) }
+        Self { inner: Arc::new(Inner { id: parts.log.group(), parts, roster: ArcSwapOption::empty() }) }
     }
 
     /// Which group this is.
     #[must_use]
     pub fn id(&self) -> GroupId {
         self.inner.id
+    }
+
+    /// Which replica of it lives here.
+    #[must_use]
+    pub fn replica(&self) -> ReplicaId {
+        self.inner.parts.replica.id
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.inner.parts.replica.node
+    }
+
+    /// From now on, replicas that this proves to be removed are not heard any more. Must be committed.
+    pub fn learn_roster(&self, roster: Roster) {
+        // An id that was handed out since then and is not named was never one of this group.
+        if self.inner.roster.load().as_deref().map(|known| &known.named) != Some(&roster.named) {
+            self.inner.roster.store(Some(Arc::new(roster)));
+        }
+    }
+
+    pub(crate) fn has_removed(&self, replica: ReplicaId) -> bool {
+        self.inner.roster.load().as_deref().is_some_and(|roster| roster.has_removed(replica))
     }
 
     /// Waits until there is room in memory for a proposal of `bytes`.
@@ -170,7 +199,9 @@ impl Group {
         let _urgent = self.inner.parts.urgency.begin();
         match self.inner.parts.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
             Ok(_) => Ok(()),
-            Err(error) => Err(ReadError::NotLeader { group: self.inner.id, leader: self.leader(), reason: error.to_string() }),
+            Err(error) => {
+                Err(ReadError::NotLeader { group: self.inner.id, leader: self.leader_node(), reason: error.to_string() })
+            }
         }
     }
 
@@ -217,7 +248,7 @@ impl Group {
 
     /// The voters of the group, as far as this node knows.
     #[must_use]
-    pub fn voters(&self) -> Vec<NodeId> {
+    pub fn voters(&self) -> Vec<ReplicaId> {
         self.inner.parts.raft.voter_ids().collect()
     }
 

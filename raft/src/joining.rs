@@ -1,11 +1,11 @@
-//! A replica that copies a group which goes on without it, until it has what was committed when it came.
+//! A replica that began to copy a group in a version that knew no replica ids, until it has what was committed when it came.
 //!
-//! Such a node may have had a replica before, whose data was deleted when that was moved away, or was damaged. Then the log that it copies
-//! tells of a time when it voted, and in the middle of the copy it would take that time for the present: alone, or with
-//! others that were moved away and back like it, it would elect a leader without what was committed since. Raft excludes
-//! that only for who forgets nothing. So who joins neither campaigns nor votes before it has reached the index that was
-//! committed when its leader first spoke to it. What makes it a voter again lies behind that. The index is in a file before
-//! any entry is in the log, so that a crash changes nothing.
+//! Such a node may have had a replica before, whose data was deleted when that was moved away, or was damaged; and both were called as
+//! the node. Then the log that it copies tells of a time when it voted, and in the middle of the copy it would take that time for
+//! the present. So it neither campaigns nor votes before it has reached the index that was committed when its leader first spoke
+//! to it. What makes it a voter again lies behind that. The index is in a file before any entry is in the log, so that a crash changes
+//! nothing. A replica with an id of its own needs none of this, and no file is begun any more: its log tells of it from the entry on
+//! by which it came.
 
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
@@ -38,7 +38,8 @@ fn file_of(groups_dir: &Path, group: GroupId) -> PathBuf {
 }
 
 impl Joining {
-    /// Notes durably that the group is to be copied. Blocks.
+    /// Notes durably that the group is to be copied, as the version before did. Blocks.
+    #[cfg(test)]
     pub(crate) fn begin(disk: &dyn Disk, groups_dir: &Path, group: GroupId) -> io::Result<()> {
         disk.create_dir_all(groups_dir)?;
         let file = disk.open(&file_of(groups_dir, group), true)?;

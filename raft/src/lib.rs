@@ -23,6 +23,7 @@ pub mod network;
 pub mod proposals;
 pub mod registry;
 pub mod replicas;
+pub mod roster;
 mod scrub;
 pub mod segments;
 pub mod snapshot;

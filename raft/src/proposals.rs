@@ -10,10 +10,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::group::{ProposeError, Raft};
 use crate::lease;
-use crate::log::type_config::{Command, TypeConfig};
+use crate::log::type_config::{Command, OnNode, TypeConfig};
 use crate::machine::Outcome;
 use crate::network::Urgency;
-use crate::types::{GroupId, Item, NodeId};
+use crate::types::{GroupId, Item};
 
 /// Payload bytes after which an entry is full (a single larger proposal still goes, alone).
 const ENTRY_BYTES_MAX: usize = 1 << 20;
@@ -165,7 +165,7 @@ async fn complete(group: GroupId, mut in_flight: mpsc::Receiver<InFlight>) {
 fn write_error(group: GroupId, error: &ClientWriteError<TypeConfig>) -> ProposeError {
     match error {
         ClientWriteError::ForwardToLeader(forward) => {
-            ProposeError::NotLeader { group, leader: forward.leader_id as Option<NodeId> }
+            ProposeError::NotLeader { group, leader: forward.leader_node.map(|OnNode(node)| node) }
         }
         other => ProposeError::Unknown { group, reason: other.to_string() },
     }

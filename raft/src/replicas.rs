@@ -5,18 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, InitializeError, RaftError};
-use openraft::impls::EmptyNode;
 use openraft::raft::TransferLeaderRequest;
 use tokio::sync::watch;
 
 use crate::group::Group;
-use crate::log::convert::{log_id_from_raft, vote_from_raft};
-use crate::log::type_config::TypeConfig;
+use crate::log::convert::{log_id_from_raft, members, vote_from_raft};
+use crate::log::type_config::{OnNode, TypeConfig};
 use crate::standing::{Membership, Standing, leader_now};
-use crate::types::{GroupId, NodeId, Vote};
+use crate::types::{GroupId, NodeId, Replica, ReplicaId};
 
-/// No id of a node.
-const NOBODY: NodeId = 0;
+/// No id of a replica.
+const NOBODY: ReplicaId = ReplicaId(0);
 
 /// Why the replicas of a group were not changed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -26,7 +25,7 @@ pub enum ChangeError {
     NotLeader {
         /// The group.
         group: GroupId,
-        /// Who leads it, if that is known.
+        /// The node that leads it, if that is known.
         leader: Option<NodeId>,
     },
     /// Not changed: another change is on its way, or this one makes no sense. Look at the membership and try again.
@@ -48,20 +47,19 @@ pub enum ChangeError {
 }
 
 impl Group {
-    /// Begins the log with these voters, this node among them, unless it has begun.
+    /// Begins the log with these voters, this replica among them, unless it has begun.
     ///
     /// # Errors
-    /// [`ChangeError::Refused`] if this node is none of them; [`ChangeError::Unknown`] if the group is stopped.
-    pub async fn initialize(&self, voters: BTreeSet<NodeId>) -> Result<(), ChangeError> {
-        let members: BTreeMap<NodeId, EmptyNode> = voters.into_iter().map(|id| (id, EmptyNode::new())).collect();
-        match self.raft().initialize(members).await {
+    /// [`ChangeError::Refused`] if this replica is none of them; [`ChangeError::Unknown`] if the group is stopped.
+    pub async fn initialize(&self, voters: &[Replica]) -> Result<(), ChangeError> {
+        match self.raft().initialize(members(voters)).await {
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
             Err(RaftError::APIError(error)) => Err(ChangeError::Refused { group: self.id(), reason: error.to_string() }),
             Err(error) => Err(ChangeError::Unknown { group: self.id(), reason: error.to_string() }),
         }
     }
 
-    /// Whether the log has begun: by this node, or by a leader that it heard of.
+    /// Whether the log has begun: by this replica, or by a leader that it heard of.
     pub async fn is_initialized(&self) -> bool {
         self.raft().is_initialized().await.unwrap_or(false)
     }
@@ -81,41 +79,49 @@ impl Group {
     /// Whether the other voters can decide by themselves to go on without this replica.
     #[must_use]
     pub fn can_be_spared(&self) -> bool {
-        self.membership().can_spare(&BTreeSet::from([*self.raft().node_id()]))
+        self.membership().can_spare(&BTreeSet::from([self.replica()]))
     }
 
-    /// The voters that are not `online`, if without them there is no majority. Allocates only then.
+    /// The nodes of voters that are not `online`, if without them there is no majority. Allocates only then.
     #[must_use]
     pub fn missing_for_quorum(&self, online: impl Fn(NodeId) -> bool) -> Option<Vec<NodeId>> {
         let standing = self.standing();
         let standing = standing.borrow();
         let voters = &standing.membership.voters;
-        let reached = voters.iter().filter(|voter| online(**voter)).count();
+        let reached = voters.values().filter(|node| online(**node)).count();
         // Of a joint membership both halves are needed; that is found out by asking.
         let enough = reached > voters.len() / 2 || standing.membership.joint || voters.is_empty();
-        (!enough).then(|| voters.iter().copied().filter(|voter| !online(*voter)).collect())
+        (!enough).then(|| voters.values().copied().filter(|node| !online(*node)).collect())
     }
 
     /// Who leads the group, as far as this node knows.
     #[must_use]
-    pub fn leader(&self) -> Option<NodeId> {
+    pub fn leader(&self) -> Option<ReplicaId> {
         leader_now(self.raft())
     }
 
-    /// Whether this node believes that it leads.
+    /// The node that leads the group, as far as this one knows. One that lags may hear a leader of whom its own log does not
+    /// tell yet.
+    #[must_use]
+    pub fn leader_node(&self) -> Option<NodeId> {
+        let leader = self.leader()?;
+        if leader == self.replica() { Some(self.node()) } else { self.standing().borrow().membership.node_of(leader) }
+    }
+
+    /// Whether this replica believes that it leads.
     #[must_use]
     pub fn is_leader(&self) -> bool {
-        self.leader() == Some(*self.raft().node_id())
+        self.leader() == Some(self.replica())
     }
 
     /// How far each replica's log agrees with that of this leader, by index; those of which nothing is known yet are
-    /// missing. `None` if this node does not lead.
+    /// missing. `None` if this replica does not lead.
     #[must_use]
-    pub fn progress(&self) -> Option<BTreeMap<NodeId, u64>> {
+    pub fn progress(&self) -> Option<BTreeMap<ReplicaId, u64>> {
         let metrics = self.raft().data_metrics();
         let metrics = metrics.borrow_watched();
         let replication = metrics.replication.as_ref()?;
-        Some(replication.iter().filter_map(|(node, matched)| Some((*node, matched.as_ref()?.index))).collect())
+        Some(replication.iter().filter_map(|(id, matched)| Some((*id, matched.as_ref()?.index))).collect())
     }
 
     /// Index of the last entry in this node's log.
@@ -138,13 +144,13 @@ impl Group {
         metrics.last_applied >= metrics.local_committed
     }
 
-    /// Has `node` receive the log without a vote. Returns when that is committed; see [`Group::progress`] for how far
-    /// the node is.
+    /// Has `replica` receive the log without a vote. Returns when that is committed; see [`Group::progress`] for how far
+    /// it is.
     ///
     /// # Errors
     /// See [`ChangeError`].
-    pub async fn add_learner(&self, node: NodeId) -> Result<(), ChangeError> {
-        let added = self.raft().add_learner(node, EmptyNode::new(), false).await;
+    pub async fn add_learner(&self, replica: Replica) -> Result<(), ChangeError> {
+        let added = self.raft().add_learner(replica.id, OnNode(replica.node), false).await;
         added.map(|_| ()).map_err(|error| self.change_error(error))
     }
 
@@ -152,8 +158,8 @@ impl Group {
     ///
     /// # Errors
     /// See [`ChangeError`].
-    pub async fn remove_learner(&self, node: NodeId) -> Result<(), ChangeError> {
-        self.change(ChangeMembers::RemoveNodes(BTreeSet::from([node]))).await
+    pub async fn remove_learner(&self, replica: ReplicaId) -> Result<(), ChangeError> {
+        self.change(ChangeMembers::RemoveNodes(BTreeSet::from([replica]))).await
     }
 
     /// Makes exactly these replicas the voters; who was one and is not among them gets nothing any more. All must be
@@ -161,21 +167,21 @@ impl Group {
     ///
     /// # Errors
     /// See [`ChangeError`].
-    pub async fn change_voters(&self, voters: BTreeSet<NodeId>) -> Result<(), ChangeError> {
+    pub async fn change_voters(&self, voters: BTreeSet<ReplicaId>) -> Result<(), ChangeError> {
         self.change(ChangeMembers::ReplaceAllVoters(voters)).await
     }
 
-    async fn change(&self, change: ChangeMembers<NodeId, EmptyNode>) -> Result<(), ChangeError> {
+    async fn change(&self, change: ChangeMembers<ReplicaId, OnNode>) -> Result<(), ChangeError> {
         let changed = self.raft().change_membership(change, false).await;
         changed.map(|_| ()).map_err(|error| self.change_error(error))
     }
 
-    /// Asks `node`, a voter, to take over the lead, and returns at once. Nothing happens if this node does not lead.
+    /// Asks a voter to take over the lead, and returns at once. Nothing happens if this replica does not lead.
     ///
     /// # Errors
     /// [`ChangeError::Unknown`] if the group is stopped.
-    pub async fn transfer_leader(&self, node: NodeId) -> Result<(), ChangeError> {
-        let asked = self.raft().trigger().transfer_leader(node).await;
+    pub async fn transfer_leader(&self, to: ReplicaId) -> Result<(), ChangeError> {
+        let asked = self.raft().trigger().transfer_leader(to).await;
         asked.map_err(|error| ChangeError::Unknown { group: self.id(), reason: error.to_string() })
     }
 
@@ -189,9 +195,9 @@ impl Group {
         }
     }
 
-    /// From now on this node grants votes, and asks for them, as if the lease had run out that `leader` has in a term up to
-    /// `term`.
-    pub(crate) async fn waive_lease(&self, leader: NodeId, term: u64) {
+    /// From now on this replica grants votes, and asks for them, as if the lease had run out that `leader` has in a term up
+    /// to `term`.
+    pub(crate) async fn waive_lease(&self, leader: ReplicaId, term: u64) {
         let vote = self.raft().server_metrics().borrow_watched().vote;
         if vote.committed && vote.leader_id.voted_for == leader && vote.leader_id.term <= term {
             // This is what a leader that gives up says to those who are not to succeed it.
@@ -199,8 +205,8 @@ impl Group {
         }
     }
 
-    /// The replicas of the group that this node leads, and the vote with which it does, if it does and they are committed.
-    pub async fn settled(&self) -> Option<(Membership, Vote)> {
+    /// The replicas of the group that this one leads, if it does and they are committed.
+    pub async fn settled(&self) -> Option<Membership> {
         self.read_barrier().await.ok()?;
         let metrics = self.raft().server_metrics();
         let metrics = metrics.borrow_watched();
@@ -208,21 +214,19 @@ impl Group {
         let settled = metrics.membership_config.log_id() == metrics.committed_membership_config.log_id() && !membership.joint;
         let vote = vote_from_raft(&metrics.vote);
         let leads = vote.committed && vote.voted_for == Some(metrics.id);
-        (leads && settled).then_some((membership, vote))
+        (leads && settled).then_some(membership)
     }
 
-    /// The vote with which this node leads the group, if it does, and if it is committed that `node` is no replica of it, in
-    /// no role.
-    pub async fn leads_without(&self, node: NodeId) -> Option<Vote> {
-        let (membership, vote) = self.settled().await?;
-        (!membership.voters.contains(&node) && !membership.learners.contains(&node)).then_some(vote)
+    /// Whether this replica leads the group, and it is committed that `replica` has no role in it.
+    pub async fn leads_without(&self, replica: ReplicaId) -> bool {
+        self.settled().await.is_some_and(|membership| !membership.holds(replica))
     }
 
     fn change_error(&self, error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> ChangeError {
         let group = self.id();
         match error {
             RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
-                ChangeError::NotLeader { group, leader: forward.leader_id }
+                ChangeError::NotLeader { group, leader: forward.leader_node.map(|OnNode(node)| node) }
             }
             RaftError::APIError(other) => ChangeError::Refused { group, reason: other.to_string() },
             RaftError::Fatal(fatal) => ChangeError::Unknown { group, reason: fatal.to_string() },

@@ -1,7 +1,7 @@
 //! How a group stands on this node: who leads it, who its replicas are, whether its core lives. Watched by one small
 //! task per group, so that nobody has to poll a thousand groups.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,17 +14,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::group::Raft;
 use crate::heard::Heard;
-use crate::log::type_config::{RaftMembership, TypeConfig};
-use crate::types::{GroupId, NodeId};
+use crate::log::type_config::{OnNode, RaftMembership, TypeConfig};
+use crate::types::{GroupId, NodeId, ReplicaId};
 
 type ServerMetrics = RaftServerMetrics<TypeConfig>;
 
-/// What this node believes about a group.
+/// What a replica believes about its group.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Standing {
     /// Who leads it, if that is known.
-    pub leader: Option<NodeId>,
-    /// The term that this node is in.
+    pub leader: Option<ReplicaId>,
+    /// The term that this replica is in.
     pub term: u64,
     /// Its replicas, by the last membership in the log.
     pub membership: Membership,
@@ -32,13 +32,13 @@ pub struct Standing {
     pub died: Option<String>,
 }
 
-/// The replicas of a group.
+/// The replicas of a group, each with the node that it lives on.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Membership {
     /// Who votes; while it changes, those of before and those of afterwards.
-    pub voters: BTreeSet<NodeId>,
+    pub voters: BTreeMap<ReplicaId, NodeId>,
     /// Who gets everything and does not vote.
-    pub learners: BTreeSet<NodeId>,
+    pub learners: BTreeMap<ReplicaId, NodeId>,
     /// Whether voters are being exchanged: both the old and the new ones must agree to everything.
     pub joint: bool,
 }
@@ -52,21 +52,58 @@ pub(crate) struct Changes {
     elections_won: AtomicU64,
 }
 
+impl Standing {
+    /// The node on which the leader lives, if both are known.
+    #[must_use]
+    pub fn leader_node(&self) -> Option<NodeId> {
+        self.membership.node_of(self.leader?)
+    }
+}
+
 impl Membership {
-    /// Whether those voters who are none of `nodes` are a majority of all: then they can decide by themselves to go on
+    /// Whether those voters who are none of `replicas` are a majority of all: then they can decide by themselves to go on
     /// without the others.
     #[must_use]
-    pub fn can_spare(&self, nodes: &BTreeSet<NodeId>) -> bool {
-        self.voters.difference(nodes).count() > self.voters.len() / 2
+    pub fn can_spare(&self, replicas: &BTreeSet<ReplicaId>) -> bool {
+        self.voters.keys().filter(|voter| !replicas.contains(voter)).count() > self.voters.len() / 2
+    }
+
+    /// Whether it is a replica, in whatever role.
+    #[must_use]
+    pub fn holds(&self, replica: ReplicaId) -> bool {
+        self.node_of(replica).is_some()
+    }
+
+    /// Where a replica lives.
+    #[must_use]
+    pub fn node_of(&self, replica: ReplicaId) -> Option<NodeId> {
+        self.voters.get(&replica).or_else(|| self.learners.get(&replica)).copied()
+    }
+
+    /// The voter that lives on a node; the newest, should the node have more than one.
+    #[must_use]
+    pub fn voter_on(&self, node: NodeId) -> Option<ReplicaId> {
+        self.voters.iter().rev().find(|(_, on)| **on == node).map(|(id, _)| *id)
+    }
+
+    /// Who votes.
+    #[must_use]
+    pub fn voter_ids(&self) -> BTreeSet<ReplicaId> {
+        self.voters.keys().copied().collect()
+    }
+
+    /// Nodes on which voters live.
+    #[must_use]
+    pub fn voter_nodes(&self) -> BTreeSet<NodeId> {
+        self.voters.values().copied().collect()
     }
 
     pub(crate) fn of(stored: &RaftMembership) -> Self {
         let membership = stored.membership();
-        Self {
-            voters: membership.voter_ids().collect(),
-            learners: membership.learner_ids().collect(),
-            joint: membership.get_joint_config().len() > 1,
-        }
+        let voters: BTreeSet<ReplicaId> = membership.voter_ids().collect();
+        let nodes = membership.nodes().map(|(id, OnNode(node))| (*id, *node));
+        let (voters, learners) = nodes.partition(|(id, _)| voters.contains(id));
+        Self { voters, learners, joint: membership.get_joint_config().len() > 1 }
     }
 }
 
@@ -93,13 +130,13 @@ impl Changes {
     }
 }
 
-/// Who leads, for sure not this node itself while it only did so before a restart.
-fn leader(metrics: &ServerMetrics) -> Option<NodeId> {
+/// Who leads, for sure not this replica itself while it only did so before a restart.
+fn leader(metrics: &ServerMetrics) -> Option<ReplicaId> {
     metrics.current_leader.filter(|leader| *leader != metrics.id || metrics.state == ServerState::Leader)
 }
 
 /// Who leads, as the core says now.
-pub(crate) fn leader_now(raft: &Raft) -> Option<NodeId> {
+pub(crate) fn leader_now(raft: &Raft) -> Option<ReplicaId> {
     leader(&raft.server_metrics().borrow_watched())
 }
 

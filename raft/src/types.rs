@@ -19,9 +19,20 @@ pub struct Incarnation(pub u64);
 /// A node of the cluster. Never reused.
 pub type NodeId = u64;
 
-/// Which placement of a group on a node this is. Of one group, a node never has the same one twice: see
-/// [`Record::Create`](crate::journal::Record::Create).
-pub type ReplicaId = u64;
+/// One replica of a group: what votes, leads and is counted on in Raft. A node is not its replica: each time that a group
+/// is placed on a node it gets another id there, and within a group no id is ever used again. So what a replica promised
+/// and acknowledged binds it for as long as it is called so, and nobody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct ReplicaId(pub u64);
+
+/// A replica, and the node that it lives on for as long as it lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Replica {
+    /// Its identity in the group.
+    pub id: ReplicaId,
+    /// Where it is.
+    pub node: NodeId,
+}
 
 /// The identity of a log entry. With one leader per term, term and index name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -32,14 +43,14 @@ pub struct LogId {
     pub index: u64,
 }
 
-/// What a node promised in elections: its term, whom it voted for, and whether that vote was committed
-/// (a quorum granted it, so the voted node leads the term).
+/// What a replica promised in elections: its term, whom it voted for, and whether that vote was committed
+/// (a quorum granted it, so the voted replica leads the term).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Vote {
     /// The term voted in.
     pub term: u64,
-    /// The node voted for, if any.
-    pub voted_for: Option<NodeId>,
+    /// The replica voted for, if any.
+    pub voted_for: Option<ReplicaId>,
     /// Whether a quorum granted this vote.
     pub committed: bool,
 }
@@ -78,7 +89,7 @@ impl Vote {
     /// anybody else, unless a quorum has elected that one.
     #[must_use]
     pub fn may_follow(self, before: Option<Self>) -> bool {
-        const NOBODY: NodeId = 0;
+        const NOBODY: ReplicaId = ReplicaId(0);
         let Some(before) = before else { return true };
         let leader = before.voted_for.filter(|leader| *leader != NOBODY);
         let same = leader.is_none_or(|leader| self.voted_for == Some(leader)) && self.committed == before.committed;
@@ -121,6 +132,18 @@ pub struct Kept {
 impl fmt::Display for GroupId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
+    }
+}
+
+impl fmt::Display for ReplicaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl fmt::Display for Replica {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "replica {} on node {}", self.id, self.node)
     }
 }
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use flotilla_raft::disk::Disk;
 use flotilla_raft::disk::sim::SimDisk;
 use flotilla_raft::journal::{Journal, JournalOptions, Record, Recovered, RecoveredGroup, Step, Suspect};
-use flotilla_raft::types::{Body, Entry, GroupId, Incarnation, Item, LogId, Vote};
+use flotilla_raft::types::{Body, Entry, GroupId, Incarnation, Item, LogId, ReplicaId, Vote};
 
 const DIR: &str = "/data/journal";
 const GROUPS: u64 = 3;
@@ -34,7 +34,7 @@ fn write(journal: &mut Journal, records: Vec<Record>) {
 
 fn begin_again(group: GroupId, incarnation: Incarnation) -> Record {
     let vote = Vote { term: 1_000, ..Vote::default() };
-    Record::BeginAgain { group, replica: 1, incarnation, snapshot: None, membership: Bytes::new(), vote }
+    Record::BeginAgain { group, replica: ReplicaId(1), incarnation, snapshot: None, membership: Bytes::new(), vote }
 }
 
 /// A journal of four files: one batch per submission, of one group each, with votes and entries of some blocks.
@@ -43,11 +43,11 @@ fn filled() -> (SimDisk, Journal) {
     let (mut journal, _) = open(&disk);
     for group in (0..GROUPS).map(GroupId) {
         let incarnation = Incarnation(group.0);
-        write(&mut journal, vec![Record::Create { group, replica: 1, incarnation }]);
+        write(&mut journal, vec![Record::Create { group, replica: ReplicaId(1), incarnation }]);
     }
     for index in 0..ROUNDS {
         for group in (0..GROUPS).map(GroupId) {
-            let vote = Vote { term: index, voted_for: Some(group.0), committed: true };
+            let vote = Vote { term: index, voted_for: Some(ReplicaId(group.0)), committed: true };
             let payload = Bytes::from(vec![index as u8 + 1; 5000]);
             let body = Body::Items([Item { kind: 1, payload }].into());
             let entry = Entry { log_id: LogId { term: 1, index }, body };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use flotilla_broker::Broker;
 use flotilla_raft::inspect::Fingerprint;
-use flotilla_raft::types::{GroupId, LogId, NodeId};
+use flotilla_raft::types::{GroupId, LogId, NodeId, ReplicaId};
 
 /// Violations that are kept in words; the first one is what matters.
 const KEPT_MAX: usize = 20;
@@ -14,7 +14,7 @@ const KEPT_MAX: usize = 20;
 #[derive(Debug, Default)]
 pub struct Invariants {
     /// Who led a group in a term.
-    leaders: BTreeMap<(GroupId, u64), NodeId>,
+    leaders: BTreeMap<(GroupId, u64), ReplicaId>,
     /// What an entry holds, by group, index and term.
     entries: BTreeMap<(GroupId, u64, u64), u32>,
     /// What was applied somewhere, by group and index: the term and what it holds.
@@ -86,13 +86,13 @@ impl Invariants {
         all.windows(2).filter(|pair| matches!(pair, [(a, one), (b, other)] if a.0 == b.0 && one != other)).count()
     }
 
-    fn leads(&mut self, group: GroupId, term: u64, leader: NodeId) {
+    fn leads(&mut self, group: GroupId, term: u64, leader: ReplicaId) {
         let known = *self.leaders.entry((group, term)).or_insert_with(|| {
-            tracing::info!(%group, term, leader, "leads");
+            tracing::info!(%group, term, %leader, "leads");
             leader
         });
         if known != leader {
-            self.violated(format!("group {group} has two leaders in term {term}: nodes {known} and {leader}"));
+            self.violated(format!("group {group} has two leaders in term {term}: replicas {known} and {leader}"));
         }
     }
 

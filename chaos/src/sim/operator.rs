@@ -74,7 +74,7 @@ fn order(broker: &Broker, chosen: u64, kind: u64) -> Option<Order> {
     let nodes: Vec<u64> = image.nodes().map(|(node, _)| node).collect();
     let from = usize::try_from(chosen / 7 % nodes.len().max(1) as u64).ok()?;
     Some(match kind {
-        0 => Order::Transfer(partition.group_id, *partition.replicas.get(from % partition.replicas.len().max(1))?),
+        0 => Order::Transfer(partition.group_id, partition.replicas.get(from % partition.replicas.len().max(1))?.node),
         1 if partition.target.is_some() => Order::Cancel(partition.group_id),
         _ => {
             let target = nodes.iter().cycle().skip(from).take(partition.replicas.len()).copied().collect();

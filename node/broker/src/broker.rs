@@ -8,6 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use flotilla_machines::controller::{ControllerOutcome, Image, Topic, command_payload};
 use flotilla_machines::item;
+use flotilla_proto::internal::v1;
 use flotilla_proto::internal::v1::controller_command::Command;
 use flotilla_raft::data_dir::ClusterId;
 use flotilla_raft::failure::Failure;
@@ -16,7 +17,7 @@ use flotilla_raft::network::Peers;
 use flotilla_raft::registry::{Outage, Registry};
 use flotilla_raft::troubles::Troubles;
 use flotilla_raft::types::{GroupId, Item};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -55,6 +56,8 @@ pub(crate) struct Inner {
     pub(crate) found: Mutex<BTreeMap<u64, String>>,
     pub(crate) leaders: Leaders,
     pub(crate) releases: Releases,
+    /// Somebody waits for a new partition to be founded.
+    pub(crate) founding: Arc<Notify>,
     /// The controller's group: another handle once it was started again.
     pub(crate) controller: ArcSwap<Group>,
     pub(crate) image: watch::Receiver<Arc<Image>>,
@@ -138,7 +141,7 @@ impl Broker {
     /// The node that leads the controller's group, as far as is known here.
     #[must_use]
     pub fn controller_leader(&self) -> Option<u64> {
-        self.controller().leader()
+        self.controller().leader_node()
     }
 
     /// The controller's group on this node.
@@ -174,7 +177,7 @@ impl Broker {
             Some(Hosted::Down(outage)) => Err(match self.led_elsewhere(layout.group_id) {
                 Some(leader) => NotServing::NotLeader { what: what(), leader: Some(leader) },
                 // One of the others is about to be elected.
-                None if self.others_can_lead(&layout.replicas) => NotServing::NotReady { what: what() },
+                None if self.others_can_lead(layout) => NotServing::NotReady { what: what() },
                 None => NotServing::down(what(), outage),
             }
             .into()),
@@ -187,6 +190,11 @@ impl Broker {
         let controller = self.controller();
         if let Some(offline) = missing_for_quorum(&controller, &self.inner.peers) {
             return Err(Failed::NotServing(NotServing::NoQuorum { what: "the controller".to_owned(), offline }));
+        }
+        // Whatever is placed from now on gets ids of its own. Idempotent, and once in the life of a cluster.
+        if self.image().next_replica_id().is_none() {
+            let begin = Command::BeginReplicaIds(v1::BeginReplicaIds {});
+            let _ = propose(&controller, begin, self.failure()).await?;
         }
         propose(&controller, command, self.failure()).await
     }

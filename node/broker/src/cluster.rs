@@ -74,7 +74,7 @@ impl Broker {
     pub fn describe_cluster(&self) -> ClusterDescription {
         let image = self.image();
         let health = self.partition_health(&image);
-        let voters = self.controller().membership().voters;
+        let voters = self.controller().membership().voter_nodes();
         let node = |(node_id, node): (u64, &flotilla_machines::controller::Node)| {
             let (replicas, leaders) = health.by_node.get(&node_id).copied().unwrap_or_default();
             NodeDescription {
@@ -110,13 +110,13 @@ impl Broker {
     pub fn partition_health(&self, image: &Image) -> PartitionHealth {
         let mut health = PartitionHealth::default();
         for partition in image.topics().flat_map(|topic| &topic.partitions) {
-            for node_id in &partition.replicas {
-                health.by_node.entry(*node_id).or_default().0 += 1;
+            for node_id in partition.nodes() {
+                health.by_node.entry(node_id).or_default().0 += 1;
             }
             health.replicas_max = health.replicas_max.max(partition.replicas.len());
             health.moving += usize::from(partition.target.is_some());
             let in_sync = self.in_sync(partition.group_id);
-            health.under_replicated += usize::from(!partition.replicas.iter().all(|node_id| in_sync.contains(node_id)));
+            health.under_replicated += usize::from(!partition.nodes().all(|node_id| in_sync.contains(&node_id)));
             match self.followed_leader(partition) {
                 Some(leader) => health.by_node.entry(leader).or_default().1 += 1,
                 None => health.leaderless += 1,
@@ -127,7 +127,7 @@ impl Broker {
 
     /// Whether this node reaches most replicas of a partition. While it moves, who votes is known to its leader alone.
     pub(crate) fn may_be_led(&self, layout: &Layout) -> bool {
-        layout.target.is_some() || self.reaches_majority(&layout.replicas)
+        layout.target.is_some() || self.reaches_majority(layout)
     }
 
     /// Who leads a partition, as far as is known here. Whom no majority follows leads in vain, and does not count.
@@ -135,9 +135,8 @@ impl Broker {
         self.leader_of(layout.group_id).filter(|_| self.may_be_led(layout))
     }
 
-    /// Whether this node reaches most of these.
-    fn reaches_majority(&self, replicas: &[u64]) -> bool {
-        replicas.iter().filter(|node_id| self.online(**node_id)).count() > replicas.len() / 2
+    fn reaches_majority(&self, layout: &Layout) -> bool {
+        layout.nodes().filter(|node_id| self.online(*node_id)).count() > layout.replicas.len() / 2
     }
 
     /// Who leads the partitions of a topic, by number.

@@ -88,16 +88,16 @@ impl Broker {
             let leader = self.leader_of(group_id).and_then(|leader| Some((leader, self.node_address(leader)?)));
             return Err(NotServing::NotLeader { what: what(), leader }.into());
         };
-        if !group.membership().voters.contains(&node_id) {
+        let Some(to) = group.membership().voter_on(node_id) else {
             return Err(ControllerRefusal::UnknownNode { node_id }.into());
-        }
+        };
         if let Some(offline) = missing_for_quorum(&group, &self.inner.peers) {
             return Err(NotServing::NoQuorum { what: what(), offline }.into());
         }
         if node_id == self.node_id() {
             return Ok(());
         }
-        group.transfer_leader(node_id).await.map_err(|_| NotServing::NotReady { what: what() })?;
+        group.transfer_leader(to).await.map_err(|_| NotServing::NotReady { what: what() })?;
         let mut changes = self.inner.registry.leader_changes();
         let led = async {
             while self.leader_of(group_id) != Some(node_id) {

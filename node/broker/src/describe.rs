@@ -46,8 +46,9 @@ impl Broker {
             partition: number,
             group_id: layout.group_id,
             leader,
-            replicas: layout.replicas.clone(),
-            target: layout.target.clone().unwrap_or_default(),
+            replicas: layout.nodes().collect(),
+            target: layout.target_nodes().unwrap_or_default(),
+            replica_ids: layout.replicas.iter().map(|replica| replica.id).collect(),
             in_sync: told.map(|(_, status)| status.in_sync.clone()).unwrap_or_default(),
             ends: told.map_or_else(Ends::default, |(_, status)| Ends {
                 log_start_offset: status.log_start_offset,

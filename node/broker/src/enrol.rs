@@ -8,6 +8,7 @@ use bytes::Bytes;
 use flotilla_machines::controller::Image;
 use flotilla_proto::internal::v1;
 use flotilla_proto::internal::v1::controller_command::Command;
+use flotilla_raft::types::{Replica, ReplicaId};
 
 use crate::broker::{Broker, Inner};
 use crate::founding::{ASK_INTERVAL, ask_all, founder, registration};
@@ -15,6 +16,12 @@ use crate::peer_calls::Proposed;
 
 /// The controller's group has at most so many voters; every other node learns from them.
 pub(crate) const CONTROLLER_VOTERS_MAX: usize = 5;
+/// The first replica of the controller's group on a node: that it has the node's id can be known before there is a controller
+/// to ask.
+pub(crate) fn first_replica(node: u64) -> Replica {
+    Replica { id: ReplicaId(node), node }
+}
+
 /// How long a start waits for what the seeds say.
 const SEEDS_PATIENCE: Duration = Duration::from_secs(1);
 /// How often the addresses of the others are looked up when nothing says that they changed.
@@ -69,7 +76,8 @@ impl Broker {
             let current = image.borrow_and_update().clone();
             let nodes = self.known_nodes(&current);
             let members = self.controller().membership();
-            let mut others = members.voters.union(&members.learners).filter(|node_id| **node_id != self.node_id());
+            let mut others =
+                members.voters.values().chain(members.learners.values()).filter(|node_id| **node_id != self.node_id());
             // One that stopped before it was registered: without it there may be no majority, and it cannot register.
             let lacks_any = others.any(|node_id| !nodes.contains_key(node_id) && !current.removed(*node_id));
             self.inner.peers.set(nodes.clone());
@@ -185,7 +193,7 @@ impl Broker {
             return true;
         }
         if options.seeds.is_empty() {
-            if let Err(error) = controller.initialize(BTreeSet::from([self.node_id()])).await {
+            if let Err(error) = controller.initialize(&[first_replica(self.node_id())]).await {
                 tracing::warn!(%error, "the controller's group did not begin");
             }
             return true;
@@ -198,8 +206,8 @@ impl Broker {
             return false;
         }
         let ids: BTreeSet<u64> = seeds.iter().map(|seed| seed.node_id).collect();
-        let voters: BTreeSet<u64> = ids.into_iter().take(CONTROLLER_VOTERS_MAX).collect();
-        match controller.initialize(voters.clone()).await {
+        let voters: Vec<Replica> = ids.into_iter().take(CONTROLLER_VOTERS_MAX).map(first_replica).collect();
+        match controller.initialize(&voters).await {
             Ok(()) => tracing::info!(?voters, "formed the cluster"),
             Err(error) => tracing::warn!(%error, "the controller's group did not begin"),
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use flotilla_raft::group::Group;
+use flotilla_raft::types::{Replica, ReplicaId};
 
 use crate::broker::{Broker, Hosted};
 
@@ -25,7 +26,7 @@ impl Broker {
                 }
                 for (group, to) in &leads {
                     if let Err(error) = group.transfer_leader(*to).await {
-                        tracing::debug!(group = %group.id(), to, %error, "the lead was not handed over");
+                        tracing::debug!(group = %group.id(), %to, %error, "the lead was not handed over");
                     }
                 }
                 let again = tokio::time::timeout(AGAIN_INTERVAL, async {
@@ -42,7 +43,7 @@ impl Broker {
 
     /// The groups led here and who is to lead each: the voter that has most of the log, of those that can be reached. None
     /// for a group that has no other replica.
-    fn leads_to_give(&self) -> Vec<(Group, u64)> {
+    fn leads_to_give(&self) -> Vec<(Group, ReplicaId)> {
         let hosted = self.inner.hosted.load();
         let partitions = hosted.values().filter_map(|hosted| match hosted {
             Hosted::Running(partition) => Some(&partition.group),
@@ -54,9 +55,11 @@ impl Broker {
     }
 
     /// Who of those that `may` is best to lead a group that this node leads.
-    pub(crate) fn successor(&self, group: &Group, may: impl Fn(&u64) -> bool) -> Option<u64> {
+    pub(crate) fn successor(&self, group: &Group, may: impl Fn(&Replica) -> bool) -> Option<ReplicaId> {
         let progress = group.progress()?;
-        let fit = |voter: &u64| *voter != self.node_id() && self.online(*voter) && !self.is_stopping(*voter) && may(voter);
-        group.membership().voters.into_iter().filter(fit).max_by_key(|voter| progress.get(voter).copied())
+        let voters = group.membership().voters.into_iter().map(|(id, node)| Replica { id, node });
+        let others = voters.filter(|voter| voter.id != group.replica());
+        let fit = others.filter(|voter| self.online(voter.node) && !self.is_stopping(voter.node) && may(voter));
+        fit.max_by_key(|voter| progress.get(&voter.id).copied()).map(|voter| voter.id)
     }
 }

@@ -1,15 +1,16 @@
-//! The damaged replica's side: what is damaged neither votes nor serves. As soon as the group's leader says that the group
-//! goes on without this node, which is committed, the damaged data is set aside, and the replica begins again without any:
-//! its peers take it in as they would a new one.
+//! The side of a replica that is damaged or lost: it neither votes nor serves. Its group's leader is asked to go on without it; as
+//! soon as that is committed, the metadata names another replica in its place. Then what is damaged is set aside, and the new one
+//! begins without data: its peers take it in as they would any new one (`reconcile.rs`). The old one never votes again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
+use flotilla_machines::controller::Partition as Layout;
 use flotilla_proto::internal::v1;
 use flotilla_raft::group::Group;
-use flotilla_raft::registry::{Outage, Registry};
-use flotilla_raft::types::{GroupId, Vote};
+use flotilla_raft::registry::Outage;
+use flotilla_raft::types::{GroupId, ReplicaId};
 
 use crate::broker::{Broker, Hosted};
 use crate::peer_calls::PeerCalls;
@@ -26,26 +27,25 @@ pub(crate) struct Asking {
     pub(crate) calls: PeerCalls,
 }
 
-fn request(node_id: u64, directory_id: [u8; 16], group_ids: Vec<u64>) -> v1::ReleaseRequest {
-    v1::ReleaseRequest { node_id, directory_id: Bytes::copy_from_slice(&directory_id), group_ids }
+fn request(node_id: u64, directory_id: [u8; 16], replicas: Vec<v1::LostReplica>) -> v1::ReleaseRequest {
+    v1::ReleaseRequest { node_id, directory_id: Bytes::copy_from_slice(&directory_id), replicas }
 }
 
 impl Asking {
-    /// Asks `addresses`, and whom they point to, until the controller's group goes on without this node; then its data here
-    /// is set aside.
-    ///
-    /// # Errors
-    /// If the disk refuses.
-    pub(crate) async fn renew_controller(&self, registry: &Registry, addresses: &BTreeSet<String>) -> std::io::Result<()> {
+    /// Asks `addresses`, and whom they point to, until the controller's group goes on without `replica` of this node. Returns who
+    /// takes its place.
+    pub(crate) async fn renew_controller(&self, addresses: &BTreeSet<String>, replica: ReplicaId) -> ReplicaId {
         let mut pointed_to = BTreeSet::new();
         let mut said = false;
+        let lost = v1::LostReplica { group_id: 0, replica_id: replica.0 };
         loop {
             for address in addresses | &pointed_to {
-                let Some(answer) = self.calls.release(&address, request(self.node_id, self.directory_id, vec![0])).await else {
+                let Some(answer) = self.calls.release(&address, request(self.node_id, self.directory_id, vec![lost])).await
+                else {
                     continue;
                 };
-                if let Some(group) = answer.released.first() {
-                    return registry.set_aside(GroupId(0), vote_of(group)).await;
+                if let Some(renewed) = answer.controller_replica {
+                    return ReplicaId(renewed);
                 }
                 if !answer.needed.is_empty() && !std::mem::replace(&mut said, true) {
                     tracing::error!(
@@ -61,12 +61,8 @@ impl Asking {
     }
 }
 
-fn vote_of(group: &v1::ReleasedGroup) -> Vote {
-    Vote { term: group.term, voted_for: Some(group.leader), committed: true }
-}
-
 impl Broker {
-    /// Heals damaged replicas of this node until the broker stops.
+    /// Heals damaged and lost replicas of this node until the broker stops.
     pub(crate) async fn heal_replicas(self) {
         let mut said: BTreeSet<u64> = BTreeSet::new();
         loop {
@@ -75,11 +71,10 @@ impl Broker {
                 () = tokio::time::sleep(ASK_INTERVAL) => {}
             }
             let damaged = self.damaged_by_leader();
-            said.retain(|group_id| damaged.values().flatten().any(|damaged| damaged == group_id));
-            let mut renewed = false;
-            for (leader, group_ids) in damaged {
+            said.retain(|group_id| damaged.values().flatten().any(|damaged| damaged.group_id == *group_id));
+            for (leader, replicas) in damaged {
                 let Some(address) = self.peer_address(leader) else { continue };
-                let request = request(self.node_id(), self.inner.directory_id, group_ids);
+                let request = request(self.node_id(), self.inner.directory_id, replicas);
                 let Some(answer) = self.inner.calls.release(&address, request).await else { continue };
                 for group_id in answer.needed.into_iter().filter(|group_id| said.insert(*group_id)) {
                     tracing::error!(
@@ -87,39 +82,27 @@ impl Broker {
                         "the group cannot go on without this damaged replica: its other voters are no majority"
                     );
                 }
-                for group in answer.released {
-                    renewed |= self.renew(&group).await;
-                }
-            }
-            if renewed {
-                self.reconcile(&self.image()).await;
             }
         }
     }
 
-    /// Damaged groups of this node, by whom to ask.
-    fn damaged_by_leader(&self) -> BTreeMap<u64, Vec<u64>> {
-        let mut damaged: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+    /// Damaged and lost replicas of this node that the metadata still names, by whom to ask.
+    fn damaged_by_leader(&self) -> BTreeMap<u64, Vec<v1::LostReplica>> {
+        let image = self.image();
+        let mut damaged: BTreeMap<u64, Vec<v1::LostReplica>> = BTreeMap::new();
         let hosted = self.inner.hosted.load();
         let down = hosted.iter().filter(|(_, hosted)| matches!(hosted, Hosted::Down(_))).map(|(group_id, _)| *group_id);
         for group_id in down.filter(|group_id| self.inner.registry.damage_of(GroupId(*group_id)).is_some()) {
+            let Some(named) = image.partition(group_id).and_then(|layout| layout.on(self.node_id())) else { continue };
+            // Another is in its place already: it is about to begin.
+            if named.fresh && self.inner.registry.replica_here(GroupId(group_id)) != Some(ReplicaId(named.id)) {
+                continue;
+            }
             if let Some(leader) = self.leader_of(group_id).filter(|leader| *leader != self.node_id()) {
-                damaged.entry(leader).or_default().push(group_id);
+                damaged.entry(leader).or_default().push(v1::LostReplica { group_id, replica_id: named.id });
             }
         }
         damaged
-    }
-
-    /// The group has let go of this replica: it begins again. `true`: it can be started.
-    async fn renew(&self, group: &v1::ReleasedGroup) -> bool {
-        let _hosting = self.inner.hosting.lock().await;
-        match self.inner.registry.set_aside(GroupId(group.group_id), vote_of(group)).await {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::error!(group_id = group.group_id, %error, "the damaged data was not set aside; it is tried again");
-                false
-            }
-        }
     }
 
     /// Damage was met in the data of a group that runs. If the others can do without this replica, it stops, and is healed;
@@ -145,8 +128,7 @@ impl Broker {
         let Some(to) = self.successor(group, |_| true).filter(|_| group.is_leader()) else { return };
         let mut standing = group.watch();
         if group.transfer_leader(to).await.is_ok() {
-            let me = self.node_id();
-            let handed_over = standing.wait_for(|standing| standing.leader != Some(me));
+            let handed_over = standing.wait_for(|standing| standing.leader != Some(group.replica()));
             let _ = tokio::time::timeout(HAND_OVER_PATIENCE, handed_over).await;
         }
     }
@@ -171,12 +153,12 @@ impl Broker {
         let image = self.image();
         let found = image.partition_of_group(group_id);
         let layout = found.and_then(|(topic, number)| topic.partitions.get(number as usize));
-        layout.is_some_and(|layout| !self.others_can_lead(&layout.replicas))
+        layout.is_some_and(|layout| !self.others_can_lead(layout))
     }
 
-    /// Whether those of `replicas` that this node reaches are a majority without it.
-    pub(crate) fn others_can_lead(&self, replicas: &[u64]) -> bool {
-        let near = replicas.iter().filter(|node| **node != self.node_id() && self.inner.peers.is_up(**node));
-        near.count() > replicas.len() / 2
+    /// Whether those replicas that this node reaches are a majority without its own.
+    pub(crate) fn others_can_lead(&self, layout: &Layout) -> bool {
+        let near = layout.nodes().filter(|node| *node != self.node_id() && self.inner.peers.is_up(*node));
+        near.count() > layout.replicas.len() / 2
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use flotilla_proto::internal::v1;
 use flotilla_raft::network::LinkState;
-use flotilla_raft::types::GroupId;
+use flotilla_raft::types::{GroupId, ReplicaId};
 use prost::Message;
 use tokio::sync::watch;
 
@@ -101,7 +101,7 @@ impl Broker {
         let told = self.inner.leaders.lock().get(&group_id).map(|led| (led.node_id, led.term));
         let told = told.filter(|(node_id, _)| *node_id != self.node_id() && self.online(*node_id));
         // A replica may know of a newer one.
-        let own = self.hosted_group(group_id).and_then(|group| Some((group.leader()?, group.term())));
+        let own = self.hosted_group(group_id).and_then(|group| Some((group.leader_node()?, group.term())));
         let own = own.filter(|(node_id, _)| *node_id != self.node_id() && self.online(*node_id));
         told.max_by_term(own)
     }
@@ -128,13 +128,13 @@ impl Broker {
         let image = self.image();
         let found = image.partition_of_group(group_id);
         let layout = found.and_then(|(topic, number)| topic.partitions.get(number as usize));
-        layout.map(|layout| layout.replicas.clone()).unwrap_or_default()
+        layout.map(|layout| layout.nodes().collect()).unwrap_or_default()
     }
 
     /// The nodes that vote in the controller's group.
     #[must_use]
     pub fn controller_voters(&self) -> Vec<u64> {
-        self.controller().membership().voters.into_iter().collect()
+        self.controller().membership().voter_nodes().into_iter().collect()
     }
 
     /// Whether this node can reach another one at the moment.
@@ -177,13 +177,13 @@ impl Broker {
         let Some(group) = self.hosted_group(group_id) else { return Vec::new() };
         let Some(progress) = group.progress() else { return Vec::new() };
         let committed = group.committed_index().unwrap_or(0);
-        let near = |node_id: &u64| {
-            progress.get(node_id).is_some_and(|matched| matched.saturating_add(IN_SYNC_ENTRIES_MAX) >= committed)
-                && self.online(*node_id)
-                && !self.inner.releases.is_asked(group_id, *node_id)
+        let near = |id: ReplicaId, node_id: u64| {
+            progress.get(&id).is_some_and(|matched| matched.saturating_add(IN_SYNC_ENTRIES_MAX) >= committed)
+                && self.online(node_id)
+                && !self.inner.releases.is_asked(group_id, id)
         };
-        let voters = group.membership().voters;
-        voters.into_iter().filter(|node_id| *node_id == self.node_id() || near(node_id)).collect()
+        let voters = group.membership().voters.into_iter();
+        voters.filter(|(id, node_id)| *id == group.replica() || near(*id, *node_id)).map(|(_, node_id)| node_id).collect()
     }
 
     /// How the partitions stand that this node leads, of those asked for.

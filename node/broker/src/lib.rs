@@ -10,6 +10,7 @@ mod control;
 mod describe;
 mod enrol;
 mod error;
+mod establish;
 mod fetch;
 mod founding;
 mod groups;
@@ -45,7 +46,7 @@ pub use error::{
     TopicMissing,
 };
 pub use fetch::{Fetched, FetchedBatch, FetchedRecord, PartitionOffset, Position, Room, Stop};
-pub use flotilla_machines::controller::{ControllerRefusal, MoveRefusal, NodeRefusal};
+pub use flotilla_machines::controller::{ControllerRefusal, MoveRefusal, NodeRefusal, RenewRefusal};
 pub use flotilla_machines::controller::{Image, NodeState, Topic, TopicConfig, TopicId};
 pub use flotilla_machines::partition::PartitionRefusal;
 pub use flotilla_raft::disk::error::Class;

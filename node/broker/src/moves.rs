@@ -16,12 +16,15 @@ use flotilla_proto::internal::v1;
 use flotilla_proto::internal::v1::controller_command::Command;
 use flotilla_raft::group::Group;
 use flotilla_raft::standing::Membership;
+use flotilla_raft::types::{Replica, ReplicaId};
 use futures::StreamExt;
 use tokio::time::Instant;
 
 use crate::broker::{Broker, Hosted};
+use crate::establish::Unfounded;
 use crate::partition::Partition;
 use crate::peer_calls::Proposed;
+use crate::reconcile::replicas;
 
 /// How often moves that are under way are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
@@ -43,12 +46,12 @@ impl Broker {
     pub(crate) async fn keep_memberships(self) {
         let mut image = self.inner.image.clone();
         let mut leaders = self.inner.registry.leader_changes();
-        let mut settled = Settled::default();
+        let (mut settled, mut unfounded) = (Settled::default(), Unfounded::default());
         loop {
             let current = image.borrow_and_update().clone();
             leaders.borrow_and_update();
             settled.look(&self, &current);
-            let busy = self.membership_pass(&current).await;
+            let busy = self.membership_pass(&current, &mut unfounded).await;
             let handed_over = self.transfer_pass(&current, &settled).await;
             let pause = if busy || handed_over { LOOK_INTERVAL } else { LOOK_INTERVAL * 4 };
             tokio::select! {
@@ -60,18 +63,38 @@ impl Broker {
                     }
                     tokio::time::sleep(GATHER).await;
                 }
+                () = self.inner.founding.notified() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
     }
 
     /// One pass over the groups led here. `true`: something is under way.
-    async fn membership_pass(&self, image: &Image) -> bool {
-        let mut copies = 0;
-        let mut steps = Vec::new();
-        for (partition, goal, move_epoch) in self.led(image) {
-            let in_sync = self.in_sync(partition.group.id().0);
-            let Some(step) = next_step(&partition.group, (self.node_id(), &in_sync), &goal, move_epoch) else { continue };
+    async fn membership_pass(&self, image: &Image, unfounded: &mut Unfounded) -> bool {
+        let (mut copies, mut steps, mut counted_on) = (0, Vec::new(), Vec::new());
+        let (led, mut waits) = (self.led(image), false);
+        unfounded.keep(|group_id| led.iter().any(|led| !led.founded && led.partition.group.id().0 == group_id));
+        for Led { partition, goal, fresh, founded, move_epoch } in led {
+            let (group_id, group) = (partition.group.id().0, &partition.group);
+            let established = |ids: &BTreeSet<ReplicaId>| v1::EstablishedReplicas {
+                group_id,
+                replica_ids: ids.iter().map(|id| id.0).collect(),
+            };
+            if !founded {
+                match unfounded.is_due(group, &partition.founding) {
+                    true => counted_on.push(established(&fresh)),
+                    false => waits = true,
+                }
+                continue;
+            }
+            let Some(step) = next_step(group, &self.in_sync(group_id), &goal, move_epoch) else { continue };
+            if let Step::ChangeVoters(voters) = &step {
+                let not_yet: BTreeSet<ReplicaId> = voters.intersection(&fresh).copied().collect();
+                if !not_yet.is_empty() {
+                    counted_on.push(established(&not_yet));
+                    continue;
+                }
+            }
             if matches!(step, Step::AddLearner(_) | Step::AwaitLearners) {
                 copies += 1;
                 if copies > COPIES_AT_ONCE {
@@ -80,7 +103,8 @@ impl Broker {
             }
             steps.push((partition, goal, step));
         }
-        let busy = !steps.is_empty();
+        let busy = !steps.is_empty() || !counted_on.is_empty() || waits;
+        self.establish(counted_on).await;
         let mut running =
             futures::stream::iter(steps.into_iter().map(|(partition, goal, step)| self.take(partition, goal, step)))
                 .buffer_unordered(STEPS_AT_ONCE);
@@ -88,45 +112,50 @@ impl Broker {
         busy
     }
 
-    /// Partitions that this node leads: the replicas that each should have, and which move of it that is, if it moves.
-    fn led(&self, image: &Image) -> Vec<(Arc<Partition>, Vec<u64>, Option<u64>)> {
+    /// Partitions that this node leads.
+    fn led(&self, image: &Image) -> Vec<Led> {
         let hosted = self.inner.hosted.load();
         let led = hosted.iter().filter_map(|(group_id, hosted)| {
             let Hosted::Running(partition) = hosted else { return None };
             if !partition.group.is_leader() {
                 return None;
             }
-            let (topic, number) = image.partition_of_group(*group_id)?;
-            let layout = topic.partitions.get(number as usize)?;
-            let mut goal = layout.target.as_ref().unwrap_or(&layout.replicas).clone();
+            let layout = image.partition(*group_id)?;
+            let mut goal = replicas(layout.target.as_ref().unwrap_or(&layout.replicas));
             let without = self.inner.releases.of(*group_id, &partition.group.membership());
-            goal.retain(|node_id| !without.contains(node_id));
+            goal.retain(|replica| !without.contains(&replica.id));
+            // Whoever it moves to does not found it.
+            let founded = layout.is_founded();
+            let fresh = layout.all().filter(|replica| replica.fresh && (founded || layout.replicas.contains(replica)));
+            let fresh = fresh.map(|replica| ReplicaId(replica.id)).collect();
             let moving = layout.target.is_some() && without.is_empty();
-            Some((partition.clone(), goal, moving.then_some(layout.move_epoch)))
+            let move_epoch = moving.then_some(layout.move_epoch);
+            Some(Led { partition: partition.clone(), goal, fresh, founded, move_epoch })
         });
         led.collect()
     }
 
-    async fn take(&self, partition: Arc<Partition>, goal: Vec<u64>, step: Step) {
+    async fn take(&self, partition: Arc<Partition>, goal: Vec<Replica>, step: Step) {
         let group = &partition.group;
         let done = match step {
-            Step::AddLearner(node_id) => group.add_learner(node_id).await,
+            Step::AddLearner(replica) => group.add_learner(replica).await,
             Step::AwaitLearners => Ok(()),
             Step::ChangeVoters(voters) => group.change_voters(voters).await,
-            Step::HandOver(node_id) => group.transfer_leader(node_id).await,
-            Step::RemoveLearner(node_id) => group.remove_learner(node_id).await,
+            Step::HandOver(to) => group.transfer_leader(to).await,
+            Step::RemoveLearner(replica) => group.remove_learner(replica).await,
             Step::Finish { move_epoch } => {
                 // Those who are no replicas any more delete what they have once the controller knows. Before it is committed
                 // that nobody needs them, that would be too early.
-                let there = |membership: &Membership| membership.voters.iter().eq(&goal.iter().copied().collect::<BTreeSet<_>>());
-                if !group.settled().await.is_some_and(|(membership, _)| there(&membership)) {
+                let there = |membership: &Membership| membership.voter_ids() == ids(&goal);
+                if !group.settled().await.is_some_and(|membership| there(&membership)) {
                     return;
                 }
-                let replicas = Some(v1::Replicas { nodes: goal.clone() });
+                let nodes: Vec<u64> = goal.iter().map(|replica| replica.node).collect();
+                let replicas = Some(v1::Replicas { nodes: nodes.clone() });
                 let command = Command::FinishMove(v1::FinishMove { group_id: group.id().0, replicas, move_epoch });
                 match self.control_anywhere(command).await {
                     Proposed::Done(_) => {
-                        tracing::info!(topic = %partition.topic, partition = partition.number, replicas = ?goal, "moved");
+                        tracing::info!(topic = %partition.topic, partition = partition.number, replicas = ?nodes, "moved");
                     }
                     Proposed::Refused(reason) => {
                         tracing::warn!(topic = %partition.topic, partition = partition.number, reason, "the move was not finished");
@@ -149,17 +178,18 @@ impl Broker {
         };
         let leave = !active(self.node_id()) || self.inner.handing_over.is_cancelled();
         let mut transfers = Vec::new();
-        for (partition, goal, move_epoch) in self.led(image) {
+        for Led { partition, goal, move_epoch, .. } in self.led(image) {
             let group_id = partition.group.id().0;
-            let fit = |node_id: &u64| *node_id != self.node_id() && active(*node_id) && settled.is(*node_id, leave);
-            let preferred = goal.first().copied().filter(|first| *first != self.node_id());
+            let fit =
+                |replica: &Replica| replica.node != self.node_id() && active(replica.node) && settled.is(replica.node, leave);
+            let preferred = goal.first().copied().filter(|first| first.node != self.node_id());
             let wanted = match preferred {
                 Some(first) if move_epoch.is_none() && fit(&first) => Some(first),
-                _ if leave => goal.iter().copied().find(|node_id| fit(node_id)),
+                _ if leave => goal.iter().copied().find(fit),
                 _ => None,
             };
             let Some(to) = wanted else { continue };
-            if self.in_sync(group_id).contains(&to) {
+            if self.in_sync(group_id).contains(&to.node) {
                 transfers.push((partition, to));
             }
             if transfers.len() >= TRANSFERS_AT_ONCE {
@@ -167,61 +197,77 @@ impl Broker {
             }
         }
         for (partition, to) in &transfers {
-            if let Err(error) = partition.group.transfer_leader(*to).await {
-                tracing::debug!(group = %partition.group.id(), to, %error, "the lead was not handed over");
+            if let Err(error) = partition.group.transfer_leader(to.id).await {
+                tracing::debug!(group = %partition.group.id(), %to, %error, "the lead was not handed over");
             }
         }
         !transfers.is_empty()
     }
 }
 
+/// A partition that this node leads.
+struct Led {
+    partition: Arc<Partition>,
+    /// The replicas that it should have.
+    goal: Vec<Replica>,
+    /// On whom it may not count yet.
+    fresh: BTreeSet<ReplicaId>,
+    founded: bool,
+    /// Which move of it that is, if it moves.
+    move_epoch: Option<u64>,
+}
+
 /// What brings a group nearer to its goal.
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
-    AddLearner(u64),
+    AddLearner(Replica),
     /// They copy.
     AwaitLearners,
-    ChangeVoters(BTreeSet<u64>),
+    ChangeVoters(BTreeSet<ReplicaId>),
     /// Let another replica lead.
-    HandOver(u64),
-    RemoveLearner(u64),
+    HandOver(ReplicaId),
+    RemoveLearner(ReplicaId),
     /// Tell the controller.
     Finish {
         move_epoch: u64,
     },
 }
 
-/// `me` leads the group; `in_sync` are the voters that have everything and can be reached.
-fn next_step(group: &Group, (me, in_sync): (u64, &[u64]), goal: &[u64], move_epoch: Option<u64>) -> Option<Step> {
+/// This replica leads the group; `in_sync` are the nodes of voters that have everything and can be reached.
+fn next_step(group: &Group, in_sync: &[u64], goal: &[Replica], move_epoch: Option<u64>) -> Option<Step> {
     let membership = group.membership();
-    let goal_set: BTreeSet<u64> = goal.iter().copied().collect();
+    let (me, goal_ids) = (group.replica(), ids(goal));
     // A leader that is to go hands over first: once it is no voter any more, it leads nobody, and the others would find that
     // out only by their timers.
-    let goes = !goal_set.contains(&me);
-    if goes && let Some(successor) = goal.iter().find(|node_id| in_sync.contains(node_id)) {
-        return Some(Step::HandOver(*successor));
+    let goes = !goal_ids.contains(&me);
+    if goes && let Some(successor) = goal.iter().find(|replica| in_sync.contains(&replica.node)) {
+        return Some(Step::HandOver(successor.id));
     }
     if membership.joint {
-        return Some(Step::ChangeVoters(goal_set));
+        return Some(Step::ChangeVoters(goal_ids));
     }
-    let (voters, learners) = (membership.voters, membership.learners);
-    if let Some(missing) = goal.iter().find(|node_id| !voters.contains(node_id) && !learners.contains(node_id)) {
+    if let Some(missing) = goal.iter().find(|replica| !membership.holds(replica.id)) {
         return Some(Step::AddLearner(*missing));
     }
-    if voters != goal_set {
+    let voters = membership.voter_ids();
+    if voters != goal_ids {
         let progress = group.progress()?;
         let last = group.last_index().unwrap_or(0);
-        let caught_up = |node_id: &u64| progress.get(node_id).is_some_and(|at| at.saturating_add(CAUGHT_UP_ENTRIES) >= last);
-        let ready = goal.iter().filter(|node_id| !voters.contains(node_id)).all(caught_up);
-        let next: BTreeSet<u64> = goal_set.iter().copied().chain(goes.then_some(me)).collect();
+        let caught_up = |id: &ReplicaId| progress.get(id).is_some_and(|at| at.saturating_add(CAUGHT_UP_ENTRIES) >= last);
+        let ready = goal_ids.difference(&voters).all(caught_up);
+        let next: BTreeSet<ReplicaId> = goal_ids.iter().copied().chain(goes.then_some(me)).collect();
         // Whoever is to lead instead cannot be reached at the moment.
         let waits = !ready || next == voters;
         return Some(if waits { Step::AwaitLearners } else { Step::ChangeVoters(next) });
     }
-    if let Some(stray) = learners.difference(&goal_set).next() {
+    if let Some(stray) = membership.learners.keys().find(|learner| !goal_ids.contains(learner)) {
         return Some(Step::RemoveLearner(*stray));
     }
     move_epoch.map(|move_epoch| Step::Finish { move_epoch })
+}
+
+fn ids(replicas: &[Replica]) -> BTreeSet<ReplicaId> {
+    replicas.iter().map(|replica| replica.id).collect()
 }
 
 /// Since when nodes are reachable: a node that has just come back is left alone for a while.

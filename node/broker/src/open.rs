@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::broker::{Broker, Hosted, Inner};
 use crate::clock::NodeClock;
+use crate::enrol::first_replica;
 use crate::error::OpenError;
 use crate::founding::Member;
 use crate::heal::Asking;
@@ -105,6 +106,7 @@ impl Broker {
             found: Mutex::new(known),
             leaders: Leaders::default(),
             releases: Releases::default(),
+            founding: Arc::default(),
             controller: ArcSwap::from_pointee(controller),
             image,
             publish_image,
@@ -160,7 +162,7 @@ impl Broker {
     pub fn waits_for(&self) -> String {
         let controller = self.controller();
         if controller.leader().is_none() {
-            let voters = controller.membership().voters;
+            let voters = controller.membership().voter_nodes();
             let reached = voters.iter().filter(|node_id| self.online(**node_id));
             let list = |nodes: Vec<String>| if nodes.is_empty() { "none".to_owned() } else { nodes.join(", ") };
             let reached = list(reached.map(u64::to_string).collect());
@@ -184,7 +186,7 @@ impl Broker {
             let current = if controller.is_leader() {
                 controller.read_barrier().await.is_ok()
             } else {
-                self.knows_what_is_decided(controller.leader()).await
+                self.knows_what_is_decided(controller.leader_node()).await
             };
             if current || self.inner.stop.is_cancelled() {
                 return;
@@ -246,23 +248,30 @@ fn open_storage(
     Ok(Registry::open(registry, data_dir, surroundings.disk, state)?)
 }
 
-/// Starts the controller's group; if its data here is damaged, as a replica that copies from the others, once these go on
-/// without it.
+/// Starts the controller's group; if its data here is damaged or lost, as another replica that copies from the others, once these
+/// go on without this one.
 async fn start_controller(
     registry: &Registry,
     publish: &watch::Sender<Arc<Image>>,
     clock: &NodeClock,
     (asking, others): (&Asking, &BTreeSet<String>),
 ) -> Result<Group, OpenError> {
+    const CONTROLLER: GroupId = GroupId(0);
+    let before = registry.replica_here(CONTROLLER).or(registry.replica_removed(CONTROLLER));
+    // Who has other groups had this one, too.
+    let mut begin = if before.is_some() || !registry.idle_groups().is_empty() { Begin::Resume } else { Begin::Wait };
+    let mut replica = before.unwrap_or(first_replica(asking.node_id).id);
     let mut pauses = CONTROLLER_PAUSES_MS.into_iter().map(Duration::from_millis);
     loop {
         let host = ControllerHost::new(publish.clone());
         let stamps = host.stamps(clock);
-        match registry.start(GroupId(0), Box::new(host), Some(stamps), Begin::Wait).await {
+        match registry.start(CONTROLLER, replica, Box::new(host), Some(stamps), begin.clone()).await {
             Ok(group) => return Ok(group),
             Err(StartError::Damaged { reason, .. }) if !others.is_empty() && registry.failure().get().is_none() => {
-                tracing::error!(reason, "the controller's data on this node is damaged: asking the others to go on without it");
-                asking.renew_controller(registry, others).await?;
+                tracing::error!(%replica, reason, "this node's replica of the controller is damaged: the others are asked for another");
+                replica = asking.renew_controller(others, replica).await;
+                registry.set_aside(CONTROLLER).await?;
+                begin = Begin::Wait;
             }
             Err(error) => {
                 if let Some(reason) = registry.failure().get() {

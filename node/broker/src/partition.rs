@@ -16,6 +16,7 @@ use flotilla_raft::types::Item;
 use tokio::sync::watch;
 
 use crate::error::{Failed, FetchError, NotServing, not_leader};
+use crate::establish::Founding;
 use crate::hosts::Shared;
 
 /// How long a reader waits at once for a new leader to learn what is committed.
@@ -42,6 +43,7 @@ pub(crate) struct Partition {
     ends: watch::Receiver<Ends>,
     failure: Failure,
     peers: Peers,
+    pub(crate) founding: Founding,
     /// The term in which this replica, leading, is known to have applied what earlier leaders acknowledged; 0: in none.
     caught_up_term: AtomicU64,
 }
@@ -58,9 +60,9 @@ impl Partition {
         group: Group,
         machine: Shared<PartitionMachine>,
         ends: watch::Receiver<Ends>,
-        (failure, peers): (Failure, Peers),
+        (failure, peers, founding): (Failure, Peers, Founding),
     ) -> Self {
-        Self { topic, number, group, machine, ends, failure, peers, caught_up_term: AtomicU64::new(0) }
+        Self { topic, number, group, machine, ends, failure, peers, founding, caught_up_term: AtomicU64::new(0) }
     }
 
     /// In words, for messages.
@@ -99,6 +101,9 @@ impl Partition {
             return Err(Failed::NotServing(NotServing::StorageFailed { reason }));
         }
         self.require_quorum().map_err(Failed::NotServing)?;
+        if !self.founding.done(self.group.id().0).await {
+            return Err(Failed::NotServing(NotServing::NotReady { what: self.describe() }));
+        }
         let admitted = self.group.admit(item.payload.len()).await.map_err(|error| self.failed(error))?;
         Ok(PartitionTicket { partition: self.clone(), ticket: admitted.submit(item) })
     }

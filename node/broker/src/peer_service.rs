@@ -49,7 +49,10 @@ impl Broker {
 pub(crate) fn controlled(outcome: Result<ControllerOutcome, Failed>) -> Controlled {
     match outcome {
         Ok(Ok(ControllerAnswer::ProducerIds { first, .. })) => {
-            Controlled::Done(v1::ControlDone { first_producer_id: Some(first) })
+            Controlled::Done(v1::ControlDone { first_producer_id: Some(first), ..v1::ControlDone::default() })
+        }
+        Ok(Ok(ControllerAnswer::ReplicaRenewed { replica_id })) => {
+            Controlled::Done(v1::ControlDone { replica_id, ..v1::ControlDone::default() })
         }
         Ok(Ok(_)) => Controlled::Done(v1::ControlDone::default()),
         Ok(Err(refused)) => Controlled::Refused(refused.to_string()),

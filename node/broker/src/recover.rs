@@ -4,7 +4,7 @@
 use std::io;
 
 use flotilla_raft::registry::{Outage, Salvaged};
-use flotilla_raft::types::GroupId;
+use flotilla_raft::types::{GroupId, ReplicaId};
 
 use crate::broker::{Broker, HOSTING_PATIENCE, Hosted};
 use crate::error::RecoverError;
@@ -37,7 +37,9 @@ impl Broker {
             return Err(RecoverError::NotDamaged);
         }
         let (host, ..) = PartitionHost::new(group);
-        let salvaged = self.inner.registry.accept_loss(group, Box::new(host)).await.map_err(RecoverError::Storage)?;
+        let replica = layout.and_then(|layout| layout.on(self.node_id())).ok_or(RecoverError::NotDamaged)?;
+        let salvaged =
+            self.inner.registry.accept_loss(group, ReplicaId(replica.id), Box::new(host)).await.map_err(RecoverError::Storage)?;
         self.reconcile(&self.image()).await;
         self.wait_led(&[group], HOSTING_PATIENCE).await;
         Ok(salvaged)

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use flotilla_raft::figures::{JournalFigures, TransferFigures};
+use flotilla_raft::types::ReplicaId;
 
 use crate::broker::{Broker, Hosted};
 use crate::partition::Partition;
@@ -90,7 +91,7 @@ impl Broker {
                 let in_sync = self.in_sync(*group_id);
                 stats.led += 1;
                 stats.moving += usize::from(layout.target.is_some());
-                stats.under_replicated += usize::from(!layout.replicas.iter().all(|node_id| in_sync.contains(node_id)));
+                stats.under_replicated += usize::from(!layout.nodes().all(|node_id| in_sync.contains(&node_id)));
                 stats.lag_entries_max = stats.lag_entries_max.max(lag_entries(partition));
             }
         }
@@ -102,6 +103,6 @@ impl Broker {
 fn lag_entries(partition: &Arc<Partition>) -> u64 {
     let group = &partition.group;
     let (Some(progress), last) = (group.progress(), group.last_index().unwrap_or(0)) else { return 0 };
-    let lag = |voter: &u64| last.saturating_sub(progress.get(voter).copied().unwrap_or(0));
-    group.membership().voters.iter().map(lag).max().unwrap_or(0)
+    let lag = |voter: &ReplicaId| last.saturating_sub(progress.get(voter).copied().unwrap_or(0));
+    group.membership().voters.keys().map(lag).max().unwrap_or(0)
 }

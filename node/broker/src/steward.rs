@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use flotilla_machines::controller::{Image, Node, NodeState, plan};
 use flotilla_proto::internal::v1;
 use flotilla_proto::internal::v1::controller_command::Command;
+use flotilla_raft::types::{Replica, ReplicaId};
 
 use crate::broker::Broker;
-use crate::enrol::CONTROLLER_VOTERS_MAX;
+use crate::enrol::{CONTROLLER_VOTERS_MAX, first_replica};
 
 /// How often the cluster is looked at when nothing changes.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -49,31 +50,38 @@ impl Broker {
         let membership = controller.membership();
         let Some(progress) = controller.progress() else { return };
         let without = self.inner.releases.of(0, &membership);
-        let registered = image.nodes().map(|(node_id, _)| node_id).filter(|node_id| !without.contains(node_id));
-        let registered: BTreeSet<u64> = registered.collect();
-        let fit = |node_id| self.online(node_id) && !without.contains(&node_id);
-        let voters = choose_voters(&(&membership.voters - &without), image, fit);
-        let missing =
-            registered.iter().find(|node_id| !membership.voters.contains(node_id) && !membership.learners.contains(node_id));
+        let registered = image.nodes().map(|(node, of)| Replica { id: ReplicaId(of.controller_replica), node });
+        let registered: Vec<Replica> = registered.filter(|replica| !without.contains(&replica.id)).collect();
+        let is_registered = |id: &&ReplicaId| registered.iter().any(|replica| replica.id == **id);
+        let left_out: BTreeSet<u64> = without.iter().filter_map(|id| membership.node_of(*id)).collect();
+        let fit = |node_id| self.online(node_id) && !left_out.contains(&node_id);
+        let chosen = choose_voters(&(&membership.voter_nodes() - &left_out), image, fit);
+        // The first nodes vote before they are registered.
+        let id_on = |node_id: &u64| match image.node(*node_id) {
+            Some(node) => ReplicaId(node.controller_replica),
+            None => first_replica(*node_id).id,
+        };
+        let voters: BTreeSet<ReplicaId> = chosen.iter().map(id_on).collect();
+        let missing = registered.iter().find(|replica| !membership.holds(replica.id));
         let last = controller.last_index().unwrap_or(0);
-        let caught_up = |node_id: &u64| {
-            membership.voters.contains(node_id)
-                || progress.get(node_id).is_some_and(|at| at.saturating_add(CAUGHT_UP_ENTRIES) >= last)
+        let caught_up = |id: &ReplicaId| {
+            membership.voters.contains_key(id) || progress.get(id).is_some_and(|at| at.saturating_add(CAUGHT_UP_ENTRIES) >= last)
         };
         // Who drains or leaves, or whose clock is wrong, leads nothing; and a leader that is no voter any more leads nobody.
-        let sound = |node_id: &u64| image.node(*node_id).is_none_or(Node::is_active) && !self.inner.clock.is_wrong(*node_id);
-        let may_lead = |node_id: &u64| voters.contains(node_id) && sound(node_id);
-        let successor = (!may_lead(&self.node_id())).then(|| self.successor(&controller, may_lead)).flatten();
+        let sound = |node_id: u64| image.node(node_id).is_none_or(Node::is_active) && !self.inner.clock.is_wrong(node_id);
+        let may_lead = |replica: &Replica| voters.contains(&replica.id) && sound(replica.node);
+        let own = Replica { id: controller.replica(), node: self.node_id() };
+        let successor = (!may_lead(&own)).then(|| self.successor(&controller, may_lead)).flatten();
         let done = if membership.joint {
             controller.change_voters(voters).await
         } else if let Some(successor) = successor {
             controller.transfer_leader(successor).await
-        } else if let Some(node_id) = missing {
-            controller.add_learner(*node_id).await
-        } else if !registered.is_empty() && voters != membership.voters && voters.iter().all(caught_up) {
+        } else if let Some(replica) = missing {
+            controller.add_learner(*replica).await
+        } else if !registered.is_empty() && voters != membership.voter_ids() && voters.iter().all(caught_up) {
             controller.change_voters(voters).await
         } else {
-            match membership.learners.difference(&registered).next() {
+            match membership.learners.keys().find(|learner| !is_registered(learner)) {
                 Some(stray) if !registered.is_empty() => controller.remove_learner(*stray).await,
                 _ => Ok(()),
             }
@@ -114,7 +122,7 @@ impl Broker {
     async fn forget_left_nodes(&self, image: &Image) {
         let membership = self.controller().membership();
         for (node_id, node) in image.nodes() {
-            let left = node.state == NodeState::Leaving && !membership.voters.contains(&node_id) && !membership.joint;
+            let left = node.state == NodeState::Leaving && membership.voter_on(node_id).is_none() && !membership.joint;
             // Not this one itself: what a leader that is no voter proposes may never be committed. The next leader does it.
             if left && node_id != self.node_id() && !holds(image, node_id) {
                 tracing::info!(node_id, "everything has moved off the node: it is removed");

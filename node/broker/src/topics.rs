@@ -80,6 +80,8 @@ pub struct PartitionDescription {
     pub leader: Option<u64>,
     /// Nodes that hold a copy.
     pub replicas: Vec<u64>,
+    /// The ids of these replicas, in the same order.
+    pub replica_ids: Vec<u64>,
     /// Nodes that shall hold a copy after the move that is under way; empty: it does not move.
     pub target: Vec<u64>,
     /// Those that have everything committed.

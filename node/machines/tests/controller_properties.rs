@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use common::Store;
-use flotilla_machines::controller::{ControllerAnswer, ControllerMachine, Image, NodeState, command_payload};
+use flotilla_machines::controller::{self, ControllerAnswer, ControllerMachine, Image, NodeState, command_payload};
 use flotilla_machines::item;
 use flotilla_proto::internal::v1;
 use flotilla_proto::internal::v1::controller_command::Command;
@@ -93,6 +93,14 @@ fn any_command() -> impl Strategy<Value = Command> {
             Command::AddPartitions(v1::AddPartitions { name, partition_count, added })
         }),
         2 => any_name().prop_map(|name| Command::DeleteTopic(v1::DeleteTopic { name })),
+        2 => Just(Command::BeginReplicaIds(v1::BeginReplicaIds {})),
+        4 => (any_group(), proptest::collection::vec(0_u64..30, 0..8)).prop_map(|(group_id, replica_ids)| {
+            let groups = vec![v1::EstablishedReplicas { group_id, replica_ids }];
+            Command::EstablishReplicas(v1::EstablishReplicas { groups })
+        }),
+        4 => (any_group(), 0_u64..30).prop_map(|(group_id, replica_id)| {
+            Command::RenewReplica(v1::RenewReplica { group_id, replica_id })
+        }),
         1 => (0_u32..5).prop_map(|count| Command::AllocateProducerIds(v1::AllocateProducerIds { count })),
     ]
 }
@@ -110,16 +118,17 @@ fn any_item() -> impl Strategy<Value = Item> {
 fn check_layout(image: &Image) -> Result<(), TestCaseError> {
     for topic in image.topics() {
         for partition in &topic.partitions {
-            for nodes in partition.target.iter().chain([&partition.replicas]) {
+            for replicas in partition.target.iter().chain([&partition.replicas]) {
+                let nodes: Vec<u64> = controller::nodes(replicas).collect();
                 let distinct: BTreeSet<u64> = nodes.iter().copied().collect();
                 prop_assert_eq!(distinct.len(), topic.replication_factor as usize);
                 prop_assert_eq!(nodes.len(), distinct.len());
                 prop_assert!(distinct.iter().all(|node_id| image.node(*node_id).is_some()), "{:?}", partition);
             }
             // It moves to where it is only because it is taken back from elsewhere, and nobody is left behind.
-            prop_assert!(!partition.is_taken_back() || !partition.former.is_empty(), "{:?}", partition);
+            prop_assert!(!partition.is_taken_back() || partition.hosts().count() >= partition.replicas.len(), "{:?}", partition);
             prop_assert!(partition.target.is_some() || partition.former.is_empty(), "{:?}", partition);
-            prop_assert!(partition.former.iter().all(|node_id| image.node(*node_id).is_some()), "{:?}", partition);
+            prop_assert!(partition.former.iter().all(|replica| image.node(replica.node).is_some()), "{:?}", partition);
             let hosts: Vec<u64> = partition.hosts().collect();
             prop_assert_eq!(hosts.iter().collect::<BTreeSet<_>>().len(), hosts.len(), "{:?}", partition);
         }
@@ -183,7 +192,8 @@ proptest! {
             let outcome = machine.apply(*kind, payload, &mut store).outcome;
             let changes = store.take_changes();
             prop_assert_eq!(&*held, &copy);
-            let changed_image = changes.iter().any(|(table, ..)| *table != flotilla_machines::table::CONTROLLER_META);
+            let rows = changes.iter().any(|(table, ..)| *table != flotilla_machines::table::CONTROLLER_META);
+            let changed_image = rows || machine.image().next_replica_id() != held.next_replica_id();
             prop_assert_eq!(machine.image().version(), held.version() + u64::from(changed_image));
             if outcome.is_err() {
                 prop_assert!(changes.is_empty());
@@ -200,11 +210,17 @@ proptest! {
         let (mut machine, mut store) = (ControllerMachine::default(), Store::default());
         let mut removed: BTreeSet<u64> = BTreeSet::new();
         for (kind, payload) in &items {
-            let nodes_before = machine.image().nodes().len();
+            let before = machine.image();
+            let nodes_before = before.nodes().len();
             if let Ok(ControllerAnswer::NodeRemoved { node_id }) = machine.apply(*kind, payload, &mut store).outcome {
                 removed.insert(node_id);
             }
             let image = machine.image();
+            // The id of a replica of the controller is kept from nodes, too.
+            let renewed = image.nodes().filter(|(node_id, node)| {
+                before.node(*node_id).is_some_and(|before| before.controller_replica != node.controller_replica)
+            });
+            removed.extend(renewed.map(|(_, node)| node.controller_replica));
             prop_assert!(removed.iter().all(|node_id| image.removed(*node_id)));
             prop_assert_eq!(image.removed_count(), removed.len());
             prop_assert!(nodes_before == 0 || image.nodes().len() > 0);
@@ -238,4 +254,66 @@ proptest! {
             }
         }
     }
+
+    /// Within a group no replica id is given out twice, whatever happens; who stays on a node stays who it is, who was named once
+    /// and is no more never comes back, and what was counted on is never taken for something that may begin with nothing.
+    #[test]
+    fn replica_ids_are_never_reused(items in proptest::collection::vec(any_item(), 1..120)) {
+        let (mut machine, mut store) = (ControllerMachine::default(), Store::default());
+        let mut known: BTreeMap<(u64, u64), Known> = BTreeMap::new();
+        machine.apply(item::COMMAND, &command_payload(Command::BeginReplicaIds(v1::BeginReplicaIds {})), &mut store);
+        for (kind, payload) in &items {
+            let next = machine.image().next_replica_id().unwrap();
+            machine.apply(*kind, payload, &mut store);
+            let image = machine.image();
+            prop_assert!(image.next_replica_id() >= Some(next));
+            let placed = image.topics().flat_map(|topic| &topic.partitions);
+            let mut named: Vec<(u64, controller::Replica)> =
+                placed.flat_map(|partition| partition.all().map(|replica| (partition.group_id, replica))).collect();
+            named.extend(image.nodes().map(|(node, of)| (0, controller::Replica { id: of.controller_replica, node, fresh: false })));
+            for (group_id, replica) in &named {
+                match known.get_mut(&(*group_id, replica.id)) {
+                    None => {
+                        let first_of_node = *group_id == 0 && replica.id == replica.node;
+                        prop_assert!(replica.id >= next || first_of_node, "{:?} of group {}", replica, group_id);
+                        prop_assert!(Some(replica.id) < image.next_replica_id() || first_of_node);
+                        known.insert((*group_id, replica.id), Known { replica: *replica, gone: false });
+                    }
+                    Some(known) => {
+                        prop_assert!(!known.gone, "{:?} of group {} is back", replica, group_id);
+                        prop_assert_eq!(known.replica.node, replica.node);
+                        prop_assert!(known.replica.fresh || !replica.fresh, "{:?} of group {}", replica, group_id);
+                        known.replica = *replica;
+                    }
+                }
+            }
+            for ((group_id, id), known) in &mut known {
+                known.gone |= !named.iter().any(|(group, replica)| group == group_id && replica.id == *id);
+            }
+        }
+    }
+
+    /// Once a group counts on somebody, there is always somebody on whom it counts: nobody begins it anew.
+    #[test]
+    fn what_was_founded_stays_founded(items in proptest::collection::vec(any_item(), 1..120)) {
+        let (mut machine, mut store) = (ControllerMachine::default(), Store::default());
+        machine.apply(item::COMMAND, &command_payload(Command::BeginReplicaIds(v1::BeginReplicaIds {})), &mut store);
+        let mut founded: BTreeSet<u64> = BTreeSet::new();
+        for (kind, payload) in &items {
+            machine.apply(*kind, payload, &mut store);
+            for partition in machine.image().topics().flat_map(|topic| &topic.partitions) {
+                if partition.is_founded() {
+                    founded.insert(partition.group_id);
+                }
+                prop_assert!(!founded.contains(&partition.group_id) || partition.is_founded(), "{:?}", partition);
+            }
+        }
+    }
+}
+
+/// A replica that was named once.
+#[derive(Debug)]
+struct Known {
+    replica: controller::Replica,
+    gone: bool,
 }

@@ -1,10 +1,14 @@
 //! Rows that contradict themselves or each other: no machine starts from them, and the error names the row.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-use flotilla_machines::controller::{ControllerMachine, Node, NodeState, TopicConfig};
+mod common;
+
+use common::Store;
+use flotilla_machines::controller::{ControllerMachine, Node, NodeState, Replica, TopicConfig, command_payload};
 use flotilla_machines::partition::PartitionMachine;
-use flotilla_machines::{RestoreError, table};
+use flotilla_machines::{RestoreError, item, table};
 use flotilla_proto::internal::v1;
+use flotilla_proto::internal::v1::controller_command::Command;
 use prost::Message;
 
 type Row = (u8, Vec<u8>, Vec<u8>);
@@ -78,7 +82,7 @@ fn groups() {
 }
 
 fn controller_meta(next_group_id: u64, next_producer_id: u64) -> Row {
-    let meta = v1::ControllerMeta { version: 1, now_ms: 0, next_group_id, next_producer_id };
+    let meta = v1::ControllerMeta { version: 1, next_group_id, next_producer_id, ..Default::default() };
     row(table::CONTROLLER_META, b"", meta)
 }
 
@@ -123,8 +127,40 @@ fn nodes_of_the_version_before_racks() {
         rack: String::new(),
         directory_id: None,
         state: NodeState::Active,
+        controller_replica: 7,
     };
     assert_eq!(image.node(7), Some(&expected));
+}
+
+/// Bytes that the version before wrote: nodes 7 and 300 hold group 1, it moves to 300 and 9, and 8 is left over.
+const TOPIC_OF_BEFORE: &[u8] = b"\x0a\x10\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x10\x02\x2a\x15\
+\x08\x01\x12\x05\x0a\x03\x07\xac\x02\x1a\x05\x0a\x03\xac\x02\x09\x22\x01\x08\x28\x03";
+
+#[test]
+fn replicas_of_the_version_before_replica_ids_are_called_as_their_nodes_and_new_ones_otherwise() {
+    let node = |id: u64| {
+        let node = v1::StoredNode { address: format!("host-{id}:1"), ..Default::default() };
+        row(table::NODE, &id.to_be_bytes(), node)
+    };
+    let rows =
+        [controller_meta(2, 1), node(7), node(8), node(9), node(300), (table::TOPIC, b"a".to_vec(), TOPIC_OF_BEFORE.to_vec())];
+    let mut machine = ControllerMachine::restore(rows).unwrap();
+    let of_node = |node: u64| Replica { id: node, node, fresh: false };
+    let partition = machine.image().partition(1).unwrap().clone();
+    assert_eq!(partition.replicas, [7, 300].map(of_node));
+    assert_eq!(partition.target, Some([300, 9].map(of_node).to_vec()));
+    assert_eq!((partition.former, partition.move_epoch), (vec![of_node(8)], 3));
+    assert_eq!(machine.image().next_replica_id(), None);
+
+    let mut store = Store::default();
+    let mut run = |command| machine.apply(item::COMMAND, &command_payload(command), &mut store).outcome.unwrap();
+    run(Command::BeginReplicaIds(v1::BeginReplicaIds {}));
+    run(Command::CancelMove(v1::CancelMove { group_id: 1 }));
+    run(Command::StartMove(v1::StartMove { group_id: 1, target: Some(v1::Replicas { nodes: vec![8, 7] }) }));
+    let image = machine.image();
+    let partition = image.partition(1).unwrap();
+    assert_eq!(partition.target, Some([8, 7].map(of_node).to_vec()), "who is there already stays who it is");
+    assert_eq!((partition.former.clone(), image.next_replica_id()), (vec![of_node(9)], Some(301)));
 }
 
 #[test]

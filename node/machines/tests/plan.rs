@@ -23,7 +23,7 @@ fn settle(cluster: &mut Cluster, online: &BTreeSet<u64>, at_most: usize) -> usiz
         }
         for (group_id, target) in planned {
             let image = cluster.image();
-            let before = &image.partition(group_id).unwrap().replicas;
+            let before: &Vec<u64> = &image.partition(group_id).unwrap().nodes().collect();
             copied += target.iter().filter(|node_id| !before.contains(node_id)).count();
             cluster.start(group_id, target).unwrap();
         }
@@ -91,8 +91,8 @@ fn the_other_replicas_of_a_node_are_on_many_nodes() {
     let mut cluster = Cluster::with_nodes(9);
     cluster.create(place(&cluster.image(), &cluster.everyone(), 3, 300).unwrap());
     let partitions = cluster.partitions();
-    let with_first = partitions.iter().filter(|partition| partition.replicas.contains(&1));
-    let others: BTreeSet<u64> = with_first.flat_map(|partition| partition.replicas.clone()).collect();
+    let with_first = partitions.iter().filter(|partition| partition.nodes().any(|has| has == 1));
+    let others: BTreeSet<u64> = with_first.flat_map(|partition| partition.nodes()).collect();
     assert_eq!(others.len(), 9);
 }
 
@@ -102,7 +102,7 @@ fn new_partitions_are_spread_over_racks_first() {
     cluster.create(place(&cluster.image(), &cluster.everyone(), 3, 60).unwrap());
     let image = cluster.image();
     for partition in cluster.partitions() {
-        assert_eq!(by_rack(&image, &partition.replicas), [1, 1, 1]);
+        assert_eq!(by_rack(&image, &partition.nodes().collect::<Vec<_>>()), [1, 1, 1]);
     }
     assert_eq!([1, 2, 3, 4, 5, 6].map(|node_id| cluster.replicas(node_id)), [20, 20, 20, 30, 30, 60]);
     let online = cluster.everyone();
@@ -111,7 +111,7 @@ fn new_partitions_are_spread_over_racks_first() {
     cluster.create(place(&image, &cluster.everyone(), 5, 10).unwrap());
     let image = cluster.image();
     for partition in &cluster.partitions()[60..] {
-        assert_eq!(by_rack(&image, &partition.replicas), [1, 2, 2]);
+        assert_eq!(by_rack(&image, &partition.nodes().collect::<Vec<_>>()), [1, 2, 2]);
     }
 }
 
@@ -142,7 +142,7 @@ fn a_node_that_joins_gets_its_share_and_no_replica_moves_twice() {
     assert_even(&cluster, &[1, 2, 3, 4]);
     let image = cluster.image();
     for topic in image.topics() {
-        let on_new = topic.partitions.iter().filter(|partition| partition.replicas.contains(&4)).count();
+        let on_new = topic.partitions.iter().filter(|partition| partition.nodes().any(|has| has == 4)).count();
         assert!((3..12).contains(&on_new), "{on_new} of 12 partitions of one topic on the new node");
     }
 }
@@ -178,7 +178,11 @@ fn replicas_go_to_a_new_rack_when_all_racks_are_known() {
     let online = cluster.everyone();
     let spread = |cluster: &Cluster| {
         let image = cluster.image();
-        cluster.partitions().iter().filter(|partition| by_rack(&image, &partition.replicas) == [1, 1, 1]).count()
+        cluster
+            .partitions()
+            .iter()
+            .filter(|partition| by_rack(&image, &partition.nodes().collect::<Vec<_>>()) == [1, 1, 1])
+            .count()
     };
     settle(&mut cluster, &online, 4);
     let before = spread(&cluster);
@@ -286,7 +290,7 @@ fn the_largest_cluster_is_planned() {
     let planned = moves(&cluster.image(), &online, 10_000);
     assert_eq!(planned.len(), 10_000);
     let image = cluster.image();
-    let off_leaving = planned.iter().filter(|(group_id, _)| image.partition(*group_id).unwrap().replicas.contains(&1));
+    let off_leaving = planned.iter().filter(|(group_id, _)| image.partition(*group_id).unwrap().nodes().any(|has| has == 1));
     assert_eq!(off_leaving.count(), cluster.replicas(1).min(10_000));
     assert_eq!(place(&image, &cluster.everyone(), 3, PARTITIONS_PER_TOPIC_MAX).unwrap().len(), PARTITIONS_PER_TOPIC_MAX);
 }
@@ -341,7 +345,7 @@ fn run_to_rest(cluster: &mut Cluster, online: &BTreeSet<u64>, at_most: usize, se
         let planned = moves(&image, online, at_most);
         prop_assert_eq!(&planned, &moves(&image, online, at_most), "the same question has the same answer");
         for (group_id, target) in planned {
-            let before = &image.partition(group_id).unwrap().replicas;
+            let before: &Vec<u64> = &image.partition(group_id).unwrap().nodes().collect();
             for joining in target.iter().filter(|node_id| !before.contains(node_id)) {
                 prop_assert!(online.contains(joining), "node {} is offline", joining);
             }
@@ -365,8 +369,8 @@ fn run_to_rest(cluster: &mut Cluster, online: &BTreeSet<u64>, at_most: usize, se
 fn check_left(cluster: &Cluster, chance: &Chance) -> Result<(), TestCaseError> {
     let (active, leaving) = (chance.in_state(v1::NodeState::Active), chance.in_state(LEAVING));
     for partition in cluster.partitions() {
-        let stuck = partition.replicas.iter().any(|node_id| leaving.contains(node_id));
-        let joinable = active.iter().any(|node_id| !partition.replicas.contains(node_id));
+        let stuck = partition.nodes().any(|node_id| leaving.contains(&node_id));
+        let joinable = active.iter().any(|node_id| !partition.nodes().any(|has| has == *node_id));
         prop_assert!(!stuck || !joinable, "{:?} could leave", partition);
     }
     Ok(())
@@ -399,7 +403,7 @@ proptest! {
         let image = cluster.image();
         let active = chance.in_state(v1::NodeState::Active);
         for partition in cluster.partitions() {
-            let members = &partition.replicas;
+            let members = &partition.nodes().collect::<Vec<_>>();
             let crowd = |node_id: u64| members.iter().filter(|other| rack(&image, **other) == rack(&image, node_id)).count();
             for goes in members.iter().filter(|node_id| active.contains(node_id)) {
                 for joins in active.iter().filter(|node_id| !members.contains(node_id)) {

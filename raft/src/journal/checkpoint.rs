@@ -17,7 +17,7 @@ use super::frame::Kind;
 use super::log_shape::{LogShape, Run};
 use super::record::{decode_vote, encode_vote};
 use super::table::{DamageRow, Group, Suspect, Table};
-use crate::types::{GroupId, Incarnation};
+use crate::types::{GroupId, Incarnation, ReplicaId};
 
 /// An older file that holds live entries, and the last batch in it that counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub(super) fn encode(out: &mut Pieces, table: &Table, files: &[LiveFile]) {
     out.put_len(table.removed.len());
     for (id, replica) in &table.removed {
         out.put_u64(id.0);
-        out.put_u64(*replica);
+        out.put_u64(replica.0);
     }
     out.put_len(files.len());
     for file in files {
@@ -62,7 +62,7 @@ pub(super) fn encode(out: &mut Pieces, table: &Table, files: &[LiveFile]) {
 }
 
 fn encode_group(out: &mut Pieces, group: &Group) {
-    out.put_u64(group.replica);
+    out.put_u64(group.replica.0);
     out.put_u64(group.incarnation.0);
     out.put_option(group.vote, encode_vote);
     for mark in [group.purged, group.committed, group.segments_synced, group.snapshot] {
@@ -97,12 +97,12 @@ pub(super) fn decode(kind: Kind, from: &mut Reader) -> Result<Checkpoint, Malfor
     let knows_replicas = kind != Kind::OldCheckpoint;
     for _ in 0..from.count(GROUP_BYTES_MIN)? {
         let id = GroupId(from.u64()?);
-        let replica = if knows_replicas { from.u64()? } else { 0 };
+        let replica = ReplicaId(if knows_replicas { from.u64()? } else { 0 });
         checkpoint.table.groups.insert(id, Group { replica, ..decode_group(from)? });
     }
     if knows_replicas {
         for _ in 0..from.count(REMOVED_BYTES)? {
-            checkpoint.table.removed.insert(GroupId(from.u64()?), from.u64()?);
+            checkpoint.table.removed.insert(GroupId(from.u64()?), ReplicaId(from.u64()?));
         }
     }
     for _ in 0..from.count(FILE_BYTES)? {
@@ -128,7 +128,8 @@ fn decode_group(from: &mut Reader) -> Result<Group, Malformed> {
         runs.push(Run { first: from.u64()?, last: from.u64()?, term: from.u64()?, file: from.u64()? });
     }
     let log = LogShape::from_parts(last, runs).ok_or(Malformed("a group's entries are not contiguous"))?;
-    Ok(Group { replica: 0, incarnation, vote, purged, committed, segments_synced, snapshot, membership, log })
+    let replica = ReplicaId::default();
+    Ok(Group { replica, incarnation, vote, purged, committed, segments_synced, snapshot, membership, log })
 }
 
 fn decode_damage(from: &mut Reader) -> Result<DamageRow, Malformed> {
@@ -153,9 +154,9 @@ mod tests {
 
     fn example() -> Checkpoint {
         let mut full = Group {
-            replica: 17,
+            replica: ReplicaId(17),
             incarnation: Incarnation(3),
-            vote: Some(Vote { term: 4, voted_for: Some(2), committed: true }),
+            vote: Some(Vote { term: 4, voted_for: Some(ReplicaId(2)), committed: true }),
             purged: Some(LogId { term: 1, index: 5 }),
             committed: Some(LogId { term: 2, index: 8 }),
             segments_synced: Some(LogId { term: 2, index: 6 }),
@@ -167,7 +168,7 @@ mod tests {
         let mut table = Table::default();
         table.groups.insert(GroupId(0), Group::default());
         table.groups.insert(GroupId(1), full);
-        table.removed.insert(GroupId(4), 12);
+        table.removed.insert(GroupId(4), ReplicaId(12));
         let row = |groups| DamageRow { slot: 1, range: 4096..8192, groups, reason: "bad".into() };
         table.damage = vec![row(Suspect::All), row(Suspect::Named(vec![GroupId(1), GroupId(7)]))];
         Checkpoint { table, files: vec![LiveFile { slot: 2, file: 9, last_batch: 100 }] }
@@ -178,7 +179,7 @@ mod tests {
     fn a_checkpoint_without_replicas_is_read() {
         let mut table = example().table;
         table.removed.clear();
-        table.groups.values_mut().for_each(|group| group.replica = 0);
+        table.groups.values_mut().for_each(|group| group.replica = ReplicaId(0));
         let mut pieces = Pieces::default();
         pieces.put_len(table.groups.len());
         for (id, group) in &table.groups {

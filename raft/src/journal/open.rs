@@ -71,6 +71,15 @@ pub struct Damage {
     pub reason: String,
 }
 
+impl Recovered {
+    /// What was created by a version that knew no replicas is called as the node.
+    pub(crate) fn call_as_node(&mut self, node: ReplicaId) {
+        let of_groups = self.groups.values_mut().map(|group| &mut group.replica);
+        let unnamed = of_groups.chain(self.removed.values_mut()).filter(|replica| **replica == ReplicaId::default());
+        unnamed.for_each(|replica| *replica = node);
+    }
+}
+
 impl RecoveredGroup {
     /// A group in a life that has just begun.
     #[must_use]

@@ -192,12 +192,12 @@ impl Record {
             }
             Self::Create { group, replica, incarnation } => {
                 start(out, 11, *group);
-                out.put_u64(*replica);
+                out.put_u64(replica.0);
                 out.put_u64(incarnation.0);
             }
             Self::BeginAgain { group, replica, incarnation, snapshot, membership, vote } => {
                 start(out, 12, *group);
-                out.put_u64(*replica);
+                out.put_u64(replica.0);
                 out.put_u64(incarnation.0);
                 out.put_option(*snapshot, Pieces::put_log_id);
                 out.put_bytes(membership);
@@ -251,10 +251,10 @@ impl Record {
             },
             7 => Self::Remove { group },
             8 => Self::SegmentsSynced { group, incarnation: Incarnation(from.u64()?), upto: from.log_id()? },
-            11 => Self::Create { group, replica: from.u64()?, incarnation: Incarnation(from.u64()?) },
+            11 => Self::Create { group, replica: ReplicaId(from.u64()?), incarnation: Incarnation(from.u64()?) },
             12 => Self::BeginAgain {
                 group,
-                replica: from.u64()?,
+                replica: ReplicaId(from.u64()?),
                 incarnation: Incarnation(from.u64()?),
                 snapshot: from.option(Reader::log_id)?,
                 membership: from.bytes()?,
@@ -273,12 +273,12 @@ fn start(out: &mut Pieces, kind: u8, group: GroupId) {
 
 pub(super) fn encode_vote(out: &mut Pieces, vote: Vote) {
     out.put_u64(vote.term);
-    out.put_option(vote.voted_for, Pieces::put_u64);
+    out.put_option(vote.voted_for, |out, replica| out.put_u64(replica.0));
     out.put_u8(u8::from(vote.committed));
 }
 
 pub(super) fn decode_vote(from: &mut Reader) -> Result<Vote, Malformed> {
-    Ok(Vote { term: from.u64()?, voted_for: from.option(Reader::u64)?, committed: from.flag()? })
+    Ok(Vote { term: from.u64()?, voted_for: from.option(Reader::u64)?.map(ReplicaId), committed: from.flag()? })
 }
 
 fn entry_bytes(entry: &Entry) -> usize {
@@ -336,8 +336,8 @@ mod tests {
         let item = |len| Item { kind: 4, payload: Bytes::from(vec![5; len]) };
         let body = [Body::Blank, Body::Items([item(0), item(10), item(5000)].into()), Body::Membership(Bytes::from_static(b"m"))];
         let entries = body.map(|body| Entry { log_id, body }).to_vec();
-        let vote = Vote { term: 7, voted_for: Some(1), committed: true };
-        let (replica, incarnation) = (12, Incarnation(4));
+        let vote = Vote { term: 7, voted_for: Some(ReplicaId(1)), committed: true };
+        let (replica, incarnation) = (ReplicaId(12), Incarnation(4));
         let again = |snapshot| Record::BeginAgain { group, replica, incarnation, snapshot, membership: Bytes::from("x"), vote };
         vec![
             Record::Append { group, entries },
@@ -349,7 +349,7 @@ mod tests {
             Record::Committed { group, log_id },
             Record::Switch { group, incarnation: Incarnation(4), snapshot: Some(log_id), membership: Bytes::from("x") },
             Record::Switch { group, incarnation: Incarnation(4), snapshot: None, membership: Bytes::new() },
-            Record::Create { group, replica: 12, incarnation: Incarnation(4) },
+            Record::Create { group, replica: ReplicaId(12), incarnation: Incarnation(4) },
             again(Some(log_id)),
             again(None),
             Record::Remove { group },

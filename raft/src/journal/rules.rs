@@ -79,22 +79,22 @@ mod tests {
 
     const GROUP: GroupId = GroupId(7);
 
-    fn create(replica: ReplicaId) -> Record {
-        Record::Create { group: GROUP, replica, incarnation: Incarnation(replica) }
+    fn create(replica: u64) -> Record {
+        Record::Create { group: GROUP, replica: ReplicaId(replica), incarnation: Incarnation(replica) }
     }
 
     fn switch(snapshot: Option<LogId>) -> Record {
         Record::Switch { group: GROUP, incarnation: Incarnation(100), snapshot, membership: Bytes::new() }
     }
 
-    fn again(replica: ReplicaId, term: u64) -> Record {
-        let vote = Vote { term, ..Vote::default() };
+    fn again(replica: u64, term: u64) -> Record {
+        let (vote, replica) = (Vote { term, ..Vote::default() }, ReplicaId(replica));
         let (incarnation, membership) = (Incarnation(200), Bytes::new());
         Record::BeginAgain { group: GROUP, replica, incarnation, snapshot: None, membership, vote }
     }
 
     fn vote(term: u64, voted_for: u64, committed: bool) -> Record {
-        Record::Vote { group: GROUP, vote: Vote { term, voted_for: Some(voted_for), committed } }
+        Record::Vote { group: GROUP, vote: Vote { term, voted_for: Some(ReplicaId(voted_for)), committed } }
     }
 
     fn append(index: u64) -> Record {
@@ -121,7 +121,7 @@ mod tests {
                 let refused = table.submit(&lost, 1);
                 let allowed = matches!(
                     (&something, &lost[1]),
-                    (Record::Append { .. } | Record::Purge { .. }, Record::BeginAgain { replica: 3, .. })
+                    (Record::Append { .. } | Record::Purge { .. }, Record::BeginAgain { replica: ReplicaId(3), .. })
                 );
                 assert_eq!(refused.is_ok(), allowed, "{something:?}, {lost:?}: {refused:?}");
                 if !allowed {
@@ -136,7 +136,7 @@ mod tests {
     fn a_replica_comes_once() {
         let remove = Record::Remove { group: GROUP };
         let mut table = table(&[create(3), append(0), remove.clone()]);
-        assert_eq!(table.removed.get(&GROUP), Some(&3));
+        assert_eq!(table.removed.get(&GROUP), Some(&ReplicaId(3)));
         for old in [create(1), create(3), again(2, 1)] {
             table.submit(&[old], 1).unwrap_err();
         }
@@ -180,7 +180,10 @@ mod tests {
             table.apply_all(&[record], 1).unwrap();
         }
         let group = &table.groups[&GROUP];
-        assert_eq!((group.replica, group.snapshot, group.log.last(), group.vote), (0, Some(salvaged), Some(salvaged), None));
+        assert_eq!(
+            (group.replica, group.snapshot, group.log.last(), group.vote),
+            (ReplicaId(0), Some(salvaged), Some(salvaged), None)
+        );
         assert!(table.removed.is_empty());
     }
 }

@@ -170,7 +170,7 @@ impl Place {
             Record::Forget { .. } => self.removed = None,
             // As journals of layout 1 did it.
             Record::Switch { .. } if self.group.is_none() => {
-                let mut group = Group { replica: self.removed.take().unwrap_or(0), ..Group::default() };
+                let mut group = Group { replica: self.removed.take().unwrap_or_default(), ..Group::default() };
                 group.apply(record, file)?;
                 self.group = Some(group);
             }

@@ -89,7 +89,7 @@ mod tests {
     use super::super::{JournalOptions, JournalSeq, Record};
     use super::*;
     use crate::disk::real::RealDisk;
-    use crate::types::{Body, Entry, GroupId, Incarnation, Item, LogId};
+    use crate::types::{Body, Entry, GroupId, Incarnation, Item, LogId, ReplicaId};
 
     /// One that was created aside, and that nobody has taken in yet: it would be in the ring twice, and be overwritten.
     #[test]
@@ -97,7 +97,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let options = JournalOptions { file_bytes: 1 << 20, ..JournalOptions::default() };
         let (mut journal, _) = Journal::open(Arc::new(RealDisk), &dir.path().join("journal"), options).unwrap();
-        let (group, replica, incarnation) = (GroupId(1), 1, Incarnation(1));
+        let (group, replica, incarnation) = (GroupId(1), ReplicaId(1), Incarnation(1));
         let payload = vec![7; 600_000].into();
         let entries = vec![Entry { log_id: LogId { term: 1, index: 0 }, body: Body::Items([Item { kind: 1, payload }].into()) }];
         let records = vec![Record::Create { group, replica, incarnation }, Record::Append { group, entries }];
@@ -121,7 +121,7 @@ mod tests {
         let handle = thread.handle();
         let (done, results) = mpsc::channel();
         let (group, incarnation) = (GroupId(1), Incarnation(1));
-        handle.submit(vec![Record::Create { group, replica: 1, incarnation }], |_| {});
+        handle.submit(vec![Record::Create { group, replica: ReplicaId(1), incarnation }], |_| {});
         for index in 0..100 {
             let payload = vec![index as u8; 40_000].into();
             let body = Body::Items([Item { kind: 1, payload }].into());

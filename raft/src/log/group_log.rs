@@ -8,9 +8,9 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
+use super::life_writer::NewLife;
 use super::lives::Lives;
 use super::restore::undecodable;
 use super::tail::Tail;
@@ -31,7 +31,7 @@ const FLUSH_BYTES_MAX: usize = 4 << 20;
 /// See the module.
 pub(crate) struct GroupLog {
     group: GroupId,
-    replica: ReplicaId,
+    pub(crate) replica: ReplicaId,
     lives: Arc<Lives>,
     journal: JournalHandle,
     /// Used by the flusher alone, until an installed snapshot replaces it. Locked before `inner`.
@@ -58,15 +58,6 @@ struct Inner {
     last: Option<LogId>,
     /// Apply calls whose decisions are still kept as rows: (first index, last index).
     decision_rows: VecDeque<(u64, u64)>,
-}
-
-/// A new life of a group's data, complete and durable: rows under its incarnation, segments through `snapshot`.
-pub(crate) struct NewLife {
-    pub(crate) incarnation: Incarnation,
-    pub(crate) segments: (SegmentWriter, SegmentReader),
-    pub(crate) snapshot: LogId,
-    /// As the journal keeps it; see [`super::convert::encode_stored_membership`].
-    pub(crate) membership: Bytes,
 }
 
 impl GroupLog {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::group_log::NewLife;
 use super::lives::Lives;
 use crate::segments::{SegmentError, SegmentReader, SegmentWriter, StoredFrame};
 use crate::state::WriteBatch;
@@ -21,6 +20,15 @@ pub(crate) struct LifeWriter {
     keys: GroupKeys,
     writer: SegmentWriter,
     reader: SegmentReader,
+}
+
+/// A new life of a group's data, complete and durable: rows under its incarnation, segments through `snapshot`.
+pub(crate) struct NewLife {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) segments: (SegmentWriter, SegmentReader),
+    pub(crate) snapshot: LogId,
+    /// As the journal keeps it; see [`super::convert::encode_stored_membership`].
+    pub(crate) membership: Bytes,
 }
 
 impl LifeWriter {

@@ -114,17 +114,16 @@ impl Lives {
         if !joining.is_over(last) {
             return Ok(joining);
         }
-        self.set_joining(group, false)?;
+        self.forget_joining(group)?;
         open()
     }
 
-    /// Notes durably that a group is to be copied, or that it is not. Blocks.
+    /// Forgets durably that a group was to be copied. Blocks.
     ///
     /// # Errors
     /// If the disk refuses.
-    pub(crate) fn set_joining(&self, group: GroupId, joins: bool) -> io::Result<()> {
-        let set = if joins { Joining::begin } else { Joining::forget };
-        set(&*self.disk, &self.groups_dir, group)
+    pub(crate) fn forget_joining(&self, group: GroupId) -> io::Result<()> {
+        Joining::forget(&*self.disk, &self.groups_dir, group)
     }
 
     /// Opens the segments of a life; `synced` is what the journal knows of them. Blocks.

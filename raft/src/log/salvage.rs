@@ -5,15 +5,14 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::life_writer::LifeWriter;
+use super::life_writer::{LifeWriter, NewLife};
 use super::{convert, decisions, restore};
 use crate::disk::error::Class;
-use crate::log::group_log::NewLife;
 use crate::machine::{Machine, Row, Rows};
 use crate::segments::{BodyKind, FoundFrame, Frame, ItemHeader, StoredFrame};
 use crate::state::State;
 use crate::state::keys::GroupKeys;
-use crate::types::{Body, Decision, Entry, Item, Kept, LogId, NodeId};
+use crate::types::{Body, Decision, Entry, Item, Kept, LogId, Replica};
 
 /// Offsets that are given up where nobody can say how many were given out. More than records that a journal can hold.
 const OFFSETS_GIVEN_UP: u64 = 1 << 32;
@@ -159,12 +158,12 @@ impl<'a> Salvager<'a> {
         applied.iter().map(|applied| applied.decision).collect()
     }
 
-    /// Makes the new life complete and durable, with `node` as the group's only voter. Its log begins far behind the last
+    /// Makes the new life complete and durable, with `replica` as the group's only voter. Its log begins far behind the last
     /// entry that is known, be it lost or not: no index is used twice. `known` is the last entry that was durable once.
     ///
     /// # Errors
     /// If disk or state refuse.
-    pub(crate) fn finish(mut self, node: NodeId, known: Option<LogId>, all_known: bool) -> io::Result<(NewLife, Salvaged)> {
+    pub(crate) fn finish(mut self, replica: Replica, known: Option<LogId>, all_known: bool) -> io::Result<(NewLife, Salvaged)> {
         let found = self.last.max(self.applied);
         self.note_lost(self.kept_end..self.machine.next_offset());
         if !all_known || found.map(|found| found.index) < known.map(|known| known.index) {
@@ -176,7 +175,7 @@ impl<'a> Salvager<'a> {
         let last = LogId { index: last.index.saturating_add(INDEXES_GIVEN_UP), ..last };
         let rows = std::mem::take(&mut self.rows.0);
         self.life.write_rows(rows.into_iter().map(|((table, key), value)| (table, key, value)))?;
-        let life = self.life.finish(last, convert::sole_voter(node, last)?)?;
+        let life = self.life.finish(last, convert::sole_voter(replica, last)?)?;
         Ok((life, self.salvaged))
     }
 

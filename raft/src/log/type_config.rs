@@ -3,21 +3,26 @@
 use std::fmt;
 use std::sync::Arc;
 
-use openraft::impls::{EmptyNode, leader_id_std};
+use openraft::impls::leader_id_std;
 
 use crate::machine::Outcome;
-use crate::types::Item;
+use crate::types::{Item, NodeId, ReplicaId};
 
 openraft::declare_raft_types!(
     /// One leader per term (`leader_id_std`), so that term and index name an entry.
     pub TypeConfig:
         D = Command,
         R = Outcomes,
-        NodeId = u64,
-        Node = EmptyNode,
+        NodeId = ReplicaId,
+        Node = OnNode,
         Term = u64,
-        LeaderId = leader_id_std::LeaderId<u64, u64>,
+        LeaderId = leader_id_std::LeaderId<u64, ReplicaId>,
 );
+
+/// Where a replica lives, in openraft's memberships: so a group knows by itself over which link each of its replicas is
+/// reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OnNode(pub NodeId);
 
 /// The application data of an entry: its items, shared between log, replication and apply.
 #[derive(Debug, Clone, PartialEq, Eq)]

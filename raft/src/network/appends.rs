@@ -19,7 +19,7 @@ use super::peers::Peers;
 use super::urgency::Urgency;
 use super::wire;
 use crate::log::type_config::TypeConfig;
-use crate::types::{GroupId, NodeId};
+use crate::types::{GroupId, NodeId, Replica};
 
 /// Payload bytes of one stream that may be on their way; one append may always be.
 const STREAM_BYTES_MAX: usize = 16 << 20;
@@ -33,7 +33,7 @@ type Results = Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>;
 pub(super) struct Appends<S> {
     group: GroupId,
     peers: Peers,
-    target: NodeId,
+    target: Replica,
     urgency: Urgency,
     input: S,
     /// The stream, once there is a link.
@@ -64,7 +64,7 @@ impl<S> Appends<S>
 where
     S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
 {
-    pub(super) fn new(group: GroupId, peers: Peers, target: NodeId, urgency: Urgency, input: S) -> Self {
+    pub(super) fn new(group: GroupId, peers: Peers, target: Replica, urgency: Urgency, input: S) -> Self {
         Self { group, peers, target, urgency, input, open: None, is_over: false }
     }
 
@@ -109,20 +109,20 @@ where
                     let bytes = wire::append_bytes(&request);
                     open.held = Some((request, bytes));
                 }
-                Event::Room(None) | Event::Result(None) => return Some(Err(unreachable(&LinkError::Down(self.target)))),
+                Event::Room(None) | Event::Result(None) => return Some(Err(unreachable(&LinkError::Down(self.target.node)))),
                 Event::Room(Some(permit)) => open.send(permit, &self.urgency),
-                Event::Result(Some(kind)) => return Some(open.result(self.target, kind)),
+                Event::Result(Some(kind)) => return Some(open.result(self.target.node, kind)),
             }
         }
     }
 }
 
 /// Waits for the link and begins a stream over it.
-async fn open(group: GroupId, peers: &Peers, target: NodeId) -> Result<Open, LinkError> {
-    let linked = tokio::time::timeout(LINK_PATIENCE, peers.linked(target)).await;
-    let link = linked.map_err(|_| LinkError::Down(target))?;
+async fn open(group: GroupId, peers: &Peers, target: Replica) -> Result<Open, LinkError> {
+    let linked = tokio::time::timeout(LINK_PATIENCE, peers.linked(target.node)).await;
+    let link = linked.map_err(|_| LinkError::Down(target.node))?;
     let room = PollSemaphore::new(link.budget.clone());
-    let stream = link.open_stream(group);
+    let stream = link.open_stream(group, target.id);
     Ok(Open { stream, room, on_the_way: VecDeque::new(), bytes: 0, held: None, input_ended: false, is_first: true })
 }
 

@@ -10,7 +10,6 @@ use futures::Stream;
 use openraft::OptionalSend;
 use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::impls::EmptyNode;
 use openraft::network::{Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
@@ -25,9 +24,9 @@ use super::peers::Peers;
 use super::sending::{Sending, Transfers};
 use super::urgency::Urgency;
 use super::wire;
-use crate::log::type_config::TypeConfig;
+use crate::log::type_config::{OnNode, TypeConfig};
 use crate::snapshot::{Held, SnapshotData};
-use crate::types::{GroupId, NodeId};
+use crate::types::{GroupId, Replica, ReplicaId};
 
 /// Between two attempts of the same, as they go on failing. Where there is no link, nothing is attempted.
 const PAUSES_MS: [u64; 6] = [10, 20, 50, 100, 200, 500];
@@ -45,14 +44,14 @@ pub(crate) struct Network {
 pub(crate) struct Client {
     group: GroupId,
     peers: Peers,
-    target: NodeId,
+    target: Replica,
     urgency: Urgency,
     is_heartbeat: bool,
     sending: Sending,
 }
 
 impl Network {
-    fn client(&self, target: NodeId, is_heartbeat: bool) -> Client {
+    fn client(&self, target: Replica, is_heartbeat: bool) -> Client {
         let (group, peers, urgency) = (self.group, self.peers.clone(), self.urgency.clone());
         let sending = Sending::new(group, target, peers.clone(), self.transfers.clone(), self.held.clone());
         Client { group, peers, target, urgency, is_heartbeat, sending }
@@ -62,25 +61,26 @@ impl Network {
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Client;
 
-    async fn new_client(&mut self, target: NodeId, _node: &EmptyNode) -> Client {
-        self.client(target, false)
+    async fn new_client(&mut self, id: ReplicaId, &OnNode(node): &OnNode) -> Client {
+        self.client(Replica { id, node }, false)
     }
 
-    async fn new_heartbeat_client(&mut self, target: NodeId, _node: &EmptyNode) -> Client {
-        self.client(target, true)
+    async fn new_heartbeat_client(&mut self, id: ReplicaId, &OnNode(node): &OnNode) -> Client {
+        self.client(Replica { id, node }, true)
     }
 }
 
 impl Client {
     async fn ask(&self, kind: Kind, pace: Pace) -> Result<Kind, RPCError<TypeConfig>> {
-        let link = self.peers.link(self.target).ok_or_else(|| unreachable(&LinkError::Down(self.target)))?;
-        link.ask(self.group, kind, pace).await.map_err(|error| unreachable(&error))
+        let Replica { id, node } = self.target;
+        let link = self.peers.link(node).ok_or_else(|| unreachable(&LinkError::Down(node)))?;
+        link.ask((self.group, id), kind, pace).await.map_err(|error| unreachable(&error))
     }
 
     async fn ask_vote(&self, kind: Kind) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         match self.ask(kind, Pace::Now).await? {
             Kind::VoteResponse(response) => wire::vote_response_from_wire(response).map_err(|error| unreachable(&error)),
-            _ => Err(unreachable(&LinkError::Malformed(self.target))),
+            _ => Err(unreachable(&LinkError::Malformed(self.target.node))),
         }
     }
 }
@@ -101,7 +101,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
         let pace = if self.urgency.is_urgent() { Pace::Now } else { Pace::Idle };
         match self.ask(Kind::Append(wire::append_to_wire(0, request)), pace).await? {
             Kind::AppendResult(result) => wire::response_from_wire(result).map_err(|error| unreachable(&error)),
-            _ => Err(unreachable(&LinkError::Malformed(self.target))),
+            _ => Err(unreachable(&LinkError::Malformed(self.target.node))),
         }
     }
 

@@ -18,7 +18,7 @@ use super::peers::Peers;
 use super::wire;
 use crate::group::Group;
 use crate::log::type_config::TypeConfig;
-use crate::types::GroupId;
+use crate::types::{GroupId, Replica, ReplicaId};
 
 /// Streams of appends that a peer may have open: two for each of many groups.
 const STREAMS_MAX: usize = 1 << 17;
@@ -33,8 +33,22 @@ pub(super) struct Inbound {
     peers: Peers,
     link: Arc<Link>,
     /// Appends to their group; `None` for a stream that ended here, and whose sender does not know that yet.
-    streams: HashMap<u64, Option<mpsc::Sender<AppendEntriesRequest<TypeConfig>>>>,
+    streams: HashMap<u64, Option<Followed>>,
     questions: Arc<Semaphore>,
+}
+
+/// A stream of appends of one leader to one replica.
+struct Followed {
+    from: ReplicaId,
+    appends: mpsc::Sender<AppendEntriesRequest<TypeConfig>>,
+}
+
+/// What a question is about: the group, the replica that is asked, and the number of the question.
+#[derive(Clone, Copy)]
+struct Asked {
+    group: GroupId,
+    to: ReplicaId,
+    id: u64,
 }
 
 impl Inbound {
@@ -53,19 +67,20 @@ impl Inbound {
         };
         let bytes = frames.iter().map(payload).sum();
         for frame in frames {
-            let (group, id) = (GroupId(frame.group_id), frame.request_id);
+            let (group, to, id) = (GroupId(frame.group_id), ReplicaId(frame.to_replica), frame.request_id);
+            let asked = Asked { group, to, id };
             let kind = frame.kind.ok_or_else(|| wire::invalid("a frame is empty"))?;
             check_term(wire::term_of(&kind), || self.peers.group(group))?;
             match kind {
-                Kind::Append(append) if append.stream_id == 0 => self.heartbeat(group, id, append)?,
+                Kind::Append(append) if append.stream_id == 0 => self.heartbeat(asked, append)?,
                 Kind::Append(mut append) => {
                     wire::detach(&mut append, bytes);
-                    self.append(group, append)?;
+                    self.append(asked, append)?;
                 }
                 Kind::End(_) => drop(self.streams.remove(&id)),
-                Kind::Vote(request) => self.vote(group, id, request, false)?,
-                Kind::PreVote(request) => self.vote(group, id, request, true)?,
-                Kind::TransferLeader(request) => self.transfer(group, id, request)?,
+                Kind::Vote(request) => self.vote(asked, request, false)?,
+                Kind::PreVote(request) => self.vote(asked, request, true)?,
+                Kind::TransferLeader(request) => self.transfer(asked, request)?,
                 Kind::Cast(message) => self.peers.received(self.link.peer, message).await,
                 Kind::Probe(_) => {}
                 answer @ (Kind::AppendResult(_) | Kind::VoteResponse(_) | Kind::Refused(_) | Kind::Done(_)) => {
@@ -79,18 +94,21 @@ impl Inbound {
     }
 
     /// Passes an append on, in the order of its stream.
-    fn append(&mut self, group: GroupId, append: pb::Append) -> io::Result<()> {
+    fn append(&mut self, asked: Asked, append: pb::Append) -> io::Result<()> {
         let id = append.stream_id;
-        let request = wire::append_from_wire(self.link.peer, append)?;
+        let (from, request) = wire::append_from_wire(append)?;
         if !self.streams.contains_key(&id) {
             if self.streams.len() >= STREAMS_MAX {
                 return Err(wire::invalid("too many streams"));
             }
-            let stream = self.open_stream(group, id);
+            let stream = self.open_stream(Asked { id, ..asked }, from);
             self.streams.insert(id, stream);
         }
         let Some(Some(stream)) = self.streams.get(&id) else { return Ok(()) };
-        match stream.try_send(request) {
+        if stream.from != from {
+            return Err(wire::invalid("the appends of a stream are of several leaders"));
+        }
+        match stream.appends.try_send(request) {
             Ok(()) => Ok(()),
             Err(mpsc::error::TrySendError::Full(_)) => Err(wire::invalid("a stream has too many appends on their way")),
             Err(mpsc::error::TrySendError::Closed(_)) => {
@@ -100,27 +118,31 @@ impl Inbound {
         }
     }
 
-    fn open_stream(&self, group: GroupId, id: u64) -> Option<mpsc::Sender<AppendEntriesRequest<TypeConfig>>> {
-        let Some(running) = self.peers.group(group) else {
-            refuse(&self.link, group, id, "the group does not run here");
-            return None;
-        };
-        let (tx, rx) = mpsc::channel(STREAM_APPENDS_MAX);
+    fn open_stream(&self, asked: Asked, from: ReplicaId) -> Option<Followed> {
+        let Asked { group, to, id } = asked;
+        let running = self.peers.recipient(group, to, self.on_peer(from));
+        let running = running.inspect_err(|reason| refuse(&self.link, group, id, reason)).ok()?;
+        let (appends, rx) = mpsc::channel(STREAM_APPENDS_MAX);
         tokio::spawn(follow(self.link.clone(), running, id, rx));
-        Some(tx)
+        Some(Followed { from, appends })
+    }
+
+    fn on_peer(&self, id: ReplicaId) -> Replica {
+        Replica { id, node: self.link.peer }
     }
 
     /// Runs `answer` beside everything else, and sends what it says.
-    fn question<F>(&self, group: GroupId, id: u64, answer: impl FnOnce(Group) -> F + Send + 'static)
+    fn question<F>(&self, asked: Asked, from: ReplicaId, answer: impl FnOnce(Group) -> F + Send + 'static)
     where
         F: Future<Output = Result<Kind, String>> + Send,
     {
-        let link = self.link.clone();
+        let (link, Asked { group, to, id }) = (self.link.clone(), asked);
         let Ok(permit) = self.questions.clone().try_acquire_owned() else {
             return refuse(&link, group, id, "too many questions at once");
         };
-        let Some(running) = self.peers.group(group) else {
-            return refuse(&link, group, id, "the group does not run here");
+        let running = match self.peers.recipient(group, to, self.on_peer(from)) {
+            Ok(running) => running,
+            Err(reason) => return refuse(&link, group, id, &reason),
         };
         tokio::spawn(async move {
             let _permit = permit;
@@ -134,12 +156,12 @@ impl Inbound {
         });
     }
 
-    fn heartbeat(&self, group: GroupId, id: u64, append: pb::Append) -> io::Result<()> {
-        let request = wire::append_from_wire(self.link.peer, append)?;
+    fn heartbeat(&self, asked: Asked, append: pb::Append) -> io::Result<()> {
+        let (from, request) = wire::append_from_wire(append)?;
         if !request.entries.is_empty() {
             return Err(wire::invalid("entries come outside of a stream"));
         }
-        self.question(group, id, |group| async move {
+        self.question(asked, from, |group| async move {
             let previous = request.prev_log_id;
             // At once: where a disk is slow the answer comes late, and that says nothing about the leader.
             if request.vote.leader_id.term >= group.term() {
@@ -152,14 +174,14 @@ impl Inbound {
         Ok(())
     }
 
-    fn vote(&self, group: GroupId, id: u64, request: pb::VoteRequest, pre_vote: bool) -> io::Result<()> {
-        let request = wire::vote_request_from_wire(self.link.peer, request)?;
-        let (candidate, led_before) = (self.link.peer, request.vote.leader_id.term.saturating_sub(1));
-        self.question(group, id, move |group| async move {
+    fn vote(&self, asked: Asked, request: pb::VoteRequest, pre_vote: bool) -> io::Result<()> {
+        let (candidate, request) = wire::vote_request_from_wire(request)?;
+        let led_before = request.vote.leader_id.term.saturating_sub(1);
+        self.question(asked, candidate, move |group| async move {
             if !group.may_elect() {
                 return Err("this replica is still being copied".to_owned());
             }
-            if group.standing().borrow().membership.voters.iter().eq([group.raft().node_id()]) {
+            if group.standing().borrow().membership.voters.keys().eq([&group.replica()]) {
                 return Err("this replica decides alone".to_owned());
             }
             // Who asks to be elected leads no longer. It gave the lead to another, perhaps, who died before all heard of it.
@@ -172,10 +194,10 @@ impl Inbound {
         Ok(())
     }
 
-    fn transfer(&self, group: GroupId, id: u64, request: pb::TransferLeader) -> io::Result<()> {
-        let request = wire::transfer_from_wire(self.link.peer, request)?;
-        self.question(group, id, |group| async move {
-            if *request.to_node_id() == *group.raft().node_id() && !group.may_elect() {
+    fn transfer(&self, asked: Asked, request: pb::TransferLeader) -> io::Result<()> {
+        let (from, request) = wire::transfer_from_wire(request)?;
+        self.question(asked, from, |group| async move {
+            if *request.to_node_id() == group.replica() && !group.may_elect() {
                 return Err("this replica is still being copied".to_owned());
             }
             let request = group.without_what_is_here(request);

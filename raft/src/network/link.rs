@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::outbox::{Outbox, Pace};
 use super::peers::LinkState;
 use super::wire::frame_bytes;
-use crate::types::{GroupId, NodeId};
+use crate::types::{GroupId, NodeId, ReplicaId};
 
 /// Bytes of appends that may be on their way over one link, from being made until they are durable at the peer.
 pub(super) const APPEND_BYTES_MAX: usize = 64 << 20;
@@ -55,6 +55,7 @@ enum Waiting {
 pub(super) struct AppendStream {
     pub(super) link: Arc<Link>,
     group: GroupId,
+    to: ReplicaId,
     pub(super) id: u64,
     pub(super) results: mpsc::Receiver<Kind>,
 }
@@ -78,29 +79,29 @@ impl Link {
         }
     }
 
-    /// Sends a frame; a link whose peer does not read is closed.
+    /// Sends a frame that nobody in particular is meant by, an answer for instance; a link whose peer does not read is closed.
     pub(super) fn send(&self, group: GroupId, request_id: u64, kind: Kind, pace: Pace) {
         let bytes = frame_bytes(&kind);
-        self.send_sized(group, request_id, kind, bytes, pace);
+        self.push(Frame { group_id: group.0, request_id, kind: Some(kind), to_replica: 0 }, bytes, pace);
     }
 
-    pub(super) fn send_sized(&self, group: GroupId, request_id: u64, kind: Kind, bytes: usize, pace: Pace) {
-        let frame = Frame { group_id: group.0, request_id, kind: Some(kind) };
+    fn push(&self, frame: Frame, bytes: usize, pace: Pace) {
         if !self.outbox.push(frame, bytes, pace) {
             self.close();
         }
     }
 
-    /// Asks and waits for the answer.
+    /// Asks a replica and waits for the answer.
     ///
     /// # Errors
     /// See [`LinkError`].
-    pub(super) async fn ask(&self, group: GroupId, kind: Kind, pace: Pace) -> Result<Kind, LinkError> {
+    pub(super) async fn ask(&self, (group, to): (GroupId, ReplicaId), kind: Kind, pace: Pace) -> Result<Kind, LinkError> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (tx, rx) = oneshot::channel();
         let asked = Asked { link: self, id };
         self.wait_for(id, Waiting::Answer(tx));
-        self.send(group, id, kind, pace);
+        let bytes = frame_bytes(&kind);
+        self.push(Frame { group_id: group.0, request_id: id, kind: Some(kind), to_replica: to.0 }, bytes, pace);
         let answer = rx.await;
         drop(asked);
         match answer {
@@ -110,12 +111,12 @@ impl Link {
         }
     }
 
-    /// Begins a stream of appends.
-    pub(super) fn open_stream(self: &Arc<Self>, group: GroupId) -> AppendStream {
+    /// Begins a stream of appends to a replica.
+    pub(super) fn open_stream(self: &Arc<Self>, group: GroupId, to: ReplicaId) -> AppendStream {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (tx, results) = mpsc::channel(STREAM_APPENDS_MAX);
         self.wait_for(id, Waiting::Results(tx));
-        AppendStream { link: self.clone(), group, id, results }
+        AppendStream { link: self.clone(), group, to, id, results }
     }
 
     fn wait_for(&self, id: u64, waiting: Waiting) {
@@ -159,7 +160,9 @@ impl Link {
 impl AppendStream {
     /// Sends the next append of the stream, of about `bytes`.
     pub(super) fn send(&self, append: flotilla_proto::internal::v1::Append, bytes: usize, pace: Pace) {
-        self.link.send_sized(self.group, self.id, Kind::Append(append), bytes, pace);
+        let kind = Some(Kind::Append(append));
+        let frame = Frame { group_id: self.group.0, request_id: self.id, kind, to_replica: self.to.0 };
+        self.link.push(frame, bytes, pace);
     }
 }
 

@@ -5,7 +5,7 @@
 //!
 //! - `peers.rs` who there is and to whom there is a link · `dialer.rs` the seam to the network · `service.rs` what others call
 //! - `connect.rs` opening and running a link · `link.rs` what is asked over it · `outbox.rs` what waits for it
-//! - `inbound.rs` what comes in · `wire.rs` frames and openraft's messages
+//! - `inbound.rs` what comes in · `recipient.rs` whether it is for whom lives here · `wire.rs` frames and openraft's messages
 //! - `client.rs` openraft's view · `appends.rs` a stream of appends · `sending.rs`, `receiving.rs` snapshots
 //! - `urgency.rs` who waits for heartbeats
 
@@ -18,6 +18,7 @@ mod link;
 mod outbox;
 mod peers;
 mod receiving;
+mod recipient;
 mod sending;
 mod service;
 #[cfg(test)]

@@ -76,7 +76,7 @@ impl Outbox {
             let probe = Kind::Probe(Probe {});
             let bytes = frame_bytes(&probe);
             queue.bytes += bytes;
-            queue.frames.push_back((Frame { group_id: 0, request_id: 0, kind: Some(probe) }, bytes));
+            queue.frames.push_back((Frame { group_id: 0, request_id: 0, kind: Some(probe), to_replica: 0 }, bytes));
         }
         queue.sent = false;
         if !queue.frames.is_empty() {
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     fn frame(request_id: u64) -> Frame {
-        Frame { group_id: 1, request_id, kind: Some(Kind::Cast(vec![0; 10].into())) }
+        Frame { group_id: 1, request_id, kind: Some(Kind::Cast(vec![0; 10].into())), to_replica: 0 }
     }
 
     fn outgoing() -> (Arc<Outbox>, Outgoing) {

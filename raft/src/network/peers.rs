@@ -30,8 +30,9 @@ use crate::types::{GroupId, NodeId};
 
 /// Messages of the layer above that wait for their reader.
 const CASTS_MAX: usize = 1024;
-/// The version of the protocol that this code speaks.
-const VERSION: u32 = 1;
+/// The version of the protocol that this code speaks: from 2 on, replicas have ids of their own. Nodes that speak another one
+/// would take one replica for another, so there is no link to them.
+const VERSION: u32 = 2;
 
 /// This node's links. Cheap to clone.
 #[derive(Clone)]
@@ -275,6 +276,13 @@ impl Peers {
         let cluster_id = wire::cluster_id(&hello.cluster_id)?;
         if cluster_id != self.inner.cluster_id {
             return refused(format!("it belongs to cluster {cluster_id}, this node to {}", self.inner.cluster_id));
+        }
+        if hello.version != VERSION {
+            let (theirs, ours) = (hello.version, VERSION);
+            return refused(format!(
+                "node {} speaks version {theirs} of the protocol between nodes, this node version {ours}: give both the same release",
+                hello.node_id
+            ));
         }
         if hello.to_node_id != self.node_id() {
             return refused(format!("it looks for node {}, this is node {}", hello.to_node_id, self.node_id()));

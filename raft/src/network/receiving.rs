@@ -25,7 +25,7 @@ use crate::group::Group;
 use crate::log::convert::{log_id_from_raft, vote_from_raft};
 use crate::registry::TransferOptions;
 use crate::snapshot::{IncomingSnapshot, SnapshotHead};
-use crate::types::{GroupId, NodeId, Vote};
+use crate::types::{GroupId, Replica, ReplicaId, Vote};
 
 /// How long the announcement may take.
 const OPEN_PATIENCE: Duration = Duration::from_secs(3);
@@ -68,7 +68,7 @@ struct Turn {
 /// What a sender announced, checked.
 struct Announced {
     group: Group,
-    from: NodeId,
+    from: Replica,
     vote: Vote,
     head: SnapshotHead,
 }
@@ -179,7 +179,7 @@ pub(super) async fn accept(peers: Peers, mut incoming: Streaming<SnapshotMessage
         let answer = match received {
             Ok(vote) => Answer::Installed(wire::vote_to_wire(vote)),
             Err(error) => {
-                tracing::info!(%group, from, %error, "a snapshot was not received to its end");
+                tracing::info!(%group, %from, %error, "a snapshot was not received to its end");
                 Answer::Refused(error.to_string())
             }
         };
@@ -194,16 +194,15 @@ fn check(peers: &Peers, open: SnapshotOpen) -> io::Result<Announced> {
     if cluster_id != peers.cluster_id() || open.to_node_id != peers.node_id() {
         return refused(format!("it is for node {} of cluster {cluster_id}", open.to_node_id));
     }
-    let from = open.from_node_id;
-    if peers.address(from).is_none() {
-        return refused(format!("node {} does not know node {from}", peers.node_id()));
+    let node = open.from_node_id;
+    if peers.address(node).is_none() {
+        return refused(format!("node {} does not know node {node}", peers.node_id()));
     }
     let vote = wire::vote_from_wire(open.vote)?;
-    if !vote.committed || vote.voted_for != Some(from) {
-        return Err(invalid("a snapshot's sender does not claim to lead"));
-    }
-    let Some(group) = peers.group(GroupId(open.group_id)) else {
-        return refused(format!("group {} does not run here", open.group_id));
+    let from = Replica { id: wire::leader_of(vote)?, node };
+    let group = match peers.recipient(GroupId(open.group_id), ReplicaId(open.to_replica), from) {
+        Ok(group) => group,
+        Err(reason) => return refused(reason),
     };
     check_term(vote.term, || Some(group.clone()))?;
     let head = SnapshotHead::decode(open.head)?;

@@ -26,7 +26,7 @@ use crate::log::convert::{vote_from_raft, vote_to_raft};
 use crate::log::type_config::{RaftVote, TypeConfig};
 use crate::registry::TransferOptions;
 use crate::snapshot::{Cursor, Held, Holding, OutgoingSnapshot, RateLimit, SnapshotData};
-use crate::types::{GroupId, NodeId};
+use crate::types::{GroupId, Replica};
 
 /// Chunks that are read before the connection is free.
 const CHUNKS_AHEAD: usize = 1;
@@ -46,7 +46,7 @@ pub(crate) struct Transfers {
 /// Sends snapshots of one group to one replica.
 pub(super) struct Sending {
     group: GroupId,
-    target: NodeId,
+    target: Replica,
     peers: Peers,
     transfers: Transfers,
     held: Held,
@@ -80,7 +80,7 @@ impl Transfers {
 }
 
 impl Sending {
-    pub(super) fn new(group: GroupId, target: NodeId, peers: Peers, transfers: Transfers, held: Held) -> Self {
+    pub(super) fn new(group: GroupId, target: Replica, peers: Peers, transfers: Transfers, held: Held) -> Self {
         Self { group, target, peers, transfers, held, holding: None, slot: None }
     }
 
@@ -90,10 +90,10 @@ impl Sending {
     /// If it is not there yet. It is to be called again: with the same snapshot, if some of it got there.
     pub(super) async fn send(&mut self, vote: RaftVote, snapshot: SnapshotOf<TypeConfig, SnapshotData>) -> io::Result<RaftVote> {
         let SnapshotData::View(view) = snapshot.snapshot else { return Err(io::Error::other("there is nothing to send")) };
-        let linked = tokio::time::timeout(LINK_PATIENCE, self.peers.linked(self.target)).await;
+        let linked = tokio::time::timeout(LINK_PATIENCE, self.peers.linked(self.target.node)).await;
         let Ok(link) = linked else {
             self.give_up_if_stuck();
-            return Err(io::Error::other(format!("there is no link to node {}", self.target)));
+            return Err(io::Error::other(format!("there is no link to node {}", self.target.node)));
         };
         let Some(slot) = self.take_slot() else {
             // Nothing is pinned while it waits for its turn: it begins with a new snapshot then.
@@ -106,7 +106,7 @@ impl Sending {
         let outgoing = outgoing.limited(self.transfers.rate.clone());
         let sent = tokio::select! {
             sent = self.transfer(vote, outgoing) => sent,
-            () = link.closed.cancelled() => Err(io::Error::other(format!("the link to node {} broke", self.target))),
+            () = link.closed.cancelled() => Err(io::Error::other(format!("the link to node {} broke", self.target.node))),
         };
         drop(slot);
         match &sent {
@@ -116,7 +116,7 @@ impl Sending {
             }
             Err(error) => {
                 self.transfers.counters.interrupted.fetch_add(1, Ordering::Relaxed);
-                tracing::info!(group = %self.group, target = self.target, %error, "a snapshot is not there yet");
+                tracing::info!(group = %self.group, target = %self.target, %error, "a snapshot is not there yet");
                 self.give_up_if_stuck();
             }
         }
@@ -140,7 +140,7 @@ impl Sending {
     }
 
     async fn transfer(&mut self, vote: RaftVote, mut outgoing: OutgoingSnapshot) -> io::Result<RaftVote> {
-        let channel = self.peers.connection(self.target).await?;
+        let channel = self.peers.connection(self.target.node).await?;
         let mut client = RaftPeerClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -148,10 +148,11 @@ impl Sending {
         let open = SnapshotOpen {
             cluster_id: Bytes::copy_from_slice(&self.peers.cluster_id().0),
             from_node_id: self.peers.node_id(),
-            to_node_id: self.target,
+            to_node_id: self.target.node,
             group_id: self.group.0,
             vote: Some(wire::vote_to_wire(vote_from_raft(&vote))),
             head: outgoing.head().encode(),
+            to_replica: self.target.id.0,
         };
         send(&chunks, Message::Open(open)).await?;
         let mut answers = client.snapshot(ReceiverStream::new(messages)).await.map_err(status)?.into_inner();
@@ -191,7 +192,7 @@ impl Sending {
     }
 
     fn refused(&self, reason: &str) -> io::Error {
-        io::Error::other(format!("node {} refused: {reason}", self.target))
+        io::Error::other(format!("node {} refused: {reason}", self.target.node))
     }
 }
 

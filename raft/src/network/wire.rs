@@ -16,7 +16,7 @@ use openraft::raft::{
 
 use crate::log::convert::{entry_from_raft, entry_to_raft, log_id_from_raft, log_id_to_raft, vote_from_raft, vote_to_raft};
 use crate::log::type_config::{RaftLogId, TypeConfig};
-use crate::types::{Body, Entry, Item, LogId, NodeId, Vote};
+use crate::types::{Body, Entry, Item, LogId, ReplicaId, Vote};
 
 /// Bytes of a frame beside its payloads, about.
 const FRAME_BYTES: usize = 64;
@@ -55,13 +55,21 @@ pub(super) fn append_to_wire(stream_id: u64, request: AppendEntriesRequest<TypeC
     }
 }
 
+/// Whoever says that it leads with this vote.
+///
 /// # Errors
-/// `InvalidData` if it is nothing that the node `from` could send as a leader.
-pub(super) fn append_from_wire(from: NodeId, append: pb::Append) -> io::Result<AppendEntriesRequest<TypeConfig>> {
+/// `InvalidData` if nobody leads with it.
+pub(super) fn leader_of(vote: Vote) -> io::Result<ReplicaId> {
+    vote.voted_for.filter(|_| vote.committed).ok_or_else(|| invalid("its sender does not claim to lead"))
+}
+
+/// An append, and the leader that it is from.
+///
+/// # Errors
+/// `InvalidData` if it is nothing that a leader could send.
+pub(super) fn append_from_wire(append: pb::Append) -> io::Result<(ReplicaId, AppendEntriesRequest<TypeConfig>)> {
     let vote = vote_from_wire(append.vote)?;
-    if !vote.committed || vote.voted_for != Some(from) {
-        return Err(invalid("an append's sender does not claim to lead"));
-    }
+    let from = leader_of(vote)?;
     let previous = append.previous.map(log_id_from_wire).transpose()?;
     let mut last = previous;
     let mut entries = Vec::with_capacity(append.entries.len());
@@ -77,12 +85,13 @@ pub(super) fn append_from_wire(from: NodeId, append: pb::Append) -> io::Result<A
         last = Some(entry.log_id);
         entries.push(entry_to_raft(&entry)?);
     }
-    Ok(AppendEntriesRequest {
+    let request = AppendEntriesRequest {
         vote: vote_to_raft(vote),
         prev_log_id: previous.map(log_id_to_raft),
         leader_commit: append.leader_commit.map(log_id_from_wire).transpose()?.map(log_id_to_raft),
         entries,
-    })
+    };
+    Ok((from, request))
 }
 
 /// Payload bytes of an append that came in.
@@ -179,17 +188,17 @@ pub(super) fn vote_request_to_wire(request: &VoteRequest<TypeConfig>) -> pb::Vot
     }
 }
 
+/// What a candidate asks for, and who it is.
+///
 /// # Errors
-/// `InvalidData` if the node `from` could not ask for it.
-pub(super) fn vote_request_from_wire(from: NodeId, request: pb::VoteRequest) -> io::Result<VoteRequest<TypeConfig>> {
+/// `InvalidData` if nobody could ask for it.
+pub(super) fn vote_request_from_wire(request: pb::VoteRequest) -> io::Result<(ReplicaId, VoteRequest<TypeConfig>)> {
     let vote = vote_from_wire(request.vote)?;
-    if vote.committed || vote.voted_for != Some(from) {
-        return Err(invalid("a candidate asks for somebody else"));
-    }
+    let from = vote.voted_for.filter(|_| !vote.committed).ok_or_else(|| invalid("it is no candidate who asks for a vote"))?;
     let last = request.last.map(log_id_from_wire).transpose()?.map(log_id_to_raft);
     let mut asked = VoteRequest::new(vote_to_raft(vote), last);
     asked.leadership_transfer = request.leadership_transfer;
-    Ok(asked)
+    Ok((from, asked))
 }
 
 pub(super) fn vote_response_to_wire(response: &VoteResponse<TypeConfig>) -> pb::VoteResponse {
@@ -208,20 +217,20 @@ pub(super) fn vote_response_from_wire(response: pb::VoteResponse) -> io::Result<
 pub(super) fn transfer_to_wire(request: &TransferLeaderRequest<TypeConfig>) -> pb::TransferLeader {
     pb::TransferLeader {
         from_leader: Some(vote_to_wire(vote_from_raft(request.from_leader()))),
-        to_node_id: *request.to_node_id(),
+        to_replica: request.to_node_id().0,
         last: request.last_log_id().map(log_id_to_wire),
     }
 }
 
+/// A lead that is offered, and the leader that does.
+///
 /// # Errors
-/// `InvalidData` if the node `from` does not claim to lead.
-pub(super) fn transfer_from_wire(from: NodeId, request: pb::TransferLeader) -> io::Result<TransferLeaderRequest<TypeConfig>> {
+/// `InvalidData` if nobody leads with that vote.
+pub(super) fn transfer_from_wire(request: pb::TransferLeader) -> io::Result<(ReplicaId, TransferLeaderRequest<TypeConfig>)> {
     let vote = vote_from_wire(request.from_leader)?;
-    if !vote.committed || vote.voted_for != Some(from) {
-        return Err(invalid("a lead is handed over by somebody who does not claim to have it"));
-    }
+    let from = leader_of(vote)?;
     let last = request.last.map(log_id_from_wire).transpose()?.map(log_id_to_raft);
-    Ok(TransferLeaderRequest::new(vote_to_raft(vote), request.to_node_id, last))
+    Ok((from, TransferLeaderRequest::new(vote_to_raft(vote), ReplicaId(request.to_replica), last)))
 }
 
 /// The highest term that a frame speaks of; 0 if it speaks of none.
@@ -241,7 +250,7 @@ pub(super) fn term_of(kind: &Kind) -> u64 {
 }
 
 pub(super) fn vote_to_wire(vote: Vote) -> pb::Vote {
-    pb::Vote { term: vote.term, voted_for: vote.voted_for.unwrap_or_default(), committed: vote.committed }
+    pb::Vote { term: vote.term, voted_for: vote.voted_for.unwrap_or_default().0, committed: vote.committed }
 }
 
 pub(super) fn vote_from_wire(vote: Option<pb::Vote>) -> io::Result<Vote> {
@@ -250,7 +259,7 @@ pub(super) fn vote_from_wire(vote: Option<pb::Vote>) -> io::Result<Vote> {
     if term == u64::MAX {
         return Err(invalid("there is no such term"));
     }
-    Ok(Vote { term, voted_for: (voted_for != 0).then_some(voted_for), committed })
+    Ok(Vote { term, voted_for: (voted_for != 0).then_some(ReplicaId(voted_for)), committed })
 }
 
 fn log_id_to_wire(log_id: &RaftLogId) -> pb::LogId {

@@ -9,24 +9,23 @@ use super::states::{Down, Known};
 use super::suspects::not_damaged;
 use super::{Registry, lock};
 use crate::journal::{Record, RecoveredGroup};
-use crate::log::group_log::NewLife;
-use crate::log::life_writer::LifeWriter;
+use crate::log::life_writer::{LifeWriter, NewLife};
 use crate::log::lives::Lives;
 use crate::log::salvage::{Salvaged, Salvager};
 use crate::machine::Machine;
 use crate::segments::salvage;
 use crate::state::keys::GroupKeys;
-use crate::types::{Entry, GroupId, NodeId, Vote};
+use crate::types::{Entry, GroupId, Replica, ReplicaId, Vote};
 
 impl Registry {
-    /// Makes a damaged group one that has what can be read of it, and this node as its only voter. What was not readable is
+    /// Makes a damaged group one that has what can be read of it, and `replica`, on this node, as its only voter. What was not readable is
     /// lost. `machine` is an empty one; it is of no use afterwards. Nothing is deleted: see [`crate::log::lives`].
     ///
     /// To be called only if no other node has a replica of the group. A crash on the way changes nothing: call it again.
     ///
     /// # Errors
     /// If the group is not damaged, or the disk refuses.
-    pub async fn accept_loss(&self, group: GroupId, machine: Box<dyn Machine>) -> io::Result<Salvaged> {
+    pub async fn accept_loss(&self, group: GroupId, replica: ReplicaId, machine: Box<dyn Machine>) -> io::Result<Salvaged> {
         // A second attempt waits for the first, and gets its answer.
         let _alone = self.salvaging.lock().await;
         let Some((claim, known, reason)) = self.groups.claim_damaged(group) else {
@@ -34,7 +33,7 @@ impl Registry {
         };
         let (known, settled) = self.settle_known(known).await;
         let begun = match settled {
-            Ok(()) => self.begin_from_rest(group, &known, machine).await,
+            Ok(()) => self.begin_from_rest((group, replica), &known, machine).await,
             Err(error) => Err(error),
         };
         match begun {
@@ -52,19 +51,19 @@ impl Registry {
 
     async fn begin_from_rest(
         &self,
-        group: GroupId,
+        (group, replica): (GroupId, ReplicaId),
         known: &Known,
         mut machine: Box<dyn Machine>,
     ) -> io::Result<(RecoveredGroup, Salvaged)> {
         self.transfers.forget(group).await;
         self.keep_aside(group).await?;
-        let (lives, node, vote, replica) =
-            (self.lives.clone(), self.options.node_id, known.vote(), self.replica_of(group, known));
+        let (lives, vote) = (self.lives.clone(), known.vote());
+        let voter = Replica { id: replica, node: self.options.node_id };
         let known = match known {
             Known::Stopped(recovered) => Some((**recovered).clone()),
             _ => None,
         };
-        let begin = move || begin_again(&lives, group, &mut *machine, known, node);
+        let begin = move || begin_again(&lives, group, &mut *machine, known, voter);
         let (life, salvaged) = self.options.driver.try_run(begin).await?;
         let NewLife { incarnation, snapshot: last, membership, .. } = life;
         let vote = vote.filter(|vote| vote.term >= last.term).unwrap_or(Vote { term: last.term, ..Vote::default() });
@@ -98,7 +97,7 @@ fn begin_again(
     group: GroupId,
     machine: &mut dyn Machine,
     known: Option<RecoveredGroup>,
-    node: NodeId,
+    voter: Replica,
 ) -> io::Result<(NewLife, Salvaged)> {
     // Where the journal does not know which life was valid, it was the newest that was complete.
     let before = match &known {
@@ -134,9 +133,9 @@ fn begin_again(
     for entry in entries.into_values() {
         salvager.take_entry(entry)?;
     }
-    let (life, salvaged) = salvager.finish(node, last, all_known)?;
+    let (life, salvaged) = salvager.finish(voter, last, all_known)?;
     lives.finish(group, incarnation)?;
     // Nobody has more.
-    lives.set_joining(group, false)?;
+    lives.forget_joining(group)?;
     Ok((life, Salvaged { useless_bytes, ..salvaged }))
 }

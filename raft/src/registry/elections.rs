@@ -10,7 +10,7 @@
 //! is tried again soon; one whose leader says nothing although its node can be reached (a core that hangs), once its lease
 //! is over. openraft's own timers are off: a thousand groups would tick.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,7 +22,7 @@ use super::Groups;
 use crate::group::Group;
 use crate::network::{LinkState, Peers};
 use crate::standing::{Changes, Standing};
-use crate::types::{GroupId, NodeId};
+use crate::types::{GroupId, NodeId, ReplicaId};
 
 /// Replicas campaign one after the other, so that votes are not split. Who comes first differs from group to group, so
 /// that those who are left share the leads.
@@ -55,14 +55,14 @@ pub(super) struct Elections {
     /// The life in which each peer was seen last, and since when in the terms of the groups that it led.
     boots: BTreeMap<NodeId, u64>,
     /// Groups whose leader came back in another life: with the term in which it led.
-    orphans: BTreeMap<GroupId, (NodeId, u64)>,
+    orphans: BTreeMap<GroupId, (ReplicaId, u64)>,
     chance: Chance,
 }
 
 /// One group that wants a leader.
 struct Campaign {
     /// Whose lead is over; `None`: nobody's is known.
-    over: Option<NodeId>,
+    over: Option<ReplicaId>,
     due: Instant,
     again: Duration,
 }
@@ -71,7 +71,7 @@ struct Campaign {
 struct Step {
     group: Group,
     /// Whose lease is over, and up to which term.
-    waive: Option<(NodeId, u64)>,
+    waive: Option<(ReplicaId, u64)>,
     /// Whether to ask for votes.
     elect: bool,
 }
@@ -124,7 +124,8 @@ impl Elections {
         for group in self.running() {
             let standing = group.standing();
             let standing = standing.borrow();
-            if let Some(leader) = standing.leader.filter(|leader| back.contains(leader)) {
+            let node = standing.leader_node().filter(|node| back.contains(node));
+            if let Some(leader) = standing.leader.filter(|_| node.is_some()) {
                 self.orphans.insert(group.id(), (leader, standing.term));
             }
         }
@@ -149,10 +150,15 @@ impl Elections {
     }
 
     /// Whether this node is to campaign for the group, and whose lead is over then.
-    fn wants_leader(&mut self, group: &Group, standing: &Standing, up: &BTreeMap<NodeId, LinkState>) -> Option<Option<NodeId>> {
-        let (id, me) = (group.id(), self.peers.node_id());
+    fn wants_leader(
+        &mut self,
+        group: &Group,
+        standing: &Standing,
+        up: &BTreeMap<NodeId, LinkState>,
+    ) -> Option<Option<ReplicaId>> {
+        let (id, me) = (group.id(), group.replica());
         let voters = &standing.membership.voters;
-        if standing.died.is_some() || !voters.contains(&me) || !group.may_elect() {
+        if standing.died.is_some() || !voters.contains_key(&me) || !group.may_elect() {
             return None;
         }
         let orphan = self.orphans.get(&id).copied();
@@ -160,12 +166,12 @@ impl Elections {
             self.orphans.remove(&id);
         }
         // Who votes alone waits for nobody: whoever led before has just given the group up.
-        let leads = |leader: &NodeId| {
-            let speaks = up.contains_key(leader) && group.silence() < SILENCE_MAX;
-            voters.len() > 1 && speaks && !self.orphans.contains_key(&id)
-        };
+        // Where a leader lives of whom this log does not tell yet, only its words tell that it is there.
+        let linked = standing.leader_node().is_none_or(|node| up.contains_key(&node));
+        let speaks = linked && group.silence() < SILENCE_MAX;
+        let leads = voters.len() > 1 && speaks && !self.orphans.contains_key(&id);
         match standing.leader {
-            Some(leader) if leader == me || leads(&leader) => None,
+            Some(leader) if leader == me || leads => None,
             over => Some(over),
         }
     }
@@ -174,14 +180,14 @@ impl Elections {
         &mut self,
         group: &Group,
         standing: &Standing,
-        over: Option<NodeId>,
+        over: Option<ReplicaId>,
         up: &BTreeMap<NodeId, LinkState>,
     ) -> Option<Step> {
         let (now, crowd) = (Instant::now(), self.crowd());
         let waive = over.map(|leader| (leader, standing.term));
         let known = self.campaigns.get_mut(&group.id()).filter(|campaign| campaign.over == over);
         let Some(campaign) = known else {
-            let delay = self.first_delay(group.id(), standing, over);
+            let delay = self.first_delay(group, standing, over);
             self.campaigns.insert(group.id(), Campaign { over, due: now + delay, again: AGAIN_MIN });
             return waive.map(|_| Step { group: group.clone(), waive, elect: false });
         };
@@ -199,16 +205,16 @@ impl Elections {
         CROWD_DELAY * u32::try_from(self.campaigns.len().min(CROWD_MAX)).unwrap_or(u32::MAX)
     }
 
-    fn first_delay(&self, group: GroupId, standing: &Standing, over: Option<NodeId>) -> Duration {
-        let rank = rank(group, &standing.membership.voters, over, self.peers.node_id());
+    fn first_delay(&self, group: &Group, standing: &Standing, over: Option<ReplicaId>) -> Duration {
+        let rank = rank(group.id(), standing.membership.voters.keys(), over, group.replica());
         let base = if over.is_none() { LEADERLESS_DELAY + self.crowd() } else { Duration::ZERO };
         base + (RANK_DELAY + self.crowd()) * rank + self.chance.below(JITTER)
     }
 }
 
 /// How many of the voters, without the one whose lead is over, campaign before this one.
-fn rank(group: GroupId, voters: &BTreeSet<NodeId>, over: Option<NodeId>, me: NodeId) -> u32 {
-    let left: Vec<NodeId> = voters.iter().copied().filter(|voter| Some(*voter) != over).collect();
+fn rank<'a>(group: GroupId, voters: impl Iterator<Item = &'a ReplicaId>, over: Option<ReplicaId>, me: ReplicaId) -> u32 {
+    let left: Vec<ReplicaId> = voters.copied().filter(|voter| Some(*voter) != over).collect();
     let place = left.iter().position(|voter| *voter == me).unwrap_or(0) as u64;
     u32::try_from(place.wrapping_add(group.0) % (left.len() as u64).max(1)).unwrap_or(u32::MAX).min(10)
 }
@@ -216,7 +222,7 @@ fn rank(group: GroupId, voters: &BTreeSet<NodeId>, over: Option<NodeId>, me: Nod
 /// Whether this node and those to whom it has links can elect anybody.
 fn quorum_is_near(me: NodeId, standing: &Standing, up: &BTreeMap<NodeId, LinkState>) -> bool {
     let voters = &standing.membership.voters;
-    let near = voters.iter().filter(|voter| **voter == me || up.contains_key(voter)).count();
+    let near = voters.values().filter(|node| **node == me || up.contains_key(node)).count();
     // Of a joint membership both halves are needed; that is found out by asking.
     near > voters.len() / 2 || standing.membership.joint
 }
@@ -251,21 +257,23 @@ impl Chance {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
     fn those_who_are_left_campaign_one_after_the_other_and_each_of_them_first_somewhere() {
-        let voters = BTreeSet::from([1, 4, 7]);
-        let left = |over: Option<NodeId>| voters.iter().copied().filter(move |voter| Some(*voter) != over);
-        for over in [None, Some(1), Some(4), Some(7)] {
+        let voters = [1, 4, 7].map(ReplicaId);
+        let left = |over: Option<ReplicaId>| voters.iter().copied().filter(move |voter| Some(*voter) != over);
+        for over in [None, Some(1), Some(4), Some(7)].map(|over| over.map(ReplicaId)) {
             let count = left(over).count();
             for group in (0..9).map(GroupId) {
-                let ranks: BTreeSet<u32> = left(over).map(|me| rank(group, &voters, over, me)).collect();
+                let ranks: BTreeSet<u32> = left(over).map(|me| rank(group, voters.iter(), over, me)).collect();
                 assert!(ranks.into_iter().eq(0..count as u32), "{group} without {over:?}");
             }
             for me in left(over) {
-                let first = (0..12).filter(|group| rank(GroupId(*group), &voters, over, me) == 0);
-                assert_eq!(first.count(), 12 / count, "node {me} without {over:?}");
+                let first = (0..12).filter(|group| rank(GroupId(*group), voters.iter(), over, me) == 0);
+                assert_eq!(first.count(), 12 / count, "replica {me} without {over:?}");
             }
         }
     }

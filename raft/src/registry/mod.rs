@@ -51,7 +51,7 @@ use crate::standing::Changes;
 use crate::state::{State, WatchedState};
 use crate::tail_budget::TailBudget;
 use crate::troubles::{Subject, Troubles};
-use crate::types::GroupId;
+use crate::types::{GroupId, ReplicaId};
 pub use options::{Begin, OpenError, RegistryOptions, StartError, TransferOptions};
 pub(crate) use states::Groups;
 pub use states::{Cause, Outage};
@@ -118,6 +118,7 @@ impl Registry {
         let driver = options.driver.clone();
         let lives =
             Lives::new(disk, data_dir.groups_dir(), options.segments, state, (driver, troubles.clone()), recovered.boot_epoch);
+        recovered.call_as_node(ReplicaId(options.node_id));
         let unknown = suspects::survey(&mut journal, &lives, &mut recovered)?;
         let lives = Arc::new(lives);
         let handle = journal.handle();
@@ -183,6 +184,18 @@ impl Registry {
     #[must_use]
     pub fn idle_groups(&self) -> Vec<GroupId> {
         self.groups.not_running()
+    }
+
+    /// The replica of a group that is here, running or not; `None` if there is none, nobody knows which, or it is just changing.
+    #[must_use]
+    pub fn replica_here(&self, group: GroupId) -> Option<ReplicaId> {
+        self.groups.replica_here(group)
+    }
+
+    /// The last replica of a group that was here and is removed.
+    #[must_use]
+    pub fn replica_removed(&self, group: GroupId) -> Option<ReplicaId> {
+        self.groups.removed(group)
     }
 
     /// What the journal found damaged when it was opened.

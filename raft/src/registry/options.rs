@@ -10,7 +10,7 @@ use crate::journal::{JournalError, JournalOptions};
 use crate::network::Peers;
 use crate::segments::SegmentOptions;
 use crate::state::StateError;
-use crate::types::{GroupId, NodeId};
+use crate::types::{GroupId, NodeId, Replica};
 
 /// What a registry may use.
 #[derive(Debug, Clone)]
@@ -47,13 +47,13 @@ pub struct TransferOptions {
 /// What becomes of a group that has no data here yet. One that has some goes on with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Begin {
-    /// It waits until a leader sends it entries or a snapshot.
+    /// Nobody counts on it yet: it begins with nothing, and waits until a leader sends it entries or a snapshot.
     Wait,
-    /// As `Wait`, beside replicas that go on without it: until it has what was committed when it came, it does not vote.
-    Join,
-    /// It begins with these voters, and is offered the same list on each of them. The first begins at once, the others
+    /// The group counts on it: it had data here, and was lost.
+    Resume,
+    /// Nobody counts on it yet, nor on anybody else of its group: it begins with these voters, and is offered the same list on each of them. The first begins at once, the others
     /// a while later, if nobody has begun by then.
-    Initialize(Vec<NodeId>),
+    Initialize(Vec<Replica>),
 }
 
 /// Why a node's storage did not open.

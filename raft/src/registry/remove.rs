@@ -45,7 +45,7 @@ impl Registry {
         let (lives, incarnation) = (self.lives.clone(), recovered.incarnation);
         let delete = move || {
             lives.delete(group, incarnation);
-            lives.set_joining(group, false)
+            lives.forget_joining(group)
         };
         if let Err(error) = self.options.driver.try_run(delete).await {
             tracing::warn!(%group, %error, "what was noted about the group's copy was not deleted");

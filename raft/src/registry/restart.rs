@@ -2,7 +2,7 @@
 //! passing reason.
 
 use super::start::Opening;
-use super::states::{Known, Step};
+use super::states::{Down, Known, Step};
 use super::{Begin, Registry, StartError};
 use crate::group::Group;
 use crate::machine::Machine;
@@ -28,6 +28,11 @@ impl Registry {
             let _ = self.wait_ended(closing).await;
         }
         claim.goes_on(Step::Starting);
-        self.bring_up(claim, known, Opening { group, machine, preamble, begin: Begin::Wait }).await
+        let Some(replica) = known.replica() else {
+            let reason = "nothing of it is here yet".to_owned();
+            claim.end_down(Down::passing(reason.clone(), known));
+            return Err(StartError::Down { group, reason });
+        };
+        self.bring_up(claim, known, Opening { group, replica, machine, preamble, begin: Begin::Resume }).await
     }
 }

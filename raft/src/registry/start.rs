@@ -24,7 +24,7 @@ use crate::machine::Machine;
 use crate::network::{Network, Urgency};
 use crate::proposals::{Preamble, Proposals};
 use crate::standing::{Standing, Watched};
-use crate::types::{GroupId, NodeId, ReplicaId};
+use crate::types::{GroupId, Replica, ReplicaId};
 
 /// A leader's node that is gone is noticed by the links; what these times catch is rare. The second is also how long a
 /// leader's lease lasts.
@@ -34,6 +34,7 @@ pub(super) const ELECTION_MS_MAX: u64 = 9_000;
 /// What a group is started with.
 pub(super) struct Opening {
     pub(super) group: GroupId,
+    pub(super) replica: ReplicaId,
     pub(super) machine: Box<dyn Machine>,
     pub(super) preamble: Option<Preamble>,
     pub(super) begin: Begin,
@@ -43,19 +44,20 @@ pub(super) struct Opening {
 type Failed = (StartError, Known);
 
 impl Registry {
-    /// Starts a group: from what is on disk, or new as `begin` says. It is new only if it was never here, or was removed.
+    /// Starts a replica of a group: from what is on disk, or new as `begin` says. It is new only if it was never here.
     ///
     /// # Errors
     /// See [`StartError`]. A group of which anything is here is down then: see [`Registry::outage`].
     pub async fn start(
         &self,
         group: GroupId,
+        replica: ReplicaId,
         machine: Box<dyn Machine>,
         preamble: Option<Preamble>,
         begin: Begin,
     ) -> Result<Group, StartError> {
         let (claim, known) = self.groups.claim_start(group)?;
-        self.bring_up(claim, known, Opening { group, machine, preamble, begin }).await
+        self.bring_up(claim, known, Opening { group, replica, machine, preamble, begin }).await
     }
 
     /// Starts a group from rest; whatever happens, it is in a state afterwards.
@@ -70,9 +72,9 @@ impl Registry {
     }
 
     async fn try_start(&self, known: Known, opening: Opening) -> Result<Group, Failed> {
-        let Opening { group, machine, preamble, begin } = opening;
+        let Opening { group, replica, machine, preamble, begin } = opening;
         let failed = |error: io::Error| failed(group, error);
-        let recovered = self.begin_with(group, known, begin == Begin::Join).await?;
+        let recovered = self.begin_with((group, replica), known, &begin).await?;
         let (lives, last) = (self.lives.clone(), recovered.last.map(|last| last.index));
         let joining = self.options.driver.try_run(move || lives.joining(group, last)).await;
         let opened = match joining {
@@ -97,15 +99,28 @@ impl Registry {
     }
 
     /// What a group at rest begins with.
-    async fn begin_with(&self, group: GroupId, known: Known, joins: bool) -> Result<Box<RecoveredGroup>, Failed> {
+    async fn begin_with(
+        &self,
+        (group, replica): (GroupId, ReplicaId),
+        known: Known,
+        begin: &Begin,
+    ) -> Result<Box<RecoveredGroup>, Failed> {
         let io = |source: io::Error| StartError::Io { group, source };
         match known {
+            Known::Stopped(recovered) if recovered.replica != replica => {
+                let reason = format!("its replica {} is here, not replica {replica}", recovered.replica);
+                Err((StartError::Down { group, reason }, Known::Stopped(recovered)))
+            }
             Known::Stopped(recovered) => Ok(recovered),
             Known::Closing(closing) => match self.give_back(&closing).await {
                 Ok(recovered) => Ok(Box::new(recovered)),
                 Err(error) => Err((io(error), Known::Closing(closing))),
             },
-            Known::New => self.create(group, joins).await.map(Box::new).map_err(|error| (io(error), Known::New)),
+            Known::New if *begin == Begin::Resume => {
+                let reason = format!("replica {replica} is lost: its group counts on it, and nothing of it is here");
+                Err((StartError::Damaged { group, reason }, Known::New))
+            }
+            Known::New => self.create(group, replica).await.map(Box::new).map_err(|error| (io(error), Known::New)),
             Known::Nothing => {
                 let reason = "nobody knows what is here of it".to_owned();
                 Err((StartError::Down { group, reason }, Known::Nothing))
@@ -113,17 +128,10 @@ impl Registry {
         }
     }
 
-    async fn create(&self, group: GroupId, joins: bool) -> io::Result<RecoveredGroup> {
-        let (incarnation, lives) = (self.lives.next(), self.lives.clone());
-        self.options.driver.try_run(move || lives.set_joining(group, joins)).await?;
-        let replica = self.next_replica(group);
+    async fn create(&self, group: GroupId, replica: ReplicaId) -> io::Result<RecoveredGroup> {
+        let incarnation = self.lives.next();
         self.write_through(vec![Record::Create { group, replica, incarnation }]).await?;
         Ok(RecoveredGroup::empty(replica, incarnation))
-    }
-
-    /// A replica that this node never had of a group that is not here.
-    pub(super) fn next_replica(&self, group: GroupId) -> ReplicaId {
-        self.options.node_id.max(self.groups.removed(group).map_or(0, |removed| removed + 1))
     }
 
     /// Starts the group's core, and whether it is to campaign at once.
@@ -135,13 +143,13 @@ impl Registry {
         preamble: Option<Preamble>,
         begin: Begin,
     ) -> Result<(Group, bool), StartError> {
-        let (group, node_id) = (log.group(), self.options.node_id);
+        let (group, replica) = (log.group(), Replica { id: log.replica, node: self.options.node_id });
         let io = |source: io::Error| StartError::Io { group, source };
-        let campaigns = begin_log(&log, begin, node_id).await.map_err(io)?;
+        let campaigns = begin_log(&log, begin, replica).await.map_err(io)?;
         let (config, machine_gone) = (raft_config(group).map_err(io)?, machine.gone());
         let (urgency, transfers, peers) = (Urgency::default(), self.transfers.clone(), self.options.peers.clone());
         let network = Network { group, peers, urgency: urgency.clone(), transfers, held: machine.held() };
-        let started = Raft::new(node_id, config, network, LogStore::new(log.clone()), machine).await;
+        let started = Raft::new(replica.id, config, network, LogStore::new(log.clone()), machine).await;
         let raft = started.map_err(|error| match log.damage().borrow().clone() {
             Some(reason) => StartError::Damaged { group, reason },
             None => io(io::Error::other(error)),
@@ -153,6 +161,7 @@ impl Registry {
         let heard = Arc::new(Heard::now());
         tokio::spawn(Watched::new(group, &raft, log.damage(), heard.clone()).keep(standing, self.changes.clone(), ends));
         let parts = Parts {
+            replica,
             raft,
             log,
             proposals,
@@ -174,7 +183,7 @@ impl Registry {
         let raft = group.raft();
         // Of the core itself: what its metrics say is empty until it runs.
         let voters = raft.with_raft_state(|state| state.membership_state.effective().voter_ids().collect::<Vec<_>>()).await;
-        let alone = voters.map_err(io::Error::other)? == [self.options.node_id];
+        let alone = voters.map_err(io::Error::other)? == [group.replica()];
         if campaigns || alone && group.may_elect() {
             raft.trigger().elect(true).await.map_err(io::Error::other)?;
         }
@@ -205,7 +214,9 @@ impl Registry {
     #[cfg(test)]
     pub(crate) async fn open_without_core(&self, group: GroupId, machine: Box<dyn Machine>) -> (Arc<GroupLog>, MachineStore) {
         let Ok((claim, known)) = self.groups.claim_start(group) else { panic!("group {group} is not at rest") };
-        let Ok(recovered) = self.begin_with(group, known, false).await else { panic!("group {group} was not created") };
+        let replica = known.replica().unwrap_or(ReplicaId(self.options.node_id));
+        let begun = self.begin_with((group, replica), known, &Begin::Wait).await;
+        let Ok(recovered) = begun else { panic!("group {group} was not created") };
         let Ok(opened) = self.open_storage(group, *recovered, machine).await else { panic!("group {group} was not opened") };
         claim.end_down(Down::passing("a test has it".to_owned(), Known::Nothing));
         opened
@@ -213,17 +224,17 @@ impl Registry {
 }
 
 /// Puts the first entry into an empty log, the same on each of its voters: so that any of them can campaign, whoever
-/// of the others is not there yet. Returns whether this node is to campaign at once.
-async fn begin_log(log: &GroupLog, begin: Begin, node_id: NodeId) -> io::Result<bool> {
+/// of the others is not there yet. Returns whether this one is to campaign at once.
+async fn begin_log(log: &GroupLog, begin: Begin, replica: Replica) -> io::Result<bool> {
     let Begin::Initialize(voters) = begin else { return Ok(false) };
     let is_new = log.vote().is_none() && log.last().is_none();
-    if !is_new || !voters.contains(&node_id) {
+    if !is_new || !voters.contains(&replica) {
         return Ok(false);
     }
     let (tx, rx) = tokio::sync::oneshot::channel();
     log.append(vec![first_entry(&voters)?], move |result| drop(tx.send(result)))?;
     rx.await.map_err(|_| io::Error::other("the journal stopped"))??;
-    Ok(voters.first() == Some(&node_id))
+    Ok(voters.first() == Some(&replica))
 }
 
 /// Log, segments and rows that were read, and are wrong or do not fit together, are damage; what could not be read or written

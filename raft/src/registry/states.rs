@@ -157,6 +157,15 @@ impl Down {
 }
 
 impl Known {
+    /// Which replica it is; `None` if nothing is here, or nobody knows.
+    pub(super) fn replica(&self) -> Option<ReplicaId> {
+        match self {
+            Self::Stopped(recovered) => Some(recovered.replica),
+            Self::Closing(closing) => Some(closing.log().replica),
+            Self::New | Self::Nothing => None,
+        }
+    }
+
     pub(super) fn vote(&self) -> Option<Vote> {
         match self {
             Self::Stopped(recovered) => recovered.vote,
@@ -225,6 +234,16 @@ impl Groups {
             GroupState::Down(down) => Some(down.outage()),
             GroupState::Claimed(Step::BeginningAgain(reason)) => Some(Outage { reason: reason.clone(), cause: Cause::Damaged }),
             _ => None,
+        }
+    }
+
+    /// The replica of a group that is here, running or not; `None` if nothing is here, nobody knows, or it is just changing.
+    pub(super) fn replica_here(&self, id: GroupId) -> Option<ReplicaId> {
+        match self.lock().states.get(&id)? {
+            GroupState::Stopped(recovered) => Some(recovered.replica),
+            GroupState::Running(group) => Some(group.replica()),
+            GroupState::Down(down) => down.known.replica(),
+            GroupState::Claimed(_) => None,
         }
     }
 

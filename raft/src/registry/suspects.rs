@@ -1,17 +1,15 @@
 //! Groups whose data is damaged: they neither vote nor serve. What they had is set aside once their peers have taken
-//! this replica out of the group; then it begins again, empty, and copies from them.
+//! this replica out of the group; then another one may begin here, empty, and copy from them.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::Registry;
 use super::states::{Cause, Down, GroupState, Known, Outage};
 use crate::journal::{Damage, Journal, Record, Recovered, RecoveredGroup, Step, Suspect};
 use crate::log::lives::Lives;
-use crate::types::{GroupId, ReplicaId, Vote};
+use crate::types::GroupId;
 
 impl Registry {
     /// Why a group does not run here, if it should and cannot.
@@ -39,51 +37,40 @@ impl Registry {
         given_back
     }
 
-    /// Moves the data of a damaged group out of the way, and makes the group one that begins empty and votes in no term
-    /// up to that of `vote`. To be called only once this node is no replica of it any more, which is committed: then what
-    /// it forgets binds nobody. Nothing is deleted: see [`crate::log::lives`].
+    /// Moves the data of a damaged replica out of the way; the group is absent here then. To be called only once it is committed
+    /// that nobody counts on this replica any more: what it forgets binds nobody. Nothing is deleted: see [`crate::log::lives`].
     ///
     /// # Errors
     /// If the group is not damaged, or the disk refuses: calling it again goes on.
-    pub async fn set_aside(&self, group: GroupId, vote: Vote) -> io::Result<()> {
+    pub async fn set_aside(&self, group: GroupId) -> io::Result<()> {
         let (claim, known, reason) = self.groups.claim_damaged(group).ok_or_else(|| not_damaged(group))?;
         let (known, settled) = self.settle_known(known).await;
-        let begun = match settled {
-            Ok(()) => self.begin_empty(group, &known, vote).await,
+        let moved = match settled {
+            Ok(()) => self.give_up(group).await,
             Err(error) => Err(error),
         };
-        match begun {
-            Ok(empty) => claim.end_stopped(empty),
+        match moved {
+            Ok(moved) => {
+                tracing::warn!(%group, moved, "what was damaged of the group was set aside");
+                claim.end_removed(known.replica());
+                Ok(())
+            }
             Err(error) => {
                 claim.end_down(Down::damaged(reason, known));
-                return Err(error);
+                Err(error)
             }
         }
-        Ok(())
     }
 
-    async fn begin_empty(&self, group: GroupId, known: &Known, vote: Vote) -> io::Result<RecoveredGroup> {
+    async fn give_up(&self, group: GroupId) -> io::Result<usize> {
         self.transfers.forget(group).await;
         let moved = self.keep_aside(group).await?;
-        let incarnation = self.lives.next();
-        let vote = known.vote().filter(|known| known.term > vote.term).unwrap_or(vote);
+        // It deals with the damage, too: what the journal lost of the group hides nothing any more.
+        self.write_through(vec![Record::Remove { group }]).await?;
+        self.holders.removed(group);
         let lives = self.lives.clone();
-        self.options.driver.try_run(move || lives.set_joining(group, true)).await?;
-        let (replica, snapshot, membership) = (self.replica_of(group, known), None, Bytes::new());
-        let begin = Record::BeginAgain { group, replica, incarnation, snapshot, membership, vote };
-        self.write_through(vec![begin]).await?;
-        let empty = RecoveredGroup { vote: Some(vote), ..RecoveredGroup::empty(replica, incarnation) };
-        self.holders.recovered(group, &empty);
-        tracing::warn!(%group, moved, "the group's damaged data was set aside; it begins again without any");
-        Ok(empty)
-    }
-
-    /// Which replica a group is that begins again.
-    pub(super) fn replica_of(&self, group: GroupId, known: &Known) -> ReplicaId {
-        match known {
-            Known::Stopped(recovered) => recovered.replica,
-            _ => self.next_replica(group),
-        }
+        self.options.driver.try_run(move || lives.forget_joining(group)).await?;
+        Ok(moved)
     }
 
     /// See [`Registry::settle`].

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use super::view::is_live;
 use super::{Chunk, Cursor, SnapshotHead};
 use crate::driver::Driver;
-use crate::log::group_log::{GroupLog, NewLife};
-use crate::log::life_writer::LifeWriter;
+use crate::log::group_log::GroupLog;
+use crate::log::life_writer::{LifeWriter, NewLife};
 use crate::segments::{SegmentError, SegmentReader};
 use crate::types::{GroupId, Incarnation};
 

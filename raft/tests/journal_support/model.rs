@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use flotilla_raft::journal::{Record, RecoveredGroup};
-use flotilla_raft::types::{Entry, GroupId, Incarnation, LogId, Vote};
+use flotilla_raft::types::{Entry, GroupId, Incarnation, LogId, ReplicaId, Vote};
 
 /// One group: every entry of its current life, also those that segments hold.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ModelGroup {
-    pub replica: u64,
+    pub replica: ReplicaId,
     pub incarnation: Incarnation,
     pub vote: Option<Vote>,
     pub purged: Option<LogId>,
@@ -24,7 +24,7 @@ pub struct ModelGroup {
 pub struct Model {
     pub groups: BTreeMap<GroupId, ModelGroup>,
     /// The last replica of each group that was removed.
-    pub removed: BTreeMap<GroupId, u64>,
+    pub removed: BTreeMap<GroupId, ReplicaId>,
 }
 
 fn later(mark: Option<LogId>, other: LogId) -> Option<LogId> {

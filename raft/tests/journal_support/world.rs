@@ -12,7 +12,7 @@ use flotilla_raft::disk::sim::{Rng, SimDisk};
 use flotilla_raft::journal::{
     Journal, JournalError, JournalHandle, JournalObserver, JournalOptions, JournalSeq, Record, Recovered, Recycle, Step,
 };
-use flotilla_raft::types::{Body, Entry, GroupId, Incarnation, Item, LogId, Vote};
+use flotilla_raft::types::{Body, Entry, GroupId, Incarnation, Item, LogId, ReplicaId, Vote};
 
 use super::model::Model;
 
@@ -256,7 +256,7 @@ impl World {
     /// A group that is not here begins, with a replica that was not here before.
     fn submit_beginning(&mut self, group: GroupId) {
         let removed = self.submitted.removed.get(&group).copied();
-        let replica = removed.map_or(1 + self.rng.below(3), |removed| removed + self.rng.below(3));
+        let replica = ReplicaId(removed.map_or(1, |removed: ReplicaId| removed.0) + self.rng.below(3));
         let incarnation = self.incarnation();
         match (self.rng.below(6), removed) {
             (0, Some(_)) => self.submit(vec![Record::Forget { group }], true),
@@ -280,15 +280,15 @@ impl World {
         let term = live.and_then(|group| group.vote).map_or(0, |vote| vote.term);
         let vote = Vote { term: term + 1, ..Vote::default() };
         let snapshot = (self.rng.below(2) == 0).then(|| LogId { term: self.term, index: self.rng.below(100) });
-        let replica = (highest.unwrap_or(1) + self.rng.below(3)).saturating_sub(1);
+        let replica = ReplicaId((highest.map_or(1, |highest| highest.0) + self.rng.below(3)).saturating_sub(1));
         let records = vec![Record::BeginAgain { group, replica, incarnation, snapshot, membership, vote }];
         self.submit(records, highest.is_none_or(|highest| replica >= highest));
     }
 
-    fn submit_what_would_lose(&mut self, group: GroupId, replica: u64) {
+    fn submit_what_would_lose(&mut self, group: GroupId, replica: ReplicaId) {
         let (incarnation, membership) = (self.incarnation(), Bytes::new());
         let record = match self.rng.below(3) {
-            0 => Record::Create { group, replica: replica + 1, incarnation },
+            0 => Record::Create { group, replica: ReplicaId(replica.0 + 1), incarnation },
             1 => Record::Switch { group, incarnation, snapshot: None, membership },
             _ => Record::Forget { group },
         };
@@ -297,7 +297,7 @@ impl World {
 
     fn submit_vote(&mut self, group: GroupId, before: Option<Vote>) {
         let term = (before.map_or(1, |before| before.term) + self.rng.below(3)).saturating_sub(1);
-        let vote = Vote { term, voted_for: Some(1 + self.rng.below(2)), committed: false };
+        let vote = Vote { term, voted_for: Some(ReplicaId(1 + self.rng.below(2))), committed: false };
         let valid = before.is_none_or(|before| {
             term > before.term || term == before.term && (before.voted_for.is_none() || before.voted_for == vote.voted_for)
         });

@@ -27,6 +27,7 @@ impl ControllerMachine {
         let added = self.place(command.added, present, topic.replication_factor)?;
         let mut topic = Topic::clone(topic);
         self.next_group_id += added.len() as u64;
+        self.take_replica_ids(added.iter().map(|partition| partition.replicas.len() as u64).sum());
         topic.partitions.extend(added);
         Ok(ControllerAnswer::PartitionsAdded(self.put_topic(topic, rows)))
     }

@@ -2,7 +2,7 @@
 
 use flotilla_proto::internal::v1;
 
-use super::{ControllerAnswer, ControllerMachine, ControllerOutcome, MoveRefusal};
+use super::{ControllerAnswer, ControllerMachine, ControllerOutcome, MoveRefusal, Replica};
 use crate::rows::Rows;
 
 impl ControllerMachine {
@@ -13,11 +13,11 @@ impl ControllerMachine {
         let group_id = command.group_id;
         let (_, partition) = self.partition_of(group_id)?;
         if partition.target.is_none() {
-            return Err(MoveRefusal::NotMoving { group_id, replicas: partition.replicas.clone() }.into());
+            return Err(MoveRefusal::NotMoving { group_id, replicas: partition.nodes().collect() }.into());
         }
         if !partition.is_taken_back() {
             self.change_partition(group_id, rows, |partition| {
-                let arriving: Vec<u64> = partition.arriving().collect();
+                let arriving: Vec<Replica> = partition.arriving().collect();
                 partition.former.extend(arriving);
                 partition.move_to(partition.replicas.clone());
             })?;

@@ -17,6 +17,7 @@ impl ControllerMachine {
         let config = TopicConfig::default().with(&change)?;
         let partitions = self.place(command.partitions, 0, command.replication_factor)?;
         self.next_group_id += partitions.len() as u64;
+        self.take_replica_ids(partitions.iter().map(|partition| partition.replicas.len() as u64).sum());
         let topic = Topic {
             name: command.name.into(),
             id,

@@ -3,7 +3,7 @@
 use flotilla_proto::internal::v1;
 
 use super::start_move::same_nodes;
-use super::{ControllerAnswer, ControllerMachine, ControllerOutcome, MoveRefusal};
+use super::{ControllerAnswer, ControllerMachine, ControllerOutcome, MoveRefusal, nodes};
 use crate::rows::Rows;
 
 impl ControllerMachine {
@@ -13,13 +13,16 @@ impl ControllerMachine {
         let reported = command.replicas.unwrap_or_default().nodes;
         let (_, partition) = self.partition_of(group_id)?;
         let Some(target) = partition.target.clone() else {
-            if same_nodes(&partition.replicas, &reported) {
+            if same_nodes(partition.nodes(), reported.iter().copied()) {
                 return Ok(ControllerAnswer::MoveFinished { group_id });
             }
-            return Err(MoveRefusal::NotMoving { group_id, replicas: partition.replicas.clone() }.into());
+            return Err(MoveRefusal::NotMoving { group_id, replicas: partition.nodes().collect() }.into());
         };
-        if !same_nodes(&target, &reported) || partition.move_epoch != command.move_epoch {
-            return Err(MoveRefusal::OtherTarget { group_id, target, reported }.into());
+        if !same_nodes(nodes(&target), reported.iter().copied()) || partition.move_epoch != command.move_epoch {
+            return Err(MoveRefusal::OtherTarget { group_id, target: nodes(&target).collect(), reported }.into());
+        }
+        if let Some(fresh) = target.iter().find(|replica| replica.fresh) {
+            return Err(MoveRefusal::NotEstablished { group_id, replica_id: fresh.id }.into());
         }
         self.change_partition(group_id, rows, |partition| {
             partition.replicas = target;

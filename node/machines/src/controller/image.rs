@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::config::TopicConfig;
 use super::node::Node;
+use super::replica::{self, Replica};
 
 /// All metadata at one version.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub struct Image {
     /// run has consecutive numbers on both sides.
     runs: BTreeMap<u64, Run>,
     partition_count: usize,
+    /// 0: replicas have the ids of their nodes.
+    next_replica_id: u64,
 }
 
 /// A topic: its layout and configuration.
@@ -44,26 +47,59 @@ pub struct Topic {
 pub struct Partition {
     /// The Raft group that holds it. Never reused.
     pub group_id: u64,
-    /// The nodes that hold a copy; the first is the preferred leader.
-    pub replicas: Vec<u64>,
+    /// Its copies, each on a node of its own; the first is the preferred leader.
+    pub replicas: Vec<Replica>,
     /// The replicas after the move that is under way, if one is: the present ones where a move was cancelled, and is taken
-    /// back.
-    pub target: Option<Vec<u64>>,
-    /// Other nodes to which it was moving before that move was cancelled. They may vote in the group until its leader says
+    /// back. Who stays on its node stays the same replica.
+    pub target: Option<Vec<Replica>>,
+    /// Others to which it was moving before that move was cancelled. They may vote in the group until its leader says
     /// otherwise, so they keep what they have.
-    pub former: Vec<u64>,
-    /// Rises with each target.
+    pub former: Vec<Replica>,
+    /// Rises with each target. Replica ids do not make it superfluous: a move that is taken back for the second time has the same
+    /// target as the first time, and what was reported of the first says nothing about the second.
     pub move_epoch: u64,
 }
 
 impl Partition {
-    /// The nodes that host it, each once: its replicas, and those that it moves to or was moving to.
-    pub fn hosts(&self) -> impl Iterator<Item = u64> {
+    /// All its replicas, each once: those that it has, and those that it moves to or was moving to. They are on different nodes.
+    pub fn all(&self) -> impl Iterator<Item = Replica> {
         self.replicas.iter().copied().chain(self.arriving()).chain(self.former.iter().copied())
     }
 
+    /// The nodes that host it, each once.
+    pub fn hosts(&self) -> impl Iterator<Item = u64> {
+        self.all().map(|replica| replica.node)
+    }
+
+    /// The nodes that have a copy, the preferred leader first.
+    pub fn nodes(&self) -> impl Iterator<Item = u64> + Clone {
+        replica::nodes(&self.replicas)
+    }
+
+    /// The nodes that are to have one after the move that is under way.
+    #[must_use]
+    pub fn target_nodes(&self) -> Option<Vec<u64>> {
+        Some(replica::nodes(self.target.as_ref()?).collect())
+    }
+
+    /// The replica that lives on a node.
+    #[must_use]
+    pub fn on(&self, node_id: u64) -> Option<Replica> {
+        self.all().find(|replica| replica.node == node_id)
+    }
+
+    /// Whether its log has begun, for good: replicas that come later copy it.
+    #[must_use]
+    pub fn is_founded(&self) -> bool {
+        self.replicas.iter().any(|replica| !replica.fresh)
+    }
+
+    pub(super) fn each_mut(&mut self, change: impl FnMut(&mut Replica)) {
+        self.replicas.iter_mut().chain(self.target.iter_mut().flatten()).chain(&mut self.former).for_each(change);
+    }
+
     /// Gives it a target.
-    pub(super) fn move_to(&mut self, target: Vec<u64>) {
+    pub(super) fn move_to(&mut self, target: Vec<Replica>) {
         self.target = Some(target);
         self.move_epoch += 1;
     }
@@ -74,9 +110,9 @@ impl Partition {
         self.target.as_ref() == Some(&self.replicas)
     }
 
-    /// The nodes that it moves to.
-    pub fn arriving(&self) -> impl Iterator<Item = u64> {
-        self.target.iter().flatten().copied().filter(|node_id| !self.replicas.contains(node_id))
+    /// The replicas that it moves to and has not got yet.
+    pub fn arriving(&self) -> impl Iterator<Item = Replica> {
+        self.target.iter().flatten().copied().filter(|replica| !self.replicas.contains(replica))
     }
 }
 
@@ -96,6 +132,17 @@ impl Image {
     #[must_use]
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// The id that the next replica gets: all below it were handed out, and who is not named any more is removed for good.
+    /// `None`: replicas have the ids of their nodes.
+    #[must_use]
+    pub fn next_replica_id(&self) -> Option<u64> {
+        (self.next_replica_id != 0).then_some(self.next_replica_id)
+    }
+
+    pub(super) fn set_next_replica_id(&mut self, next: u64) {
+        self.next_replica_id = next;
     }
 
     /// The topic of that name.
@@ -137,7 +184,12 @@ impl Image {
         self.nodes.iter().map(|(id, node)| (*id, node))
     }
 
-    /// Whether there was a node of that id which was removed; nobody may use the id again.
+    /// Ids of all nodes that there are or were, and of those that there will never be.
+    pub(super) fn node_ids(&self) -> impl Iterator<Item = u64> {
+        self.nodes.keys().chain(&self.removed).copied()
+    }
+
+    /// Whether there was a node of that id which was removed, or the id is reserved; nobody may use it.
     #[must_use]
     pub fn removed(&self, node_id: u64) -> bool {
         self.removed.contains(&node_id)

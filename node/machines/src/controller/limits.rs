@@ -6,7 +6,7 @@ pub const NODES_MAX: usize = 1_000;
 pub const NODES_REMOVED_MAX: usize = 100_000;
 /// Topics of a cluster.
 pub const TOPICS_MAX: usize = 100_000;
-/// Partitions of one topic. Its row names the replicas of each, about 30 bytes.
+/// Partitions of one topic. Its row names the replicas of each, about 60 bytes.
 pub const PARTITIONS_PER_TOPIC_MAX: usize = 10_000;
 /// Partitions of all topics together.
 pub const PARTITIONS_MAX: usize = 200_000;
@@ -19,6 +19,12 @@ pub const PRODUCER_ID_MAX: u64 = i64::MAX as u64;
 
 /// Largest id of a Raft group; more than can ever be handed out.
 pub const GROUP_ID_MAX: u64 = i64::MAX as u64;
+
+/// Replica ids stay below; more than can ever be handed out.
+pub const REPLICA_ID_MAX: u64 = i64::MAX as u64;
+/// Replica ids lie above the ids of nodes, so that nobody takes one for the other: but nobody counts up to a node id that is
+/// larger than this.
+pub const NODE_ID_COUNTED_MAX: u64 = u32::MAX as u64;
 
 /// Smallest value of a topic's `batch_bytes_max`: a limit that would refuse ordinary records is a mistake.
 pub const BATCH_BYTES_MAX_MIN: u64 = 1024;

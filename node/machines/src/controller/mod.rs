@@ -7,10 +7,12 @@
 mod add_partitions;
 mod allocate_producer_ids;
 mod alter_topic;
+mod begin_replica_ids;
 mod cancel_move;
 mod config;
 mod create_topic;
 mod delete_topic;
+mod establish_replicas;
 mod finish_move;
 mod image;
 mod limits;
@@ -20,6 +22,8 @@ mod placement;
 pub mod plan;
 mod register_node;
 mod remove_node;
+mod renew_replica;
+mod replica;
 mod restore;
 mod set_node_state;
 mod start_move;
@@ -35,7 +39,8 @@ pub use config::{ConfigError, TopicConfig};
 pub use image::{Image, Partition, Topic, TopicId};
 pub use limits::*;
 pub use node::{DirectoryId, Node, NodeState};
-pub use outcome::{ControllerAnswer, ControllerOutcome, ControllerRefusal, MoveRefusal, NodeRefusal};
+pub use outcome::{ControllerAnswer, ControllerOutcome, ControllerRefusal, MoveRefusal, NodeRefusal, RenewRefusal};
+pub use replica::{Replica, nodes};
 
 use crate::item::{self, Malformed};
 use crate::rows::{self, META_KEY, RestoreError, Rows, table};
@@ -113,6 +118,9 @@ impl ControllerMachine {
             Command::StartMove(command) => self.start_move(command, rows),
             Command::CancelMove(command) => self.cancel_move(command, rows),
             Command::FinishMove(command) => self.finish_move(command, rows),
+            Command::BeginReplicaIds(_) => self.begin_replica_ids(rows),
+            Command::EstablishReplicas(command) => self.establish_replicas(command, rows),
+            Command::RenewReplica(command) => self.renew_replica(command, rows),
         }
     }
 
@@ -134,6 +142,13 @@ impl ControllerMachine {
         Ok((topic, partition))
     }
 
+    /// Moves the counter of replica ids past so many, which the next change of the image names.
+    fn take_replica_ids(&mut self, count: u64) {
+        if let Some(next) = self.image.next_replica_id() {
+            Arc::make_mut(&mut self.image).set_next_replica_id(next + count);
+        }
+    }
+
     /// Changes the partition that a Raft group holds. The row of its whole topic is written again.
     fn change_partition(
         &mut self,
@@ -153,18 +168,23 @@ impl ControllerMachine {
 
     /// Makes a node, new or changed, part of the image and the rows.
     fn put_node(&mut self, node_id: u64, node: Node, rows: &mut dyn Rows) {
-        let stored = v1::StoredNode::from(&node).encode_to_vec();
+        let stored = node.stored().encode_to_vec();
         rows.put(table::NODE, &rows::number_key(node_id), stored);
         self.change_image(rows, |image| image.insert_node(node_id, node));
     }
 
     /// Makes a topic, new or changed, part of the image and the rows.
     fn put_topic(&mut self, topic: Topic, rows: &mut dyn Rows) -> Arc<Topic> {
-        let stored = v1::StoredTopic::from(&topic).encode_to_vec();
-        rows.put(table::TOPIC, topic.name.as_bytes(), stored);
         let topic = Arc::new(topic);
-        self.change_image(rows, |image| image.insert_topic(Arc::clone(&topic)));
+        self.put_topics(vec![topic.clone()], rows);
         topic
+    }
+
+    fn put_topics(&mut self, topics: Vec<Arc<Topic>>, rows: &mut dyn Rows) {
+        for topic in &topics {
+            rows.put(table::TOPIC, topic.name.as_bytes(), v1::StoredTopic::from(&**topic).encode_to_vec());
+        }
+        self.change_image(rows, |image| topics.into_iter().for_each(|topic| image.insert_topic(topic)));
     }
 
     /// Changes the image: the only place where its version rises.
@@ -181,6 +201,7 @@ impl ControllerMachine {
             now_ms: self.now_ms,
             next_group_id: self.next_group_id,
             next_producer_id: self.next_producer_id,
+            next_replica_id: self.image.next_replica_id().unwrap_or(0),
         };
         rows.put(table::CONTROLLER_META, META_KEY, meta.encode_to_vec());
     }

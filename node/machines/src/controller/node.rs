@@ -19,6 +19,8 @@ pub struct Node {
     pub directory_id: Option<DirectoryId>,
     /// What it is meant to do.
     pub state: NodeState,
+    /// Its replica in the controller's group: the first has the node's id, one that had to be renewed another.
+    pub controller_replica: u64,
 }
 
 /// What a node is meant to do. Whether it is up is not here.
@@ -77,15 +79,17 @@ impl From<NodeState> for v1::NodeState {
     }
 }
 
-impl From<&Node> for v1::StoredNode {
-    fn from(node: &Node) -> Self {
-        Self {
-            address: node.address.clone(),
-            peer_address: node.peer_address.clone(),
-            rack: node.rack.clone(),
-            directory_id: node.directory_id.map(|id| id.0.to_vec()).unwrap_or_default().into(),
-            state: v1::NodeState::from(node.state).into(),
+impl Node {
+    /// As it is stored under its id.
+    pub(super) fn stored(&self) -> v1::StoredNode {
+        v1::StoredNode {
+            address: self.address.clone(),
+            peer_address: self.peer_address.clone(),
+            rack: self.rack.clone(),
+            directory_id: self.directory_id.map(|id| id.0.to_vec()).unwrap_or_default().into(),
+            state: v1::NodeState::from(self.state).into(),
             removed: false,
+            controller_replica: self.controller_replica,
         }
     }
 }

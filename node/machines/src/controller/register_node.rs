@@ -21,6 +21,7 @@ impl ControllerMachine {
             }
             _ => {}
         }
+        self.count_node_id(node_id);
         self.put_node(node_id, node, rows);
         Ok(ControllerAnswer::NodeRegistered)
     }
@@ -51,7 +52,8 @@ impl ControllerMachine {
             }
             _ => {
                 let state = known.map_or(NodeState::Active, |known| known.state);
-                Ok(Node { address, peer_address, rack, directory_id, state })
+                let controller_replica = known.map_or(node_id, |known| known.controller_replica);
+                Ok(Node { address, peer_address, rack, directory_id, state, controller_replica })
             }
         }
     }

@@ -3,7 +3,6 @@
 use flotilla_proto::internal::v1;
 use prost::Message;
 
-use super::limits::NODES_REMOVED_MAX;
 use super::{ControllerAnswer, ControllerMachine, ControllerOutcome, NodeRefusal};
 use crate::rows::{self, Rows, table};
 
@@ -22,9 +21,7 @@ impl ControllerMachine {
         if partitions > 0 {
             return Err(NodeRefusal::InUse { node_id, partitions }.into());
         }
-        if self.image.removed_count() >= NODES_REMOVED_MAX {
-            return Err(NodeRefusal::TooManyRemoved { node_id }.into());
-        }
+        self.check_room_for_removed(node_id)?;
         let stored = v1::StoredNode { removed: true, ..v1::StoredNode::default() };
         rows.put(table::NODE, &rows::number_key(node_id), stored.encode_to_vec());
         self.change_image(rows, |image| image.remove_node(node_id));

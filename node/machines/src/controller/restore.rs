@@ -6,7 +6,7 @@ use flotilla_proto::internal::v1;
 
 use super::image::{Image, Partition, Topic, TopicId};
 use super::node::{DirectoryId, Node, NodeState};
-use super::{ControllerMachine, GROUP_ID_MAX, PRODUCER_ID_MAX, TopicConfig};
+use super::{ControllerMachine, GROUP_ID_MAX, PRODUCER_ID_MAX, REPLICA_ID_MAX, Replica, TopicConfig};
 use crate::name;
 use crate::rows::{self, META_KEY, RestoreError, table};
 
@@ -22,6 +22,7 @@ pub(super) fn restore(rows: impl IntoIterator<Item = (u8, Vec<u8>, Vec<u8>)>) ->
         }
     }
     check_groups(&machine, &image)?;
+    check_replica_ids(&image)?;
     machine.image = Arc::new(image);
     Ok(machine)
 }
@@ -31,11 +32,15 @@ fn restore_meta(machine: &mut ControllerMachine, image: &mut Image, key: &[u8], 
     let fresh = ControllerMachine::default();
     let group_ids = fresh.next_group_id..=GROUP_ID_MAX;
     let producer_ids = fresh.next_producer_id..=PRODUCER_ID_MAX;
+    if meta.next_replica_id > REPLICA_ID_MAX {
+        return Err(RestoreError::damaged(table::CONTROLLER_META, key, "the next replica id is out of range"));
+    }
     if key != META_KEY || !group_ids.contains(&meta.next_group_id) || !producer_ids.contains(&meta.next_producer_id) {
         let reason = "its key is not empty, or an id is out of range";
         return Err(RestoreError::damaged(table::CONTROLLER_META, key, reason));
     }
     image.version = meta.version;
+    image.set_next_replica_id(meta.next_replica_id);
     machine.now_ms = meta.now_ms;
     machine.next_group_id = meta.next_group_id;
     machine.next_producer_id = meta.next_producer_id;
@@ -58,7 +63,9 @@ fn restore_node(image: &mut Image, key: &[u8], value: &[u8]) -> Result<(), Resto
         code => NodeState::parse(code).ok_or_else(|| damaged("the node's state is unknown"))?,
     };
     let peer_address = if stored.peer_address.is_empty() { stored.address.clone() } else { stored.peer_address };
-    image.insert_node(node_id, Node { address: stored.address, peer_address, rack: stored.rack, directory_id, state });
+    let controller_replica = if stored.controller_replica == 0 { node_id } else { stored.controller_replica };
+    let (address, rack) = (stored.address, stored.rack);
+    image.insert_node(node_id, Node { address, peer_address, rack, directory_id, state, controller_replica });
     Ok(())
 }
 
@@ -100,26 +107,45 @@ fn check_groups(machine: &ControllerMachine, image: &Image) -> Result<(), Restor
     Ok(())
 }
 
+/// No id is there that would be handed out once more.
+fn check_replica_ids(image: &Image) -> Result<(), RestoreError> {
+    let Some(next) = image.next_replica_id() else { return Ok(()) };
+    for topic in image.topics() {
+        let mut replicas = topic.partitions.iter().flat_map(Partition::all);
+        if let Some(replica) = replicas.find(|replica| (next..REPLICA_ID_MAX).contains(&replica.id)) {
+            let reason = format!("replica id {} was not handed out yet: the next one is {next}", replica.id);
+            return Err(RestoreError::damaged(table::TOPIC, topic.name.as_bytes(), reason));
+        }
+    }
+    Ok(())
+}
+
 impl From<v1::StoredPartition> for Partition {
     fn from(stored: v1::StoredPartition) -> Self {
-        Self {
-            group_id: stored.group_id,
-            replicas: stored.replicas.unwrap_or_default().nodes,
-            target: stored.target.map(|target| target.nodes),
-            former: stored.former,
-            move_epoch: stored.move_epoch,
+        let v1::StoredPartition { group_id, move_epoch, .. } = stored;
+        if stored.placed.is_empty() {
+            // A row from before replicas had ids of their own.
+            let of_nodes = |nodes: Vec<u64>| nodes.into_iter().map(Replica::of_node).collect();
+            let replicas = of_nodes(stored.replicas.unwrap_or_default().nodes);
+            let target = stored.target.map(|target| of_nodes(target.nodes));
+            return Self { group_id, replicas, target, former: of_nodes(stored.former), move_epoch };
         }
+        let restored = |replicas: Vec<v1::StoredReplica>| replicas.into_iter().map(Replica::from).collect();
+        let target = stored.moves_to.map(|target| restored(target.replicas));
+        Self { group_id, replicas: restored(stored.placed), target, former: restored(stored.left_over), move_epoch }
     }
 }
 
 impl From<&Topic> for v1::StoredTopic {
     fn from(topic: &Topic) -> Self {
+        let all = |replicas: &[Replica]| replicas.iter().map(v1::StoredReplica::from).collect::<Vec<_>>();
         let stored = |partition: &Partition| v1::StoredPartition {
             group_id: partition.group_id,
-            replicas: Some(v1::Replicas { nodes: partition.replicas.clone() }),
-            target: partition.target.clone().map(|nodes| v1::Replicas { nodes }),
-            former: partition.former.clone(),
             move_epoch: partition.move_epoch,
+            placed: all(&partition.replicas),
+            moves_to: partition.target.as_ref().map(|target| v1::StoredReplicas { replicas: all(target) }),
+            left_over: all(&partition.former),
+            ..v1::StoredPartition::default()
         };
         Self {
             topic_id: topic.id.0.to_vec().into(),

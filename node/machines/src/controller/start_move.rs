@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use flotilla_proto::internal::v1;
 
 use super::image::Partition;
-use super::{ControllerAnswer, ControllerMachine, ControllerOutcome, MoveRefusal};
+use super::{ControllerAnswer, ControllerMachine, ControllerOutcome, MoveRefusal, Replica};
 use crate::rows::Rows;
 
 impl ControllerMachine {
@@ -16,23 +16,34 @@ impl ControllerMachine {
         let group_id = command.group_id;
         let target = command.target.unwrap_or_default().nodes;
         let (topic, partition) = self.partition_of(group_id)?;
-        let to_same_nodes = same_nodes(&partition.replicas, &target);
-        match partition.target.clone() {
+        let to_same_nodes = same_nodes(partition.nodes(), target.iter().copied());
+        match partition.target_nodes() {
             Some(under_way) if to_same_nodes || !partition.is_taken_back() => {
                 return Err(MoveRefusal::Moving { group_id, target: under_way }.into());
             }
-            _ if partition.replicas == target => {
+            _ if partition.nodes().eq(target.iter().copied()) => {
                 return Err(MoveRefusal::AlreadyThere { group_id, replicas: target }.into());
             }
             _ => self.check_target(partition, topic.replication_factor, &target)?,
         }
+        // Whoever is there already, in whatever role, stays the same replica.
+        let (mut new_replica, mut taken) = (self.new_replicas(), 0);
+        let new_target: Vec<Replica> = (target.into_iter())
+            .map(|node_id| {
+                partition.on(node_id).unwrap_or_else(|| {
+                    taken += 1;
+                    new_replica(node_id)
+                })
+            })
+            .collect();
         if to_same_nodes {
-            self.change_partition(group_id, rows, |partition| partition.replicas = target)?;
+            self.change_partition(group_id, rows, |partition| partition.replicas = new_target)?;
             return Ok(ControllerAnswer::MoveFinished { group_id });
         }
+        self.take_replica_ids(taken);
         self.change_partition(group_id, rows, |partition| {
-            partition.former.retain(|node_id| !target.contains(node_id));
-            partition.move_to(target);
+            partition.former.retain(|replica| !new_target.contains(replica));
+            partition.move_to(new_target);
         })?;
         Ok(ControllerAnswer::MoveStarted { group_id })
     }
@@ -45,7 +56,7 @@ impl ControllerMachine {
         }
         for node_id in target.iter().copied() {
             let node = self.image.node(node_id).ok_or(MoveRefusal::UnknownNode { node_id })?;
-            if !node.is_active() && !partition.replicas.contains(&node_id) {
+            if !node.is_active() && !partition.nodes().any(|has| has == node_id) {
                 return Err(MoveRefusal::NodeNotActive { node_id, state: node.state });
             }
         }
@@ -54,7 +65,8 @@ impl ControllerMachine {
 }
 
 /// Whether two lists, each of distinct nodes, name the same ones.
-pub(super) fn same_nodes(left: &[u64], right: &[u64]) -> bool {
+pub(super) fn same_nodes(left: impl Iterator<Item = u64>, right: impl Iterator<Item = u64>) -> bool {
+    let (left, right): (Vec<u64>, Vec<u64>) = (left.collect(), right.collect());
     let set = |nodes: &[u64]| nodes.iter().copied().collect::<BTreeSet<u64>>();
-    left.len() == right.len() && set(left) == set(right)
+    left.len() == right.len() && set(&left) == set(&right)
 }

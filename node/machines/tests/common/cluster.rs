@@ -67,7 +67,7 @@ impl Cluster {
     /// Ends the move of a partition; its voters are as its target says.
     pub fn finish(&mut self, group_id: u64) {
         let partition = self.image().partition(group_id).unwrap().clone();
-        let replicas = Some(v1::Replicas { nodes: partition.target.unwrap() });
+        let replicas = Some(v1::Replicas { nodes: partition.target_nodes().unwrap() });
         self.run(Command::FinishMove(v1::FinishMove { group_id, replicas, move_epoch: partition.move_epoch })).unwrap();
     }
 
@@ -87,12 +87,12 @@ impl Cluster {
 
     /// Replicas on a node.
     pub fn replicas(&self, node_id: u64) -> usize {
-        self.partitions().iter().filter(|partition| partition.replicas.contains(&node_id)).count()
+        self.partitions().iter().filter(|partition| partition.nodes().any(|has| has == node_id)).count()
     }
 
     /// Partitions that prefer a node as their leader.
     pub fn leaders(&self, node_id: u64) -> usize {
-        self.partitions().iter().filter(|partition| partition.replicas.first() == Some(&node_id)).count()
+        self.partitions().iter().filter(|partition| partition.nodes().next() == Some(node_id)).count()
     }
 
     pub fn everyone(&self) -> BTreeSet<u64> {

@@ -1,6 +1,6 @@
 //! The commands of controller scripts.
 
-use flotilla_machines::controller::{ControllerMachine, command_payload};
+use flotilla_machines::controller::{ControllerMachine, Replica, command_payload};
 use flotilla_machines::{item, table};
 use flotilla_proto::internal::v1;
 use flotilla_proto::internal::v1::controller_command::Command as Wire;
@@ -48,8 +48,12 @@ impl Session {
         let mut out = format!("version {}, {} partitions\n", image.version(), image.partition_count());
         for (id, node) in image.nodes() {
             let directory_id = node.directory_id.map_or_else(|| "-".to_owned(), |id| id.to_string());
+            let controller = match node.controller_replica {
+                own if own == id => String::new(),
+                replica => format!(" controller replica {replica}"),
+            };
             out += &format!(
-                "node {id} {} at {}, {} rack {:?} {directory_id}\n",
+                "node {id} {} at {}, {} rack {:?} {directory_id}{controller}\n",
                 node.state, node.address, node.peer_address, node.rack
             );
         }
@@ -57,12 +61,27 @@ impl Session {
             out += &format!("topic {} {} created at {} ms {:?}\n", topic.name, topic.id, topic.created_at_ms, topic.config);
             for partition in &topic.partitions {
                 let found = image.partition_of_group(partition.group_id).map(|(topic, number)| (&*topic.name, number));
-                let target = partition.target.as_ref().map(|target| format!(" to {target:?}")).unwrap_or_default();
-                out += &format!("  group {} on {:?}{target}, found as {found:?}\n", partition.group_id, partition.replicas);
+                let target =
+                    partition.target.as_deref().map(|target| format!(" to {}", show_replicas(target))).unwrap_or_default();
+                let former = match partition.former.as_slice() {
+                    [] => String::new(),
+                    former => format!(" left over {}", show_replicas(former)),
+                };
+                let replicas = show_replicas(&partition.replicas);
+                out += &format!("  group {} on {replicas}{target}{former}, found as {found:?}\n", partition.group_id);
             }
         }
         out
     }
+}
+
+/// As node, or replica id @ node where they differ; with an asterisk where it is fresh.
+fn show_replicas(replicas: &[Replica]) -> String {
+    let show = |replica: &Replica| {
+        let id = if replica.id == replica.node { String::new() } else { format!("{}@", replica.id) };
+        format!("{id}{}{}", replica.node, if replica.fresh { "*" } else { "" })
+    };
+    format!("[{}]", replicas.iter().map(show).collect::<Vec<_>>().join(", "))
 }
 
 /// Partitions are set off by a slash, nodes by a comma.
@@ -102,6 +121,15 @@ fn wire(command: &Command) -> Wire {
             replicas: chosen().pop(),
             move_epoch: command.find_number("epoch").unwrap_or_default(),
         }),
+        "begin_replica_ids" => Wire::BeginReplicaIds(v1::BeginReplicaIds {}),
+        "establish" => {
+            let replica_ids = command.text("ids").split(',').map(|id| id.parse().unwrap()).collect();
+            let groups = vec![v1::EstablishedReplicas { group_id: command.number("group"), replica_ids }];
+            Wire::EstablishReplicas(v1::EstablishReplicas { groups })
+        }
+        "renew" => {
+            Wire::RenewReplica(v1::RenewReplica { group_id: command.number("group"), replica_id: command.number("replica") })
+        }
         "create" => Wire::CreateTopic(v1::CreateTopic {
             name: name(),
             topic_id: command.bytes("id").into(),

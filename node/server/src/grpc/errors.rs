@@ -218,7 +218,9 @@ impl From<ControllerRefusal> for Problem {
                 Self::new(Reason::UnknownNode, words).with("node_id", node_id)
             }
             ControllerRefusal::Node(_) | ControllerRefusal::Move(_) => Self::new(Reason::InvalidRequest, words),
-            ControllerRefusal::InvalidBlock { .. } | ControllerRefusal::Malformed(_) => Self::new(Reason::Internal, words),
+            ControllerRefusal::InvalidBlock { .. } | ControllerRefusal::Renew(_) | ControllerRefusal::Malformed(_) => {
+                Self::new(Reason::Internal, words)
+            }
         }
     }
 }

@@ -109,7 +109,7 @@ impl PartitionsService {
         let target = shared.gateway.partition(&shared.broker, call, &request.topic, request.partition).await?;
         let image = shared.broker.image();
         let layout = image.topic(&request.topic).and_then(|topic| topic.partitions.get(request.partition as usize));
-        let (group_id, replicas) = layout.map(|layout| (layout.group_id, layout.replicas.clone())).unwrap_or_default();
+        let (group_id, replicas) = layout.map(|layout| (layout.group_id, layout.nodes().collect::<Vec<_>>())).unwrap_or_default();
         let to = request.node_id.or(replicas.first().copied()).unwrap_or_default();
         if !replicas.contains(&to) {
             let why = format!("names node {to}, which holds no replica of {target}: choose one of {replicas:?}");
@@ -142,7 +142,7 @@ impl PartitionsService {
         let target = shared.gateway.partition(&shared.broker, call, &request.topic, request.partition).await?;
         let image = shared.broker.image();
         let layout = image.topic(&request.topic).and_then(|topic| topic.partitions.get(request.partition as usize));
-        let (group_id, replicas) = layout.map(|layout| (layout.group_id, layout.replicas.clone())).unwrap_or_default();
+        let (group_id, replicas) = layout.map(|layout| (layout.group_id, layout.nodes().collect::<Vec<_>>())).unwrap_or_default();
         let Some(node_id) = replicas.first().copied() else { return Err(shared.gateway.not_leader(&target)) };
         let here = || async {
             let salvaged = shared.broker.recover_partition(group_id).await;
@@ -170,7 +170,7 @@ impl PartitionsService {
     ) -> Result<v1::TopicPartition, Problem> {
         let heard = |image: &Image| {
             let layout = image.topic(topic).and_then(|topic| topic.partitions.get(partition as usize));
-            layout.is_none_or(|layout| heard(layout.target.as_deref(), &layout.replicas))
+            layout.is_none_or(|layout| heard(layout.target_nodes().as_deref(), &layout.nodes().collect::<Vec<_>>()))
         };
         self.0.gateway.caught_up(&self.0.broker, call, heard).await;
         let known = self.0.gateway.topic(&self.0.broker, call, topic, Some(partition)).await?;

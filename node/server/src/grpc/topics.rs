@@ -229,5 +229,6 @@ pub fn partition(of: PartitionDescription) -> v1::Partition {
         group_id: of.group_id,
         time: of.time.map(|time| convert::timestamp(time.time_ms)),
         leader_clock: of.time.map(|time| convert::timestamp(time.leader_clock_ms)),
+        replica_ids: of.replica_ids,
     }
 }

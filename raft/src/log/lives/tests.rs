@@ -8,6 +8,7 @@ use super::*;
 use crate::disk::sim::SimDisk;
 use crate::state::keys::GroupKeys;
 use crate::state::{OrderedState, WriteBatch};
+use crate::types::ReplicaId;
 
 const GROUPS: &str = "/data/groups";
 
@@ -40,7 +41,7 @@ fn only_what_is_known_to_be_left_over_is_deleted() {
     disk.create_dir_all(&not_ours).unwrap();
 
     assert!(!lives.is_gone(removed), "nobody has looked yet");
-    let lost = lives.delete_orphans(&BTreeMap::from([(known, valid)]), &BTreeMap::from([(removed, 1)])).unwrap();
+    let lost = lives.delete_orphans(&BTreeMap::from([(known, valid)]), &BTreeMap::from([(removed, ReplicaId(1))])).unwrap();
     assert!(lives.is_gone(removed));
     assert_eq!(lost.into_keys().collect::<Vec<_>>(), [unknown]);
     let kept = BTreeSet::from([(known, valid), (unknown, third)]);

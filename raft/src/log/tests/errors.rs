@@ -22,7 +22,7 @@ const SEGMENTS: Subject = Subject::Segments(GROUP);
 /// A node whose group has the items `0..count`.
 async fn filled(seed: u64, count: u64) -> (Node, Group) {
     let node = Node::new(seed);
-    let group = node.start(GROUP, &[NODE]).await;
+    let group = node.start(GROUP, &[REPLICA]).await;
     fill(&group, 0..count).await;
     (node, group)
 }
@@ -30,7 +30,7 @@ async fn filled(seed: u64, count: u64) -> (Node, Group) {
 /// All is there, and nothing is wrong.
 async fn whole(node: &Node, count: u64, what: &str) {
     assert!(node.registry().damage().is_empty(), "{what}: {:?}", node.registry().damage());
-    let group = node.start(GROUP, &[NODE]).await;
+    let group = node.start(GROUP, &[REPLICA]).await;
     assert!(kept(&group, 0).await == expected(0..count), "{what}: records are missing");
     assert_eq!(node.registry().troubles().now(), [], "{what}");
 }
@@ -112,7 +112,7 @@ async fn what_a_device_cannot_read_of_a_segment_is_damage_of_that_group() {
     let (mut node, group) = filled(3, COUNT).await;
     drop(group);
     node.restart().await;
-    let group = node.start(GROUP, &[NODE]).await;
+    let group = node.start(GROUP, &[REPLICA]).await;
     let bad = files(&node, &group, "segment")[1].clone();
     node.disk.inject(Injection::new(Operation::Read, code::EIO).on(bad.to_string_lossy()).times(u64::from(ATTEMPTS) - 1));
     assert!(kept(&group, 0).await == expected(0..COUNT), "it passed");

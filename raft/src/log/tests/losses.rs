@@ -16,7 +16,7 @@ const KEPT: u64 = 200;
 /// A stopped and reopened node whose group has [`KEPT`] items in segments, and where these are.
 async fn filled(seed: u64) -> (Node, Vec<PathBuf>) {
     let mut node = Node::new(seed);
-    let group = node.start(GROUP, &[NODE]).await;
+    let group = node.start(GROUP, &[REPLICA]).await;
     fill(&group, 0..KEPT).await;
     let dir = segments_dir(&node.groups_dir(), GROUP, group.log().incarnation());
     drop(group);
@@ -32,18 +32,21 @@ fn files(node: &Node, dir: &Path, extension: &str) -> Vec<PathBuf> {
 }
 
 async fn refused(node: &Node) -> StartError {
-    node.registry().start(GROUP, Box::new(Ledger::default()), None, Begin::Initialize(vec![NODE])).await.unwrap_err()
+    node.registry()
+        .start(GROUP, REPLICA.id, Box::new(Ledger::default()), None, Begin::Initialize(vec![REPLICA]))
+        .await
+        .unwrap_err()
 }
 
 async fn accept_loss(node: &Node) -> Salvaged {
-    node.registry().accept_loss(GROUP, Box::new(Ledger::default())).await.unwrap()
+    node.registry().accept_loss(GROUP, REPLICA.id, Box::new(Ledger::default())).await.unwrap()
 }
 
 /// All that is lost is what is said to be, the rest is where it was, and the group goes on behind it, also after a restart.
 async fn goes_on(node: &mut Node, salvaged: &Salvaged) {
     let left = |offset: &u64| !salvaged.lost.iter().any(|lost| lost.contains(offset));
     let mut expected: Vec<(u64, Vec<u8>)> = (0..KEPT).filter(left).map(|offset| (offset, payload(offset))).collect();
-    let group = node.start(GROUP, &[NODE]).await;
+    let group = node.start(GROUP, &[REPLICA]).await;
     assert!(found(&group).await == expected, "what is left is not as it was");
     for more in 0..20 {
         let next = propose(&group, KEEP, payload(more)).await;
@@ -53,9 +56,12 @@ async fn goes_on(node: &mut Node, salvaged: &Salvaged) {
     assert!(found(&group).await == expected, "what is left is not as it was");
     drop(group);
     node.power_cut();
-    let group = node.start(GROUP, &[NODE]).await;
+    let group = node.start(GROUP, &[REPLICA]).await;
     assert!(found(&group).await == expected, "what is left is not as it was");
-    assert!(node.registry().accept_loss(GROUP, Box::new(Ledger::default())).await.is_err(), "it is not damaged any more");
+    assert!(
+        node.registry().accept_loss(GROUP, REPLICA.id, Box::new(Ledger::default())).await.is_err(),
+        "it is not damaged any more"
+    );
 }
 
 async fn found(group: &Group) -> Vec<(u64, Vec<u8>)> {
@@ -71,7 +77,7 @@ async fn a_damaged_payload_met_while_reading_is_all_that_is_lost() {
     // In the middle of a payload: its second half is one byte over and over.
     let at = (100..content.len()).find(|at| content[at - 40..*at].iter().all(|byte| *byte == content[*at])).unwrap() as u64;
     node.disk.flip_bits(&segments[1], at - 10..at - 9, 1).unwrap();
-    let group = node.start(GROUP, &[NODE]).await;
+    let group = node.start(GROUP, &[REPLICA]).await;
     let mut offset = 0;
     while let Ok(items) = group.read(offset, 1 << 10).await {
         offset = items.last().unwrap().kept.base_offset + 1;
@@ -118,7 +124,7 @@ async fn whatever_is_damaged_of_segments_the_rest_is_kept() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_offset_of_what_the_journal_lost_is_given_out_again() {
     let mut node = Node::new(7);
-    let group = node.start(GROUP, &[NODE]).await;
+    let group = node.start(GROUP, &[REPLICA]).await;
     fill(&group, 0..KEPT).await;
     drop(group);
     node.kill();
@@ -134,7 +140,7 @@ async fn no_offset_of_what_the_journal_lost_is_given_out_again() {
     let salvaged = accept_loss(&node).await;
     assert!(salvaged.end_unknown && salvaged.next_offset > KEPT, "{salvaged:?}");
     for _ in 0..2 {
-        let group = node.start(GROUP, &[NODE]).await;
+        let group = node.start(GROUP, &[REPLICA]).await;
         let found = found(&group).await;
         assert!(found.iter().filter(|(offset, _)| *offset < KEPT).all(|(offset, held)| *held == payload(*offset)));
         assert!(propose(&group, KEEP, payload(0)).await > salvaged.next_offset, "an offset was given out again");
@@ -151,7 +157,7 @@ async fn an_attempt_that_is_cut_short_is_made_again() {
         files(&node, segments[0].parent().unwrap(), "index").iter().for_each(|index| node.disk.remove(index).unwrap());
         refused(&node).await;
         node.disk.faults(|faults| faults.sync_fails_in = Some(fails_in));
-        let first = node.registry().accept_loss(GROUP, Box::new(Ledger::default())).await;
+        let first = node.registry().accept_loss(GROUP, REPLICA.id, Box::new(Ledger::default())).await;
         node.disk.faults(|faults| faults.sync_fails_in = None);
         node.power_cut();
         let salvaged = match first {

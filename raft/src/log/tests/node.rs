@@ -21,9 +21,11 @@ use crate::registry::{Begin, OpenError, Registry, RegistryOptions, TransferOptio
 use crate::segments::SegmentOptions;
 use crate::state::keys::GroupKeys;
 use crate::state::{KeyValue, OrderedState, State, StateError, StateView, WriteBatch};
-use crate::types::{Decision, GroupId, Incarnation, Item, Kept, LogId, NodeId};
+use crate::types::{Decision, GroupId, Incarnation, Item, Kept, LogId, NodeId, Replica, ReplicaId};
 
 pub(crate) const NODE: NodeId = 1;
+pub(crate) const REPLICA: Replica = Replica { id: ReplicaId(11), node: NODE };
+pub(crate) const LATER: Replica = Replica { id: ReplicaId(12), node: NODE };
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Kinds of items that [`Ledger`] knows.
@@ -223,9 +225,18 @@ impl Node {
     }
 
     /// Starts a group of this node alone, or one that waits for a leader.
-    pub(crate) async fn start(&self, group: GroupId, voters: &[NodeId]) -> Group {
+    pub(crate) async fn start(&self, group: GroupId, voters: &[Replica]) -> Group {
+        self.start_as(REPLICA.id, group, voters).await
+    }
+
+    /// As a replica that came after the first one.
+    pub(crate) async fn start_later(&self, group: GroupId) -> Group {
+        self.start_as(LATER.id, group, &[LATER]).await
+    }
+
+    async fn start_as(&self, replica: ReplicaId, group: GroupId, voters: &[Replica]) -> Group {
         let begin = if voters.is_empty() { Begin::Wait } else { Begin::Initialize(voters.to_vec()) };
-        let started = self.registry().start(group, Box::new(Ledger::default()), None, begin).await.unwrap();
+        let started = self.registry().start(group, replica, Box::new(Ledger::default()), None, begin).await.unwrap();
         if !voters.is_empty() {
             started.wait_ready(PATIENCE).await.unwrap();
         }

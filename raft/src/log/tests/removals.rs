@@ -8,7 +8,7 @@ use crate::disk::error::Operation;
 use crate::disk::sim::{Injection, code};
 use crate::registry::Begin;
 use crate::segments::segments_dir;
-use crate::types::GroupId;
+use crate::types::{GroupId, Replica, ReplicaId};
 
 const GROUP: GroupId = GroupId(1);
 const OTHER: GroupId = GroupId(2);
@@ -18,12 +18,12 @@ const KEPT: u64 = 60;
 async fn filled(seed: u64) -> Node {
     let mut node = Node::new(seed);
     for group in [GROUP, OTHER] {
-        drop(node.start(group, &[NODE]).await);
+        drop(node.start(group, &[REPLICA]).await);
         fill(&node.registry().group(group).unwrap(), 0..KEPT).await;
     }
     node.restart().await;
     for group in [GROUP, OTHER] {
-        fill(&node.start(group, &[NODE]).await, KEPT..KEPT + 5).await;
+        fill(&node.start(group, &[REPLICA]).await, KEPT..KEPT + 5).await;
     }
     node
 }
@@ -31,7 +31,7 @@ async fn filled(seed: u64) -> Node {
 /// The group is gone, and what is left of it is no reason to worry; the other one is whole.
 async fn is_gone(node: &mut Node, what: &str) {
     assert!(node.registry().group(GROUP).is_none() && node.registry().outage(GROUP).is_none(), "{what}");
-    let other = node.start(OTHER, &[NODE]).await;
+    let other = node.start(OTHER, &[REPLICA]).await;
     assert_eq!(kept(&other, 0).await, expected(0..KEPT + 5), "{what}");
     assert_eq!(node.lives(), [(OTHER, other.log().incarnation())], "{what}: something is left");
     drop(other);
@@ -43,7 +43,7 @@ async fn is_gone(node: &mut Node, what: &str) {
 }
 
 async fn is_whole(node: &Node, what: &str) {
-    let group = node.start(GROUP, &[NODE]).await;
+    let group = node.start(GROUP, &[REPLICA]).await;
     assert_eq!(kept(&group, 0).await, expected(0..KEPT + 5), "{what}");
 }
 
@@ -131,7 +131,7 @@ async fn what_could_not_be_deleted_is_deleted_while_the_node_runs() {
     assert!(node.disk.list(&dir).is_ok());
     node.registry().forget(vec![GROUP]).await.unwrap();
     assert_eq!(node.registry().removed_groups(), [GROUP], "as long as something of it is left it is not forgotten");
-    let again = node.start(GROUP, &[NODE]).await;
+    let again = node.start_later(GROUP).await;
     assert_eq!(propose(&again, KEEP, payload(0)).await, 1, "what is left of it hinders nobody");
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while node.disk.list(&dir).is_ok() {
@@ -148,9 +148,14 @@ async fn a_replica_that_was_removed_does_not_come_back() {
     node.registry().remove(GROUP).await.unwrap();
     node.power_cut();
     for count in 0..3 {
-        let group = node.registry().start(GROUP, Box::new(Ledger::default()), None, Begin::Initialize(vec![NODE])).await.unwrap();
+        let start = async |id: u64| {
+            let replica = Replica { id: ReplicaId(id), node: NODE };
+            node.registry().start(GROUP, replica.id, Box::new(Ledger::default()), None, Begin::Initialize(vec![replica])).await
+        };
+        assert!(start(REPLICA.id.0 + count).await.is_err(), "it was here before");
+        let group = start(REPLICA.id.0 + count + 1).await.unwrap();
         group.wait_ready(PATIENCE).await.unwrap();
-        assert_eq!(propose(&group, KEEP, payload(0)).await, 1, "life {count} begins with nothing");
+        assert_eq!(propose(&group, KEEP, payload(0)).await, 1, "replica {count} begins with nothing");
         drop(group);
         node.registry().remove(GROUP).await.unwrap();
     }

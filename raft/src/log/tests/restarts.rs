@@ -13,7 +13,7 @@ const GROUP: GroupId = GroupId(1);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn decisions_survive_when_state_is_durable_and_segments_are_not() {
     let mut node = Node::new(1);
-    let group = node.start(GROUP, &[NODE]).await;
+    let group = node.start(GROUP, &[REPLICA]).await;
     fill(&group, 0..50).await;
     propose(&group, FORGET, payload(1)).await;
     node.state.flush().unwrap();
@@ -21,12 +21,12 @@ async fn decisions_survive_when_state_is_durable_and_segments_are_not() {
     drop(group);
 
     node.power_cut();
-    let group = node.start(GROUP, &[NODE]).await;
+    let group = node.start(GROUP, &[REPLICA]).await;
     assert_eq!(kept(&group, 0).await, expected(0..50));
     fill(&group, 50..60).await;
     drop(group);
     node.restart().await;
-    let group = node.start(GROUP, &[NODE]).await;
+    let group = node.start(GROUP, &[REPLICA]).await;
     assert!(!group.segments().is_empty());
     assert_eq!(kept(&group, 0).await, expected(0..60));
 }
@@ -34,7 +34,7 @@ async fn decisions_survive_when_state_is_durable_and_segments_are_not() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_group_whose_decisions_are_gone_does_not_start() {
     let mut node = Node::new(2);
-    let group = node.start(GROUP, &[NODE]).await;
+    let group = node.start(GROUP, &[REPLICA]).await;
     fill(&group, 0..5).await;
     let mut batch = WriteBatch::default();
     batch.delete_prefix(GroupKeys::new(GROUP, group.log().incarnation()).decisions_prefix());
@@ -42,18 +42,22 @@ async fn a_group_whose_decisions_are_gone_does_not_start() {
     node.state.flush().unwrap();
     drop(group);
     node.power_cut();
-    let error = node.registry().start(GROUP, Box::new(Ledger::default()), None, Begin::Initialize(vec![NODE])).await.unwrap_err();
+    let error = node
+        .registry()
+        .start(GROUP, REPLICA.id, Box::new(Ledger::default()), None, Begin::Initialize(vec![REPLICA]))
+        .await
+        .unwrap_err();
     assert!(matches!(&error, StartError::Damaged { .. }) && error.to_string().contains("decided"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_group_whose_rows_are_gone_does_not_start_once_the_log_has_let_go_of_them() {
     let mut node = Node::new(3);
-    let group = node.start(GROUP, &[NODE]).await;
+    let group = node.start(GROUP, &[REPLICA]).await;
     fill(&group, 0..100).await;
     drop(group);
     node.restart().await;
-    let group = node.start(GROUP, &[NODE]).await;
+    let group = node.start(GROUP, &[REPLICA]).await;
     propose(&group, RELEASE, 90_u64.to_be_bytes().to_vec()).await;
     assert!(group.release_below(90).await.unwrap() > 0);
     let mut batch = WriteBatch::default();
@@ -62,7 +66,11 @@ async fn a_group_whose_rows_are_gone_does_not_start_once_the_log_has_let_go_of_t
     node.state.flush().unwrap();
     drop(group);
     node.power_cut();
-    let error = node.registry().start(GROUP, Box::new(Ledger::default()), None, Begin::Initialize(vec![NODE])).await.unwrap_err();
+    let error = node
+        .registry()
+        .start(GROUP, REPLICA.id, Box::new(Ledger::default()), None, Begin::Initialize(vec![REPLICA]))
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("rows were lost"), "{error}");
 }
 
@@ -74,7 +82,7 @@ async fn random_crashes_lose_and_reorder_nothing() {
         let mut node = Node::new(seed);
         let mut next = 0;
         for round in 0..8 {
-            let group = node.start(GROUP, &[NODE]).await;
+            let group = node.start(GROUP, &[REPLICA]).await;
             let found = kept(&group, 0).await;
             assert_eq!(found, expected(0..next), "seed {seed}, round {round}");
             for _ in 0..rng.below(4) {

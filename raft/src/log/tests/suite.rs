@@ -26,11 +26,11 @@ use crate::log::convert::{entry_from_raft, log_id_to_raft};
 use crate::log::group_log::GroupLog;
 use crate::log::machine_store::{Builder, MachineStore};
 use crate::log::store::LogStore;
-use crate::log::type_config::{RaftEntry, RaftLogId, RaftMembership, RaftVote, TypeConfig};
+use crate::log::type_config::{OnNode, RaftEntry, RaftLogId, RaftMembership, RaftVote, TypeConfig};
 use crate::registry::Registry;
 use crate::snapshot::{Cursor, IncomingSnapshot, SnapshotData};
 use crate::state::{OrderedState, RocksOptions, RocksState, State};
-use crate::types::{GroupId, LogId};
+use crate::types::{GroupId, LogId, ReplicaId};
 
 struct Stores<P>(P);
 
@@ -172,6 +172,20 @@ impl RaftStateMachine<TypeConfig> for Appending {
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<TypeConfig, SnapshotData>>> {
         self.store.get_current_snapshot().await
+    }
+}
+
+/// The suite numbers its replicas by itself.
+impl From<u64> for ReplicaId {
+    fn from(id: u64) -> Self {
+        Self(id)
+    }
+}
+
+/// And does not care where they live.
+impl Default for OnNode {
+    fn default() -> Self {
+        Self(1)
     }
 }
 

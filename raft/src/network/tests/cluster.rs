@@ -25,7 +25,7 @@ use crate::network::{Peers, TcpDialer};
 use crate::registry::{Begin, Registry, RegistryOptions, TransferOptions};
 use crate::segments::SegmentOptions;
 use crate::state::{RocksOptions, RocksState};
-use crate::types::{GroupId, NodeId};
+use crate::types::{GroupId, NodeId, Replica, ReplicaId};
 
 pub(super) const CLUSTER: ClusterId = ClusterId([7; 16]);
 pub(super) const GROUP: GroupId = GroupId(5);
@@ -34,6 +34,19 @@ pub(super) const SOON: Duration = Duration::from_secs(9);
 
 /// Less than a follower believes in a leader from whom it hears nothing.
 pub(super) const LEASE: Duration = Duration::from_secs(5);
+
+/// The replica of a group on a node, where a test does not say otherwise: not called as its node is.
+pub(super) fn replica(node: NodeId) -> Replica {
+    Replica { id: ReplicaId(10 + node), node }
+}
+
+pub(super) fn replicas(nodes: &[NodeId]) -> Vec<Replica> {
+    nodes.iter().copied().map(replica).collect()
+}
+
+pub(super) fn ids(nodes: impl IntoIterator<Item = NodeId>) -> BTreeSet<ReplicaId> {
+    nodes.into_iter().map(|node| replica(node).id).collect()
+}
 
 pub(super) struct Cluster {
     nodes: BTreeMap<NodeId, Node>,
@@ -131,10 +144,14 @@ impl Cluster {
     pub(super) fn segments_of(&self, id: NodeId, group: GroupId) -> Vec<PathBuf> {
         let entries =
             |dir: &Path| -> Vec<PathBuf> { std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect() };
-        let dirs = entries(&self.nodes[&id].dir.path().join("data/groups")).into_iter();
+        let dirs = entries(&self.groups_dir(id)).into_iter();
         let dirs = dirs.filter(|dir| dir.file_name().unwrap().to_string_lossy().starts_with(&format!("{group}-")));
         let files = dirs.flat_map(|dir| entries(&dir));
         files.filter(|file| file.extension().is_some_and(|extension| extension == "segment")).collect()
+    }
+
+    pub(super) fn groups_dir(&self, id: NodeId) -> PathBuf {
+        self.nodes[&id].dir.path().join("data/groups")
     }
 
     /// Where a node keeps what was damaged.
@@ -160,14 +177,18 @@ impl Cluster {
     }
 
     pub(super) async fn start_machine(&self, id: NodeId, group: GroupId, begin: Begin, machine: Box<dyn Machine>) -> Group {
-        let registry = self.registry(id);
-        self.on(id, async move { registry.start(group, machine, None, begin).await.unwrap() }).await
+        self.start_replica(replica(id), group, begin, machine).await
+    }
+
+    pub(super) async fn start_replica(&self, replica: Replica, group: GroupId, begin: Begin, machine: Box<dyn Machine>) -> Group {
+        let registry = self.registry(replica.node);
+        self.on(replica.node, async move { registry.start(group, replica.id, machine, None, begin).await.unwrap() }).await
     }
 
     /// Starts a group on all its voters.
     pub(super) async fn found(&self, group: GroupId, voters: &[NodeId]) {
         for id in voters {
-            self.start(*id, group, Begin::Initialize(voters.to_vec())).await;
+            self.start(*id, group, Begin::Initialize(replicas(voters))).await;
         }
     }
 
@@ -195,7 +216,7 @@ impl Cluster {
         loop {
             let left = deadline.saturating_duration_since(tokio::time::Instant::now());
             let leader = eventually(left, "one leader", || {
-                let leaders: BTreeSet<_> = among.iter().map(|id| self.group(*id, group).leader()).collect();
+                let leaders: BTreeSet<_> = among.iter().map(|id| self.group(*id, group).leader_node()).collect();
                 let leader = leaders.first().copied().flatten().filter(|leader| leaders.len() == 1 && among.contains(leader))?;
                 self.group(leader, group).is_leader().then_some(leader)
             })

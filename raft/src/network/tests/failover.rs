@@ -111,10 +111,10 @@ async fn a_lead_that_not_everybody_heard_of_holds_up_nobody() {
         cluster.line(from, to).cut();
     }
     links.wait_for(|up| !up.contains_key(&second)).await.unwrap();
-    cluster.group(first, GROUP).transfer_leader(second).await.unwrap();
-    let led = || (cluster.group(first, GROUP).leader() == Some(second)).then_some(());
+    cluster.group(first, GROUP).transfer_leader(replica(second).id).await.unwrap();
+    let led = || (cluster.group(first, GROUP).leader_node() == Some(second)).then_some(());
     eventually(SOON, "the second leads, as the first says", led).await;
-    assert_eq!(cluster.group(unaware, GROUP).leader(), Some(first));
+    assert_eq!(cluster.group(unaware, GROUP).leader_node(), Some(first));
     cluster.kill(second);
     let leader = cluster.leader_within(GROUP, &[first, unaware], LEASE).await;
     fill(&cluster.group(leader, GROUP), 10..11).await;
@@ -141,12 +141,12 @@ async fn a_group_begins_without_its_first_replica() {
     let mut cluster = Cluster::new(3).await;
     cluster.kill(1);
     for id in [2, 3] {
-        cluster.start(id, GROUP, Begin::Initialize(NODES.to_vec())).await;
+        cluster.start(id, GROUP, Begin::Initialize(replicas(&NODES))).await;
     }
     let leader = cluster.leader_within(GROUP, &[2, 3], SOON).await;
     fill(&cluster.group(leader, GROUP), 0..10).await;
     cluster.start_node(1).await;
-    cluster.start(1, GROUP, Begin::Initialize(NODES.to_vec())).await;
+    cluster.start(1, GROUP, Begin::Initialize(replicas(&NODES))).await;
     cluster.holds(1, GROUP, 0, 10).await;
 }
 
@@ -159,7 +159,7 @@ async fn the_lead_is_handed_over_when_asked() {
     for _ in 0..3 {
         let next = leader % 3 + 1;
         cluster.holds(next, GROUP, 0, 50).await;
-        cluster.group(leader, GROUP).transfer_leader(next).await.unwrap();
+        cluster.group(leader, GROUP).transfer_leader(replica(next).id).await.unwrap();
         eventually(SOON, "the next one leads", || cluster.group(next, GROUP).is_leader().then_some(())).await;
         leader = cluster.leader(GROUP, &NODES).await;
         assert_eq!(leader, next);
@@ -197,7 +197,7 @@ async fn a_group_whose_core_died_starts_again_and_the_others_go_on() {
     let dies: Vec<Arc<AtomicBool>> = NODES.map(|_| Arc::default()).into();
     for id in NODES {
         let machine = Mortal { ledger: Ledger::default(), dies: dies[id as usize - 1].clone() };
-        cluster.start_machine(id, GROUP, Begin::Initialize(NODES.to_vec()), Box::new(machine)).await;
+        cluster.start_machine(id, GROUP, Begin::Initialize(replicas(&NODES)), Box::new(machine)).await;
     }
     let mut count = 0;
     // A follower's and a leader's.
@@ -260,9 +260,9 @@ async fn a_restarted_replica_of_a_group_at_rest_takes_the_lead() {
     let registry = cluster.registry(next);
     cluster.group(next, GROUP).shutdown().await;
     cluster.on(next, async move { registry.restart(GROUP, Box::new(Ledger::default()), None).await.unwrap() }).await;
-    let led = || (cluster.group(next, GROUP).leader() == Some(leader)).then_some(());
+    let led = || (cluster.group(next, GROUP).leader_node() == Some(leader)).then_some(());
     eventually(PATIENCE, "it knows its leader", led).await;
-    cluster.group(leader, GROUP).transfer_leader(next).await.unwrap();
+    cluster.group(leader, GROUP).transfer_leader(replica(next).id).await.unwrap();
     eventually(PATIENCE, "it leads", || cluster.group(next, GROUP).is_leader().then_some(())).await;
     fill(&cluster.group(next, GROUP), 10..20).await;
 }
@@ -277,6 +277,6 @@ async fn a_group_at_rest_keeps_its_leader() {
     fill(&group, 0..10).await;
     let term = group.term();
     tokio::time::sleep(crate::registry::SILENCE_MAX + std::time::Duration::from_secs(3)).await;
-    assert!(NODES.iter().all(|id| cluster.group(*id, GROUP).leader() == Some(leader)));
+    assert!(NODES.iter().all(|id| cluster.group(*id, GROUP).leader_node() == Some(leader)));
     assert_eq!(group.term(), term);
 }

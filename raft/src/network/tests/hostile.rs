@@ -11,10 +11,12 @@ use proptest::prelude::*;
 use prost::Message as _;
 
 use super::cluster::*;
+use crate::disk::real::RealDisk;
+use crate::joining::Joining;
 use crate::log::tests::node::{PATIENCE, fill};
 use crate::network::wire;
 use crate::registry::Begin;
-use crate::types::GroupId;
+use crate::types::{GroupId, ReplicaId};
 
 fn vote(voted_for: u64, committed: bool) -> Option<pb::Vote> {
     Some(pb::Vote { term: 3, voted_for, committed })
@@ -30,14 +32,15 @@ fn append(previous: Option<(u64, u64)>, entries: Vec<pb::Entry>) -> pb::Append {
 }
 
 fn frame(kind: Kind) -> pb::Frame {
-    pb::Frame { group_id: GROUP.0, request_id: 1, kind: Some(kind) }
+    pb::Frame { group_id: GROUP.0, request_id: 1, kind: Some(kind), to_replica: replica(1).id.0 }
 }
 
 #[test]
 fn only_what_a_leader_could_send_is_taken() {
     let good = append(Some((1, 4)), vec![entry(1, 5), entry(3, 6)]);
-    assert_eq!(wire::append_from_wire(2, good.clone()).unwrap().entries.len(), 2);
-    assert!(wire::append_from_wire(2, append(None, vec![entry(0, 0)])).is_ok());
+    let (from, taken) = wire::append_from_wire(good.clone()).unwrap();
+    assert_eq!((from, taken.entries.len()), (ReplicaId(2), 2));
+    assert!(wire::append_from_wire(append(None, vec![entry(0, 0)])).is_ok());
     let bad = [
         append(Some((1, 4)), vec![entry(1, 6)]),
         append(Some((1, 4)), vec![entry(1, 5), entry(1, 5)]),
@@ -46,33 +49,36 @@ fn only_what_a_leader_could_send_is_taken() {
         append(None, vec![entry(1, 1)]),
         append(Some((1, u64::MAX)), vec![]),
         append(Some((1, u64::MAX - 1)), vec![entry(1, u64::MAX)]),
-        pb::Append { vote: vote(3, true), ..good.clone() },
+        pb::Append { vote: vote(0, true), ..good.clone() },
         pb::Append { vote: vote(2, false), ..good.clone() },
         pb::Append { vote: None, ..good.clone() },
         pb::Append { entries: vec![pb::Entry::default()], ..good.clone() },
     ];
     for bad in bad {
-        assert!(wire::append_from_wire(2, bad.clone()).is_err(), "{bad:?}");
+        assert!(wire::append_from_wire(bad.clone()).is_err(), "{bad:?}");
     }
     let item = pb::Item { kind: 256, payload: Bytes::new() };
     let body = Some(pb::entry::Body::Items(pb::Items { items: vec![item] }));
-    assert!(wire::append_from_wire(2, append(None, vec![pb::Entry { body, ..entry(0, 0) }])).is_err());
+    assert!(wire::append_from_wire(append(None, vec![pb::Entry { body, ..entry(0, 0) }])).is_err());
     let asked = pb::VoteRequest { vote: vote(2, false), last: None, leadership_transfer: false };
-    assert!(wire::vote_request_from_wire(2, asked).is_ok() && wire::vote_request_from_wire(3, asked).is_err());
+    assert_eq!(wire::vote_request_from_wire(asked).unwrap().0, ReplicaId(2));
+    for bad in [vote(0, false), vote(2, true), None] {
+        assert!(wire::vote_request_from_wire(pb::VoteRequest { vote: bad, ..asked }).is_err());
+    }
 }
 
 proptest! {
     #[test]
-    fn no_bytes_make_a_decoder_panic(bytes: Vec<u8>, from: u64) {
+    fn no_bytes_make_a_decoder_panic(bytes: Vec<u8>) {
         if let Ok(message) = pb::Append::decode(bytes.as_slice()) {
             let mut message = message;
             wire::detach(&mut message, usize::MAX);
-            let _ = wire::append_from_wire(from, message);
+            let _ = wire::append_from_wire(message);
         }
         let _ = pb::AppendResult::decode(bytes.as_slice()).map(wire::result_from_wire);
-        let _ = pb::VoteRequest::decode(bytes.as_slice()).map(|request| wire::vote_request_from_wire(from, request));
+        let _ = pb::VoteRequest::decode(bytes.as_slice()).map(wire::vote_request_from_wire);
         let _ = pb::VoteResponse::decode(bytes.as_slice()).map(wire::vote_response_from_wire);
-        let _ = pb::TransferLeader::decode(bytes.as_slice()).map(|request| wire::transfer_from_wire(from, request));
+        let _ = pb::TransferLeader::decode(bytes.as_slice()).map(wire::transfer_from_wire);
         let _ = wire::cluster_id(&bytes.into());
     }
 }
@@ -111,7 +117,7 @@ async fn a_peer_that_sends_nonsense_loses_its_link_and_the_groups_go_on() {
         frames(vec![Kind::Append(append(Some((1, 4)), vec![entry(1, 9)]))]),
         frames(vec![Kind::Append(pb::Append { stream_id: 0, ..append(None, vec![entry(0, 0)]) })]),
         frames(vec![Kind::Vote(pb::VoteRequest { vote: vote(1, true), last: None, leadership_transfer: true })]),
-        frames(vec![Kind::TransferLeader(pb::TransferLeader { from_leader: vote(1, true), to_node_id: 1, last: None })]),
+        frames(vec![Kind::TransferLeader(pb::TransferLeader { from_leader: vote(1, false), to_replica: 1, last: None })]),
         frames(vec![Kind::Vote(pb::VoteRequest { vote: last_term(false), last: None, leadership_transfer: true })]),
         frames(vec![Kind::Append(pb::Append { vote: last_term(true), ..append(None, vec![entry(0, 0)]) })]),
     ];
@@ -131,9 +137,9 @@ async fn a_peer_that_sends_nonsense_loses_its_link_and_the_groups_go_on() {
 }
 
 /// What a node answers to the first question of a peer that says hello and `kind`.
-async fn answer(cluster: &Cluster, to: u64, hello: &pb::Hello, group: GroupId, kind: Kind) -> Kind {
-    let channel = crate::network::endpoint(&format!("127.0.0.1:{}", cluster.port(to))).unwrap().connect().await.unwrap();
-    let question = pb::Frames { frames: vec![pb::Frame { group_id: group.0, ..frame(kind) }] };
+pub(super) async fn answer(cluster: &Cluster, node: u64, to: ReplicaId, hello: &pb::Hello, group: GroupId, kind: Kind) -> Kind {
+    let channel = crate::network::endpoint(&format!("127.0.0.1:{}", cluster.port(node))).unwrap().connect().await.unwrap();
+    let question = pb::Frames { frames: vec![pb::Frame { group_id: group.0, to_replica: to.0, ..frame(kind) }] };
     let messages = [Message::Hello(hello.clone()), Message::Frames(question)];
     let messages = stream::iter(messages.map(|message| pb::LinkMessage { message: Some(message) }));
     let messages = futures::StreamExt::chain(messages, stream::pending());
@@ -158,15 +164,17 @@ async fn who_is_being_copied_or_decides_alone_gives_no_vote() {
     let mut cluster = Cluster::new(2).await;
     cluster.found(GROUP, &[1]).await;
     cluster.leader(GROUP, &[1]).await;
-    cluster.start(1, COPIED, Begin::Join).await;
+    // As the version before replica ids began a copy.
+    Joining::begin(&RealDisk, &cluster.groups_dir(1), COPIED).unwrap();
+    cluster.start(1, COPIED, Begin::Wait).await;
     cluster.start(1, TOGETHER, Begin::Wait).await;
     let hello = pb::Hello { boot: 99, ..cluster.registry(2).peers().hello(1) };
     cluster.kill(2);
     let last = Some(pb::LogId { term: 2, index: 1_000 });
-    let asked = pb::VoteRequest { vote: vote(2, false), last, leadership_transfer: false };
+    let asked = pb::VoteRequest { vote: vote(replica(2).id.0, false), last, leadership_transfer: false };
     for (group, refusal) in [(GROUP, Some("decides alone")), (COPIED, Some("still being copied")), (TOGETHER, None)] {
         for kind in [Kind::PreVote(asked), Kind::Vote(asked)] {
-            match (answer(&cluster, 1, &hello, group, kind).await, refusal) {
+            match (answer(&cluster, 1, replica(1).id, &hello, group, kind).await, refusal) {
                 (Kind::Refused(reason), Some(refusal)) => assert!(reason.contains(refusal), "{group}: {reason}"),
                 (Kind::VoteResponse(_), None) => {}
                 (answer, _) => panic!("{group}: {answer:?}"),
@@ -188,15 +196,18 @@ async fn a_snapshot_from_nobody_is_refused() {
         from_node_id: 2,
         to_node_id: 1,
         group_id: GROUP.0,
-        vote: vote(2, true),
+        vote: vote(replica(2).id.0, true),
         head,
+        to_replica: replica(1).id.0,
     };
     let refused = [
         pb::SnapshotOpen { cluster_id: Bytes::new(), ..open.clone() },
         pb::SnapshotOpen { from_node_id: 8, ..open.clone() },
         pb::SnapshotOpen { to_node_id: 2, ..open.clone() },
         pb::SnapshotOpen { group_id: 99, ..open.clone() },
-        pb::SnapshotOpen { vote: vote(1, true), ..open.clone() },
+        pb::SnapshotOpen { vote: vote(replica(1).id.0, true), ..open.clone() },
+        pb::SnapshotOpen { vote: vote(replica(2).id.0, false), ..open.clone() },
+        pb::SnapshotOpen { to_replica: replica(2).id.0, ..open.clone() },
         pb::SnapshotOpen { head: Bytes::from_static(b"\xff\xff"), ..open.clone() },
     ];
     let channel = crate::network::endpoint(&format!("127.0.0.1:{}", cluster.port(1))).unwrap().connect().await.unwrap();

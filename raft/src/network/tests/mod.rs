@@ -6,6 +6,7 @@ mod cluster;
 mod failover;
 mod healing;
 mod hostile;
+mod identity;
 mod line;
 mod links;
 mod members;

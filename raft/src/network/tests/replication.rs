@@ -25,7 +25,7 @@ async fn three_replicas_elect_and_hold_the_same() {
         group.progress().filter(|progress| progress.len() == 3 && progress.values().all(|at| Some(*at) == group.last_index()))
     })
     .await;
-    assert_eq!(progress.keys().copied().collect::<Vec<_>>(), NODES);
+    assert!(progress.into_keys().eq(ids(NODES)));
     let follower = cluster.group(NODES[leader as usize % 3], GROUP);
     assert!(follower.progress().is_none() && !follower.is_leader());
     assert!(follower.read_barrier().await.is_err(), "only the leader may answer");

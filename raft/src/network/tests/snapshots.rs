@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::cluster::*;
 use crate::group::Group;
-use crate::log::tests::node::{PATIENCE, RELEASE, fill, kept, propose};
+use crate::log::tests::node::{Ledger, PATIENCE, RELEASE, fill, kept, propose};
 use crate::registry::{Begin, TransferOptions};
+use crate::types::{Replica, ReplicaId};
 
 const NODES: [u64; 3] = [1, 2, 3];
 
@@ -18,7 +19,7 @@ async fn behind(cluster: &mut Cluster, count: u64, live_from: u64) -> Group {
         cluster.holds(id, GROUP, 0, 50).await;
     }
     if leader != 1 {
-        cluster.group(leader, GROUP).transfer_leader(1).await.unwrap();
+        cluster.group(leader, GROUP).transfer_leader(replica(1).id).await.unwrap();
         eventually(SOON, "node 1 leads", || cluster.group(1, GROUP).is_leader().then_some(())).await;
     }
     cluster.kill(3);
@@ -89,6 +90,7 @@ async fn what_was_received_in_part_goes_with_its_group() {
     cluster.start_node(3).await;
     assert!(cluster.registry(3).idle_groups().is_empty());
     // Nothing is left that would look like a lost group.
-    cluster.start(3, GROUP, Begin::Wait).await;
+    let later = Replica { id: ReplicaId(23), node: 3 };
+    cluster.start_replica(later, GROUP, Begin::Wait, Box::new(Ledger::default())).await;
     fill(&group, 20_000..20_010).await;
 }

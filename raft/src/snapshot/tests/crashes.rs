@@ -9,7 +9,7 @@ const LIVE_FROM: u64 = 20;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crash_at_any_step_leaves_the_old_or_the_new_and_never_a_mixture() {
     let a = Node::new(1);
-    let source = a.start(GROUP, &[NODE]).await;
+    let source = a.start(GROUP, &[REPLICA]).await;
     fill(&source, 0..OLD).await;
     release(&source, LIVE_FROM).await;
     let old = stream(&source).await;

@@ -6,15 +6,15 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::disk::sim::Rng;
-use crate::types::Vote;
+use crate::types::{ReplicaId, Vote};
 
 /// A leader that this node has not heard of yet.
-const VOTE: Vote = Vote { term: 1_000, voted_for: Some(2), committed: true };
+const VOTE: Vote = Vote { term: 1_000, voted_for: Some(ReplicaId(2)), committed: true };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_of_a_busy_group_survives_broken_streams_and_its_receiver_goes_on() {
     let (a, b) = (Node::new(1), Node::new(2));
-    let source = a.start(GROUP, &[NODE]).await;
+    let source = a.start(GROUP, &[REPLICA]).await;
     fill(&source, 0..120).await;
     release(&source, 30).await;
     let stop = Arc::new(AtomicBool::new(false));
@@ -61,7 +61,8 @@ async fn a_snapshot_of_a_busy_group_survives_broken_streams_and_its_receiver_goe
     assert_eq!(target.log().purged(), Some(head.last));
 
     target.raft().trigger().elect(false).await.unwrap();
-    let is_leader = |metrics: &openraft::RaftMetrics<crate::log::type_config::TypeConfig>| metrics.current_leader == Some(NODE);
+    let is_leader =
+        |metrics: &openraft::RaftMetrics<crate::log::type_config::TypeConfig>| metrics.current_leader == Some(REPLICA.id);
     target.raft().wait(Some(PATIENCE)).metrics(is_leader, "it leads").await.unwrap();
     fill(&target, count..count + 50).await;
     assert_eq!(kept(&target, 30).await, expected(0..count + 50)[30..]);
@@ -70,9 +71,9 @@ async fn a_snapshot_of_a_busy_group_survives_broken_streams_and_its_receiver_goe
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_vote_that_is_too_low_installs_nothing_and_leaves_nothing() {
     let (a, b) = (Node::new(1), Node::new(2));
-    let source = a.start(GROUP, &[NODE]).await;
+    let source = a.start(GROUP, &[REPLICA]).await;
     fill(&source, 0..20).await;
-    let target = b.start(GROUP, &[NODE]).await;
+    let target = b.start(GROUP, &[REPLICA]).await;
     fill(&target, 0..3).await;
     let before = target.log().incarnation();
     let received = receive(target.log(), &stream(&source).await).unwrap();
@@ -87,7 +88,7 @@ async fn a_vote_that_is_too_low_installs_nothing_and_leaves_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_sender_goes_on_where_the_first_stopped() {
     let (a, mut b) = (Node::new(1), Node::new(2));
-    let source = a.start(GROUP, &[NODE]).await;
+    let source = a.start(GROUP, &[REPLICA]).await;
     fill(&source, 0..80).await;
     let first = stream(&source).await;
     let (log, mut store) = storage(&b).await;
@@ -114,7 +115,7 @@ async fn another_sender_goes_on_where_the_first_stopped() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_the_right_chunks_in_the_right_order_are_taken() {
     let (a, mut b) = (Node::new(1), Node::new(2));
-    let source = a.start(GROUP, &[NODE]).await;
+    let source = a.start(GROUP, &[REPLICA]).await;
     fill(&source, 0..40).await;
     let other = stream(&source).await;
     fill(&source, 40..60).await;
@@ -155,7 +156,7 @@ async fn only_the_right_chunks_in_the_right_order_are_taken() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_receiver_has_already_is_not_sent_again() {
     let (a, mut b) = (Node::new(1), Node::new(2));
-    let source = a.start(GROUP, &[NODE]).await;
+    let source = a.start(GROUP, &[REPLICA]).await;
     fill(&source, 0..100).await;
     let (log, mut store) = storage(&b).await;
     install(&mut store, receive(&log, &stream(&source).await).unwrap()).await.unwrap();
@@ -184,11 +185,11 @@ async fn what_the_receiver_has_already_is_not_sent_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pinned_snapshot_stays_what_it_was() {
     let mut a = Node::new(1);
-    let source = a.start(GROUP, &[NODE]).await;
+    let source = a.start(GROUP, &[REPLICA]).await;
     fill(&source, 0..100).await;
     drop(source);
     a.restart().await;
-    let source = a.start(GROUP, &[NODE]).await;
+    let source = a.start(GROUP, &[REPLICA]).await;
     let mut pinned = pin(&source).await;
     fill(&source, 100..200).await;
     release(&source, 90).await;
@@ -204,7 +205,7 @@ async fn a_pinned_snapshot_stays_what_it_was() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_chunk_and_cursor_survives_the_round_trip() {
     let a = Node::new(1);
-    let source = a.start(GROUP, &[NODE]).await;
+    let source = a.start(GROUP, &[REPLICA]).await;
     fill(&source, 0..30).await;
     let stream = stream(&source).await;
     let chunks = decoded(&stream);

@@ -8,7 +8,7 @@ use super::*;
 use crate::log::convert::{entry_to_raft, vote_to_raft};
 use crate::log::type_config::TypeConfig;
 use crate::state::State;
-use crate::types::{Entry, Vote};
+use crate::types::{Entry, ReplicaId, Vote};
 
 async fn entries(group: &Group) -> Vec<Entry> {
     let log = group.log().clone();
@@ -24,7 +24,7 @@ async fn apply(store: &mut MachineStore, entries: &[Entry]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn entries_behind_a_snapshot_stay_and_are_applied_on_top_of_it() {
     let (a, mut b) = (Node::new(1), Node::new(2));
-    let source = a.start(GROUP, &[NODE]).await;
+    let source = a.start(GROUP, &[REPLICA]).await;
     fill(&source, 0..50).await;
     let stream = stream(&source).await;
     fill(&source, 50..80).await;
@@ -54,7 +54,7 @@ async fn entries_behind_a_snapshot_stay_and_are_applied_on_top_of_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_that_is_not_ahead_changes_nothing() {
     let (a, b) = (Node::new(1), Node::new(2));
-    let source = a.start(GROUP, &[NODE]).await;
+    let source = a.start(GROUP, &[REPLICA]).await;
     fill(&source, 0..20).await;
     let old = stream(&source).await;
     fill(&source, 20..40).await;
@@ -73,7 +73,7 @@ async fn a_snapshot_that_is_not_ahead_changes_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_flusher_never_mixes_two_lives() {
     let (a, mut b) = (Node::new(1), Node::new(2));
-    let source = a.start(GROUP, &[NODE]).await;
+    let source = a.start(GROUP, &[REPLICA]).await;
     fill(&source, 0..60).await;
     let stream = stream(&source).await;
     fill(&source, 60..100).await;
@@ -102,9 +102,9 @@ async fn the_flusher_never_mixes_two_lives() {
 /// databendlabs/openraft#2116: a purge, which every install brings, must not overtake an apply that is queued.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_that_arrives_while_entries_are_applied_does_not_break_the_group() {
-    const LEADER: Vote = Vote { term: 1_000, voted_for: Some(2), committed: true };
+    const LEADER: Vote = Vote { term: 1_000, voted_for: Some(ReplicaId(2)), committed: true };
     let a = Node::new(1);
-    let source = a.start(GROUP, &[NODE]).await;
+    let source = a.start(GROUP, &[REPLICA]).await;
     fill(&source, 0..100).await;
     let behind = entries(&source).await;
     fill(&source, 100..140).await;
@@ -124,7 +124,7 @@ async fn a_snapshot_that_arrives_while_entries_are_applied_does_not_break_the_gr
         assert_eq!(installed.unwrap(), LEADER);
         assert_eq!(kept(&target, 0).await, expected(0..140));
         target.raft().trigger().elect(false).await.unwrap();
-        let leads = |metrics: &RaftMetrics<TypeConfig>| metrics.current_leader == Some(NODE);
+        let leads = |metrics: &RaftMetrics<TypeConfig>| metrics.current_leader == Some(REPLICA.id);
         target.raft().wait(Some(PATIENCE)).metrics(leads, "it leads").await.unwrap();
         fill(&target, 140..150).await;
         assert_eq!(kept(&target, 0).await, expected(0..150));

@@ -2,11 +2,13 @@
 
 mod moves;
 mod node;
+mod renewals;
 
 use std::sync::Arc;
 
 pub use moves::MoveRefusal;
 pub use node::NodeRefusal;
+pub use renewals::RenewRefusal;
 
 use super::config::ConfigError;
 use super::image::Topic;
@@ -49,6 +51,15 @@ pub enum ControllerAnswer {
     MoveFinished {
         /// Its Raft group.
         group_id: u64,
+    },
+    /// Each placement gets a replica id of its own.
+    ReplicaIdsBegun,
+    /// The replicas are counted on.
+    ReplicasEstablished,
+    /// The replica is none any more.
+    ReplicaRenewed {
+        /// Who is in its place. `None`: nobody needs to be.
+        replica_id: Option<u64>,
     },
     /// A new topic.
     TopicCreated(Arc<Topic>),
@@ -172,6 +183,9 @@ pub enum ControllerRefusal {
     /// A partition does not get other replicas.
     #[error(transparent)]
     Move(#[from] MoveRefusal),
+    /// A replica is not replaced.
+    #[error(transparent)]
+    Renew(#[from] RenewRefusal),
     /// The metadata would outgrow a limit.
     #[error("this would make more than {max} {what}, the most that a cluster may have: delete some first")]
     LimitReached {

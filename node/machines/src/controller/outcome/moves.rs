@@ -39,6 +39,14 @@ pub enum MoveRefusal {
         /// Where it was said to be.
         reported: Vec<u64>,
     },
+    /// Who is counted on must have been named before.
+    #[error("the partition (Raft group {group_id}) has not moved: its replica {replica_id} may still begin with nothing")]
+    NotEstablished {
+        /// The group.
+        group_id: u64,
+        /// The replica.
+        replica_id: u64,
+    },
     /// It is there.
     #[error("the partition (Raft group {group_id}) is on {replicas:?} already, in this order")]
     AlreadyThere {

@@ -35,7 +35,7 @@ pub fn moves(image: &Image, online: &BTreeSet<u64>, at_most: usize) -> Vec<(u64,
 #[must_use]
 pub fn futile_moves(image: &Image) -> Vec<u64> {
     let nodes = Nodes::new(image, None);
-    let leads_nowhere = |partition: &&Partition| partition.arriving().any(|node_id| nodes.leaves(node_id));
+    let leads_nowhere = |partition: &&Partition| partition.arriving().any(|replica| nodes.leaves(replica.node));
     let partitions = image.topics().flat_map(|topic| &topic.partitions);
     partitions.filter(leads_nowhere).map(|partition| partition.group_id).collect()
 }
@@ -53,12 +53,11 @@ impl<'a> Plan<'a> {
     fn new(image: &'a Image, online: &BTreeSet<u64>, at_most: usize) -> Self {
         let nodes = Nodes::new(image, Some(online));
         // What is taken back to a node that leaves may never arrive there. Who votes meanwhile only its leader knows.
-        let barred =
-            |partition: &&Partition| partition.is_taken_back() && partition.replicas.iter().any(|node_id| nodes.leaves(*node_id));
+        let barred = |partition: &&Partition| partition.is_taken_back() && has_leaving(&nodes, partition);
         let partitions = image.topics().flat_map(|topic| &topic.partitions);
         let able = partitions.filter(|partition| nodes.has_quorum(partition) || barred(partition));
         let (resting, moving): (Vec<_>, Vec<_>) = able.partition(|partition| partition.target.is_none() || barred(partition));
-        let goes_on = |partition: &&&Partition| partition.arriving().all(|node_id| online.contains(&node_id));
+        let goes_on = |partition: &&&Partition| partition.arriving().all(|replica| online.contains(&replica.node));
         let room = at_most.saturating_sub(moving.iter().filter(goes_on).count());
         Self { nodes, resting, room, moves: Vec::new() }
     }
@@ -77,7 +76,7 @@ impl<'a> Plan<'a> {
         let mut moved = BTreeSet::new();
         for (_, partition) in candidates {
             if let Some(target) = target(&self.nodes, partition) {
-                self.nodes.replace(&partition.replicas, &target);
+                self.nodes.replace(partition.nodes(), &target);
                 self.moves.push((partition.group_id, target));
                 moved.insert(partition.group_id);
                 self.room -= 1;
@@ -116,30 +115,30 @@ impl<'a> Plan<'a> {
 }
 
 fn has_leaving(nodes: &Nodes, partition: &Partition) -> bool {
-    partition.replicas.iter().any(|node_id| nodes.leaves(*node_id))
+    partition.nodes().any(|node_id| nodes.leaves(node_id))
 }
 
 /// Off the nodes that leave, as far as there are others.
 fn evacuated(nodes: &Nodes, partition: &Partition) -> Option<Vec<u64>> {
-    let (mut target, left): (Vec<u64>, Vec<u64>) = partition.replicas.iter().partition(|node_id| !nodes.leaves(**node_id));
+    let (mut target, left): (Vec<u64>, Vec<u64>) = partition.nodes().partition(|node_id| !nodes.leaves(*node_id));
     for node_id in &left {
         let joining = nodes.best(&target, partition.group_id).map(|node| node.node_id);
         target.push(joining.unwrap_or(*node_id));
     }
     let moves = left.iter().any(|node_id| !target.contains(node_id));
-    moves.then(|| nodes.led(target, partition.replicas.first().copied()))
+    moves.then(|| nodes.led(target, partition.nodes().next()))
 }
 
 /// Whether two of its replicas stand in one rack.
 fn crowds(nodes: &Nodes, partition: &Partition) -> bool {
-    let members = nodes.all(&partition.replicas);
+    let members = nodes.all(partition.nodes());
     members.iter().any(|node| node.takes_part && crowd(&members, node.rack) > 1)
 }
 
 /// From a rack that has several of its replicas to one that has at least two fewer. Only where every node says where it
 /// stands: while racks are being written into one configuration after the other, nothing should move.
 fn spread(nodes: &Nodes, partition: &Partition) -> Option<Vec<u64>> {
-    let members = nodes.all(&partition.replicas);
+    let members = nodes.all(partition.nodes());
     let goes = members.iter().filter(|node| node.takes_part).max_by_key(|node| (crowd(&members, node.rack), node.replicas))?;
     let crowded = crowd(&members, goes.rack);
     let emptier = |rack| crowd(&members, rack) + 2 <= crowded;
@@ -153,7 +152,7 @@ fn spread(nodes: &Nodes, partition: &Partition) -> Option<Vec<u64>> {
 
 /// Whether one of its nodes may find relief, as far as racks tell.
 fn is_loaded(nodes: &Nodes, partition: &Partition, bound: impl Fn(usize) -> Option<usize>) -> bool {
-    let members = nodes.all(&partition.replicas);
+    let members = nodes.all(partition.nodes());
     members.iter().any(|goes| finds_room(nodes, &members, goes, &bound).is_some())
 }
 
@@ -170,7 +169,7 @@ fn stays_spread(members: &[&Standing], goes: &Standing, rack: usize) -> bool {
 
 /// From a node with many replicas to the one with the fewest, if that has fewer than `bound` says for the former.
 fn relieved(nodes: &Nodes, partition: &Partition, bound: impl Fn(usize) -> Option<usize>) -> Option<Vec<u64>> {
-    let members = nodes.all(&partition.replicas);
+    let members = nodes.all(partition.nodes());
     let exchanges = members.iter().filter_map(|goes| {
         let bound = finds_room(nodes, &members, goes, &bound)?;
         let key = |node: &Standing| (node.replicas, crowd(&members, node.rack), mix(partition.group_id, node.node_id));
@@ -183,11 +182,11 @@ fn relieved(nodes: &Nodes, partition: &Partition, bound: impl Fn(usize) -> Optio
 
 /// On the same nodes, but led by the one that leads the fewest.
 fn led_by_another(nodes: &Nodes, partition: &Partition) -> Option<Vec<u64>> {
-    let target = nodes.led(partition.replicas.clone(), partition.replicas.first().copied());
-    (target != partition.replicas).then_some(target)
+    let target = nodes.led(partition.nodes().collect(), partition.nodes().next());
+    (!partition.nodes().eq(target.iter().copied())).then_some(target)
 }
 
 fn exchanged(nodes: &Nodes, partition: &Partition, goes: u64, joins: u64) -> Vec<u64> {
-    let target = partition.replicas.iter().map(|node_id| if *node_id == goes { joins } else { *node_id });
-    nodes.led(target.collect(), partition.replicas.first().copied())
+    let target = partition.nodes().map(|node_id| if node_id == goes { joins } else { node_id });
+    nodes.led(target.collect(), partition.nodes().next())
 }

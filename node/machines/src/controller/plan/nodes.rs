@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::controller::image::{Image, Partition};
 use crate::controller::node::NodeState;
+use crate::controller::replica;
 
 /// All nodes of the cluster.
 pub(super) struct Nodes {
@@ -53,7 +54,7 @@ impl Nodes {
         let racks_known = image.nodes().all(|(_, node)| node.state == NodeState::Leaving || !node.rack.is_empty());
         let mut nodes = Self { standings: standings.collect(), least: vec![None; racks.len()], fewest: 0, racks_known };
         for partition in image.topics().flat_map(|topic| &topic.partitions) {
-            nodes.count(partition.target.as_ref().unwrap_or(&partition.replicas), 1);
+            nodes.count(replica::nodes(partition.target.as_ref().unwrap_or(&partition.replicas)), 1);
         }
         nodes.find_least();
         nodes
@@ -84,19 +85,19 @@ impl Nodes {
 
     /// Whether a majority of the replicas is online: without it nothing about the partition can change.
     pub(super) fn has_quorum(&self, partition: &Partition) -> bool {
-        let online = partition.replicas.iter().filter(|node_id| self.get(**node_id).is_some_and(|node| node.online));
+        let online = partition.nodes().filter(|node_id| self.get(*node_id).is_some_and(|node| node.online));
         online.count() > partition.replicas.len() / 2
     }
 
     /// The members of a partition with what is known about them.
-    pub(super) fn all(&self, members: &[u64]) -> Vec<&Standing> {
-        members.iter().filter_map(|node_id| self.get(*node_id)).collect()
+    pub(super) fn all(&self, members: impl Iterator<Item = u64>) -> Vec<&Standing> {
+        members.filter_map(|node_id| self.get(node_id)).collect()
     }
 
     /// The best node to join `members`: in a rack with few of them, with few replicas; equals are told apart by a number
     /// drawn from `salt`, so that the partitions of one node have their other replicas on many nodes.
     pub(super) fn best(&self, members: &[u64], salt: u64) -> Option<&Standing> {
-        let members = self.all(members);
+        let members = self.all(members.iter().copied());
         self.best_where(&members, |node| (crowd(&members, node.rack), node.replicas, mix(salt, node.node_id)), |_| true)
     }
 
@@ -144,20 +145,20 @@ impl Nodes {
 
     /// A new partition is on these nodes.
     pub(super) fn add(&mut self, replicas: &[u64]) {
-        self.count(replicas, 1);
+        self.count(replicas.iter().copied(), 1);
         self.find_least();
     }
 
     /// A partition goes from these nodes to those.
-    pub(super) fn replace(&mut self, before: &[u64], after: &[u64]) {
+    pub(super) fn replace(&mut self, before: impl Iterator<Item = u64>, after: &[u64]) {
         self.count(before, -1);
-        self.count(after, 1);
+        self.count(after.iter().copied(), 1);
         self.find_least();
     }
 
-    fn count(&mut self, replicas: &[u64], change: isize) {
-        for (node_id, at) in replicas.iter().zip(0..) {
-            if let Ok(found) = self.standings.binary_search_by_key(node_id, |node| node.node_id)
+    fn count(&mut self, replicas: impl Iterator<Item = u64>, change: isize) {
+        for (node_id, at) in replicas.zip(0..) {
+            if let Ok(found) = self.standings.binary_search_by_key(&node_id, |node| node.node_id)
                 && let Some(node) = self.standings.get_mut(found)
             {
                 node.replicas = node.replicas.saturating_add_signed(change);

@@ -45,7 +45,7 @@ fn balance_leaders(nodes: &mut Nodes, placed: &mut [Vec<u64>]) -> bool {
     for replicas in placed {
         let better = nodes.led(replicas.clone(), replicas.first().copied());
         if better != *replicas {
-            nodes.replace(replicas, &better);
+            nodes.replace(replicas.iter().copied(), &better);
             *replicas = better;
             changed = true;
         }

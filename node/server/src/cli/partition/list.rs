@@ -60,6 +60,7 @@ mod tests {
             group_id: 9,
             time: Some((UNIX_EPOCH + Duration::from_secs(60)).into()),
             leader_clock: Some((UNIX_EPOCH + Duration::from_millis(63_100)).into()),
+            replica_ids: vec![41, 42, 43],
         };
         let of = api::TopicPartition { topic: "access".to_owned(), partition: Some(partition), target: vec![4, 2, 3] };
         of.try_into().unwrap()
@@ -79,7 +80,7 @@ mod tests {
     fn programs_get_one_flat_object() {
         let expected = serde_json::json!({
             "topic": "access", "partition": 4, "leader": 2, "replicas": [1, 2, 3], "in_sync": [2], "log_start_offset": 5,
-            "high_watermark": 17, "size_bytes": 1536, "group_id": 9, "target": [4, 2, 3],
+            "high_watermark": 17, "size_bytes": 1536, "group_id": 9, "replica_ids": [41, 42, 43], "target": [4, 2, 3],
             "time": "1970-01-01T00:01:00Z", "time_ahead_ms": -3_100,
         });
         assert_eq!(serde_json::to_value(partition()).unwrap(), expected);

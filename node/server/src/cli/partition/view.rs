@@ -22,6 +22,8 @@ pub struct PartitionView {
     pub time: Option<String>,
     /// How far that is ahead of the leader's own clock.
     pub time_ahead_ms: Option<i64>,
+    /// Of `replicas`, in the same order.
+    pub replica_ids: Vec<u64>,
 }
 
 impl From<api::Partition> for PartitionView {
@@ -42,6 +44,7 @@ impl From<api::Partition> for PartitionView {
             high_watermark: told.then_some(partition.high_watermark),
             size_bytes: told.then_some(partition.size_bytes),
             group_id: partition.group_id,
+            replica_ids: partition.replica_ids,
         }
     }
 }

@@ -86,8 +86,8 @@ async fn source(shared: &super::Shared, topic: &Topic, lane: &Lane) -> Result<Fo
         Err(problem) if leader == Leader::Here => return Ok(Found::Nothing(problem)),
         Err(_) => {}
     }
-    let replicas = known.partitions.get(lane.partition as usize).map_or(&[][..], |layout| &layout.replicas);
-    Ok(match shared.gateway.replica(replicas) {
+    let layout = known.partitions.get(lane.partition as usize);
+    Ok(match shared.gateway.replica(layout.into_iter().flat_map(|layout| layout.nodes())) {
         Leader::There(node, address) => Found::There(node, address),
         Leader::Here | Leader::Nobody => Found::Nothing(shared.gateway.not_leader(&target(topic, lane))),
     })

@@ -139,9 +139,9 @@ impl Gateway {
     }
 
     /// A node that may be asked in place of the leader: any other that can be reached.
-    pub fn replica(&self, replicas: &[u64]) -> Leader {
-        let found = replicas.iter().map(|node| self.reachable(Some(*node)));
-        found.into_iter().find(|leader| matches!(leader, Leader::There(..))).unwrap_or(Leader::Nobody)
+    pub fn replica(&self, nodes: impl Iterator<Item = u64>) -> Leader {
+        let mut found = nodes.map(|node| self.reachable(Some(node)));
+        found.find(|leader| matches!(leader, Leader::There(..))).unwrap_or(Leader::Nobody)
     }
 
     fn reachable(&self, leader: Option<u64>) -> Leader {
