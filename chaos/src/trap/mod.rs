@@ -162,7 +162,7 @@ fn answer(shared: &Shared, listener: &OwnedFd, notice: &Notice) -> Answer {
     let Some(deed) = deed else { return Answer::Continue };
     let answer = match deed {
         Deed::Error(errno) => Answer::Error(errno),
-        Deed::Short => short::perform(call, notice, &shared.process).unwrap_or(Answer::Continue),
+        Deed::Short => short::perform(call, notice).unwrap_or(Answer::Continue),
         Deed::Kill => {
             // It cannot fail: the process exists, for it waits for this answer.
             let _ = pidfd_send_signal(&shared.process, Signal::KILL);

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
-use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use super::calls::{Call, Class};
 use super::kernel::{Answer, Notice};
@@ -19,7 +19,7 @@ const PIECES_MAX: usize = 1024;
 type Piece = (u64, usize);
 
 /// Does half of what was asked for. None if half of it is nothing, or it did not work: then the kernel may do all of it.
-pub(super) fn perform(call: &Call, notice: &Notice, process: &OwnedFd) -> Option<Answer> {
+pub(super) fn perform(call: &Call, notice: &Notice) -> Option<Answer> {
     let [fd, buffer, count, position, ..] = notice.args;
     let memory = File::options().read(true).write(true).open(format!("/proc/{}/mem", notice.thread)).ok()?;
     let of_many = call.name.ends_with('v');
@@ -28,6 +28,7 @@ pub(super) fn perform(call: &Call, notice: &Notice, process: &OwnedFd) -> Option
     if half == 0 {
         return None;
     }
+    let process = process_of(notice.thread)?;
     let file = File::from(pidfd_getfd(process, fd as i32, PidfdGetfdFlags::empty()).ok()?);
     let at = call.name.starts_with('p').then_some(position);
     let done = match call.class {
@@ -38,6 +39,13 @@ pub(super) fn perform(call: &Call, notice: &Notice, process: &OwnedFd) -> Option
     let value =
         done.map_or_else(|error| Answer::Error(error.raw_os_error().unwrap_or(libc::EIO)), |count| Answer::Value(count as i64));
     Some(value)
+}
+
+/// The process to which a thread belongs: not always the one that was started, for that may have started others.
+fn process_of(thread: u32) -> Option<OwnedFd> {
+    let status = std::fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    let id = status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()?;
+    pidfd_open(Pid::from_raw(id)?, PidfdFlags::empty()).ok()
 }
 
 fn pieces(memory: &File, address: u64, count: u64) -> Option<Vec<Piece>> {
