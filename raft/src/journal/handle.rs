@@ -44,6 +44,9 @@ pub(super) struct Front {
 /// Bytes of payload in one piece of what is journaled again; more only if a single entry is larger.
 const MOVE_BYTES_MAX: usize = 16 << 10;
 
+/// Submissions of entries that fit into an empty file, at least: it holds a checkpoint and framing, too.
+const APPENDS_PER_FILE_MIN: u64 = 4;
+
 /// Bytes that one mark takes in a batch, at most, with its place in the header.
 pub(super) const MARK_BYTES: u64 = 57;
 
@@ -61,6 +64,8 @@ struct Queue {
 /// What handles and the writer share.
 #[derive(Default)]
 pub(super) struct Shared {
+    /// Bytes of payload in one submission of entries; more only if a single entry is larger.
+    append_bytes_max: usize,
     queue: Mutex<Queue>,
     wake: Condvar,
     /// The same for a writer that is a task.
@@ -92,6 +97,25 @@ impl JournalHandle {
         let seq = JournalSeq(queue.last_seq);
         self.shared.enqueue(queue, Submission::new(Some(seq), records, Box::new(done)));
         seq
+    }
+
+    /// Queues entries behind the end of the group's log, and with them the mark of what is committed. As
+    /// [`JournalHandle::submit`]; but any number of bytes may be handed in: they are cut into submissions that fit into a file.
+    /// Where one is refused, those behind it would leave a hole, and are refused, too.
+    pub fn append(
+        &self,
+        group: GroupId,
+        mut entries: Vec<Entry>,
+        committed: Option<LogId>,
+        done: impl FnOnce(io::Result<JournalSeq>) + Send + 'static,
+    ) -> JournalSeq {
+        while let Some(at) = cut(&entries, self.shared.append_bytes_max) {
+            let later = entries.split_off(at);
+            self.submit(vec![Record::Append { group, entries: std::mem::replace(&mut entries, later) }], |_| {});
+        }
+        let mut records = vec![Record::Append { group, entries }];
+        records.extend(committed.map(|log_id| Record::Committed { group, log_id }));
+        self.submit(records, done)
     }
 
     /// Queues a second copy of live entries, so that the file with their first copy can be recycled. It goes ahead of
@@ -148,6 +172,20 @@ impl JournalHandle {
     }
 }
 
+/// How many entries go into a submission of their own; `None`: all go into one.
+fn cut(entries: &[Entry], bytes_max: usize) -> Option<usize> {
+    if entries.len() < 2 {
+        return None;
+    }
+    let mut bytes = 0;
+    let fit = entries.iter().take_while(|entry| {
+        bytes += entry.payload_bytes();
+        bytes <= bytes_max
+    });
+    let fit = fit.count().max(1);
+    (fit < entries.len()).then_some(fit)
+}
+
 impl Submission {
     fn new(seq: Option<JournalSeq>, records: Vec<Record>, done: Done) -> Self {
         let bytes = records.iter().map(|record| (record.encoded_bytes() + HEADER_GROUP_BYTES) as u64).sum();
@@ -161,6 +199,12 @@ impl Submission {
 }
 
 impl Shared {
+    /// For files of so many bytes.
+    pub(super) fn new(file_bytes: u64) -> Self {
+        let append_bytes_max = usize::try_from(file_bytes / APPENDS_PER_FILE_MIN).unwrap_or(usize::MAX);
+        Self { append_bytes_max, ..Self::default() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -93,7 +93,7 @@ impl Journal {
         next_batch: u64,
     ) -> Self {
         Self {
-            shared: Arc::default(),
+            shared: Arc::new(Shared::new(options.file_bytes)),
             options,
             ring,
             table,

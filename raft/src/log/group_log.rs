@@ -3,6 +3,8 @@
 //! Shared by openraft's log store, its state machine, the flusher and readers. The lock is held for a few
 //! instructions at a time, never across I/O or an await.
 
+mod reading;
+
 use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,11 +16,9 @@ use super::life_writer::NewLife;
 use super::lives::Lives;
 use super::restore::undecodable;
 use super::tail::Tail;
-use crate::disk::error::Class;
 use crate::journal::{JournalHandle, JournalSeq, Record, RecoveredGroup};
-use crate::segments::{Frame, SegmentError, SegmentReader, SegmentWriter, StoredItem};
+use crate::segments::{Frame, SegmentReader, SegmentWriter};
 use crate::tail_budget::TailBudget;
-use crate::troubles::Subject;
 use crate::types::{Decision, Entry, GroupId, Incarnation, LogId, ReplicaId, Vote};
 
 /// Most payload bytes that one read of the log returns to openraft.
@@ -43,6 +43,8 @@ pub(crate) struct GroupLog {
     flush_asked: AtomicBool,
     /// Whether another log has taken over the group's data: this one must not touch it.
     retired: AtomicBool,
+    /// Whether the journal did not take something: then what is in memory is not what is on the disk.
+    undone: Arc<AtomicBool>,
 }
 
 struct Inner {
@@ -115,6 +117,7 @@ impl GroupLog {
             budget,
             flush_asked: AtomicBool::new(false),
             retired: AtomicBool::new(false),
+            undone: Arc::default(),
         })
     }
 
@@ -171,12 +174,14 @@ impl GroupLog {
     pub(crate) fn append(&self, entries: Vec<Entry>, done: impl FnOnce(io::Result<()>) + Send + 'static) -> io::Result<()> {
         let mut inner = self.lock();
         let before = inner.tail.bytes();
-        let mut records = vec![Record::Append { group: self.group, entries: entries.clone() }];
-        if let Some(log_id) = inner.unsaved_committed.take() {
-            records.push(Record::Committed { group: self.group, log_id });
-        }
+        let committed = inner.unsaved_committed.take();
+        let undone = self.undone.clone();
+        let noted = move |result: io::Result<JournalSeq>| {
+            undone.fetch_or(result.is_err(), Ordering::SeqCst);
+            done(result.map(|_| ()));
+        };
         // Submitted under the lock, so that the journal's order is the tail's order.
-        let seq = self.journal.submit(records, move |result| done(result.map(|_| ())));
+        let seq = self.journal.append(self.group, entries.clone(), committed, noted);
         for entry in entries {
             if inner.last.is_none() && inner.tail.next_index() != entry.log_id.index {
                 inner.tail = Tail::new(entry.log_id.index, 0);
@@ -254,45 +259,6 @@ impl GroupLog {
         }
     }
 
-    /// Entries from `from` up to, not including, `to`, from memory; stops early at a size, but returns at least one
-    /// where there is one. `None`: older than that, ask [`GroupLog::entries`].
-    pub(crate) fn tail_entries(&self, from: u64, to: u64) -> Option<Vec<Entry>> {
-        let inner = self.lock();
-        (from >= inner.tail.first_index()).then(|| inner.tail.range(from, to, READ_BYTES_MAX))
-    }
-
-    /// The same from memory or segments. Blocks.
-    pub(crate) fn entries(&self, from: u64, to: u64) -> Result<Vec<Entry>, SegmentError> {
-        match self.tail_entries(from, to) {
-            Some(entries) => Ok(entries),
-            None => self.noting_damage(self.reader().entries(from, to, READ_BYTES_MAX)),
-        }
-    }
-
-    /// Remembers the damage that a read met.
-    pub(crate) fn noting_damage<T>(&self, read: Result<T, SegmentError>) -> Result<T, SegmentError> {
-        if let Err(SegmentError::Damaged(damage)) = &read {
-            let subject = Subject::Group(self.group);
-            self.lives.troubles().raise(subject, Class::Damage, Some(&damage.file), damage.to_string());
-            self.damage.send_if_modified(|noted| {
-                let first = noted.is_none();
-                noted.get_or_insert_with(|| damage.to_string());
-                first
-            });
-        }
-        read
-    }
-
-    /// The damage that reads have met, the first of it; watched.
-    pub(crate) fn damage(&self) -> watch::Receiver<Option<String>> {
-        self.damage.subscribe()
-    }
-
-    /// Index of the first entry that is in memory, or of the next one to come.
-    pub(crate) fn tail_first_index(&self) -> u64 {
-        self.lock().tail.first_index()
-    }
-
     /// Notes what apply decided about the entry at `index`; from now on its kept items can be read.
     pub(crate) fn mark_applied(&self, index: u64, decisions: Arc<[Decision]>) -> io::Result<()> {
         self.lock().tail.mark_applied(index, decisions)
@@ -312,16 +278,6 @@ impl GroupLog {
             taken.push(first);
         }
         taken
-    }
-
-    /// Kept items from the one that contains `offset` on, from memory. `None`: older than that, ask the segments.
-    pub(crate) fn read_tail(&self, offset: u64, bytes_max: usize) -> Option<Vec<StoredItem>> {
-        self.lock().tail.read(offset, bytes_max)
-    }
-
-    /// The first kept item in memory that reaches behind `from` and whose largest timestamp is `timestamp_ms` or later.
-    pub(crate) fn find_timestamp_in_tail(&self, timestamp_ms: i64, from: u64) -> Option<StoredItem> {
-        self.lock().tail.find_timestamp(timestamp_ms, from)
     }
 
     /// Gives up the group's data to a log that is opened next: what a start from the disk would find. To be called when
@@ -381,13 +337,6 @@ impl GroupLog {
                 done();
             }
         });
-    }
-
-    /// Largest timestamp of what is kept in memory or in the open segment, in milliseconds since the Unix epoch.
-    pub(crate) fn newest_open_timestamp_ms(&self) -> Option<i64> {
-        let in_tail = self.lock().tail.newest_timestamp_ms();
-        let open = self.reader().segments().last().filter(|segment| !segment.closed).and_then(|open| open.max_timestamp_ms);
-        in_tail.max(open)
     }
 
     /// Moves applied entries into the open segment and closes it, so that it can be removed. Blocks: flusher thread only.
@@ -463,7 +412,15 @@ impl GroupLog {
         self.journal.submit(records, move |result| {
             let _ = tx.send(result);
         });
-        rx.await.map_err(|_| io::Error::other("the journal stopped"))?.map(|_| ())
+        let result = rx.await.unwrap_or_else(|_| Err(io::Error::other("the journal stopped")));
+        self.undone.fetch_or(result.is_err(), Ordering::SeqCst);
+        result.map(|_| ())
+    }
+
+    /// Whether the journal took everything of this log, so that what it has in memory may be handed on. To be asked when
+    /// everything that was submitted is answered.
+    pub(crate) fn is_all_done(&self) -> bool {
+        !self.undone.load(Ordering::SeqCst)
     }
 
     /// Whether another log has taken over.

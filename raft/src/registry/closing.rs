@@ -85,6 +85,12 @@ impl Registry {
         let log = &closing.log;
         // What the group submitted before it ended becomes durable before anybody builds on it.
         self.write_through(Vec::new()).await?;
+        if !log.is_all_done() {
+            // It may have acknowledged nothing of that, but it has it in memory: only the disk tells what there is.
+            let reason = format!("the journal did not take everything of group {}: what it has is read again", log.group());
+            self.failure.set(reason.clone());
+            return Err(io::Error::other(reason));
+        }
         self.flusher.sync_and_wait(log).await?;
         self.flusher.barrier().await?;
         let recovered = log.retire();

@@ -11,7 +11,7 @@ use crate::disk::sim::{Injection, code};
 use crate::group::Group;
 use crate::machine::{Applied, Machine, RestoreError, Row, Rows};
 use crate::registry::{Begin, Cause, StartError};
-use crate::types::{GroupId, Item, LogId};
+use crate::types::{Body, Entry, GroupId, Item, LogId};
 
 const GROUP: GroupId = GroupId(1);
 const KEPT: u64 = 40;
@@ -184,6 +184,41 @@ async fn a_renewal_that_meets_an_error_is_made_again() {
             }
         }
     }
+}
+
+/// What a log has in memory and the journal refused is not handed on: whoever goes on with it would count as having it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_journal_refused_is_not_taken_for_durable() {
+    let mut node = filled(5).await;
+    let group = node.registry().group(GROUP).unwrap();
+    let last = group.log().last().unwrap();
+    let body = Body::Items([Item { kind: KEEP, payload: vec![1; 2 << 20].into() }].into());
+    let entry = Entry { log_id: LogId { index: last.index + 1, ..last }, body };
+    let (tx, rx) = tokio::sync::oneshot::channel();
+    group.log().append(vec![entry], move |result| drop(tx.send(result))).unwrap();
+    assert!(rx.await.unwrap().is_err(), "no file of the journal holds that");
+    drop(group);
+    assert!(node.registry().restart(GROUP, Box::new(Ledger::default()), None).await.is_err());
+    comes_back(&mut node, "after a refusal").await;
+}
+
+/// A follower that is behind gets megabytes at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_larger_than_a_file_of_the_journal_is_cut() {
+    let mut node = Node::new(6);
+    let (log, store) = node.registry().open_without_core(GROUP, Box::new(Ledger::default())).await;
+    let entry = |index| {
+        let body = Body::Items([Item { kind: KEEP, payload: vec![index as u8; 100 << 10].into() }].into());
+        Entry { log_id: LogId { term: 1, index }, body }
+    };
+    let entries: Vec<Entry> = (0..20).map(entry).collect();
+    let (tx, rx) = tokio::sync::oneshot::channel();
+    log.append(entries.clone(), move |result| drop(tx.send(result))).unwrap();
+    rx.await.unwrap().unwrap();
+    drop((log, store));
+    node.power_cut();
+    let (log, _store) = node.registry().open_without_core(GROUP, Box::new(Ledger::default())).await;
+    assert!(log.entries(0, 10).unwrap() == entries[..10] && log.last() == entries.last().map(|entry| entry.log_id));
 }
 
 /// A ledger whose apply waits while the gate is closed.

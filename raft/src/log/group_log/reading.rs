@@ -1,0 +1,67 @@
+//! Reading a group's log: from memory where it is recent, else from segments; and the damage that is met there.
+
+use tokio::sync::watch;
+
+use super::{GroupLog, READ_BYTES_MAX};
+use crate::disk::error::Class;
+use crate::segments::{SegmentError, StoredItem};
+use crate::troubles::Subject;
+use crate::types::Entry;
+
+impl GroupLog {
+    /// Entries from `from` up to, not including, `to`, from memory; stops early at a size, but returns at least one
+    /// where there is one. `None`: older than that, ask [`GroupLog::entries`].
+    pub(crate) fn tail_entries(&self, from: u64, to: u64) -> Option<Vec<Entry>> {
+        let inner = self.lock();
+        (from >= inner.tail.first_index()).then(|| inner.tail.range(from, to, READ_BYTES_MAX))
+    }
+
+    /// The same from memory or segments. Blocks.
+    pub(crate) fn entries(&self, from: u64, to: u64) -> Result<Vec<Entry>, SegmentError> {
+        match self.tail_entries(from, to) {
+            Some(entries) => Ok(entries),
+            None => self.noting_damage(self.reader().entries(from, to, READ_BYTES_MAX)),
+        }
+    }
+
+    /// Remembers the damage that a read met.
+    pub(crate) fn noting_damage<T>(&self, read: Result<T, SegmentError>) -> Result<T, SegmentError> {
+        if let Err(SegmentError::Damaged(damage)) = &read {
+            let subject = Subject::Group(self.group);
+            self.lives.troubles().raise(subject, Class::Damage, Some(&damage.file), damage.to_string());
+            self.damage.send_if_modified(|noted| {
+                let first = noted.is_none();
+                noted.get_or_insert_with(|| damage.to_string());
+                first
+            });
+        }
+        read
+    }
+
+    /// The damage that reads have met, the first of it; watched.
+    pub(crate) fn damage(&self) -> watch::Receiver<Option<String>> {
+        self.damage.subscribe()
+    }
+
+    /// Index of the first entry that is in memory, or of the next one to come.
+    pub(crate) fn tail_first_index(&self) -> u64 {
+        self.lock().tail.first_index()
+    }
+
+    /// Kept items from the one that contains `offset` on, from memory. `None`: older than that, ask the segments.
+    pub(crate) fn read_tail(&self, offset: u64, bytes_max: usize) -> Option<Vec<StoredItem>> {
+        self.lock().tail.read(offset, bytes_max)
+    }
+
+    /// The first kept item in memory that reaches behind `from` and whose largest timestamp is `timestamp_ms` or later.
+    pub(crate) fn find_timestamp_in_tail(&self, timestamp_ms: i64, from: u64) -> Option<StoredItem> {
+        self.lock().tail.find_timestamp(timestamp_ms, from)
+    }
+
+    /// Largest timestamp of what is kept in memory or in the open segment, in milliseconds since the Unix epoch.
+    pub(crate) fn newest_open_timestamp_ms(&self) -> Option<i64> {
+        let in_tail = self.lock().tail.newest_timestamp_ms();
+        let open = self.reader().segments().last().filter(|segment| !segment.closed).and_then(|open| open.max_timestamp_ms);
+        in_tail.max(open)
+    }
+}
