@@ -12,10 +12,12 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use openraft::ReadPolicy;
 use openraft::async_runtime::WatchReceiver as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::{Room, Share};
+use crate::barrier::{Barriers, Unconfirmed};
 use crate::driver::Driver;
 use crate::flusher::FlusherHandle;
 use crate::heard::Heard;
@@ -27,6 +29,7 @@ use crate::log::type_config::TypeConfig;
 use crate::machine::Outcome;
 use crate::network::Urgency;
 use crate::proposals::{Proposal, Proposals};
+use crate::quorum::Quorum;
 use crate::roster::Roster;
 use crate::segments::{SegmentError, SegmentInfo, StoredItem};
 use crate::standing::Standing;
@@ -36,8 +39,6 @@ use crate::types::{GroupId, Item, LogId, NodeId, Replica, ReplicaId};
 /// openraft's handle of one group.
 pub(crate) type Raft = openraft::Raft<TypeConfig, MachineStore>;
 
-/// Bytes that one unit of the admission semaphore stands for.
-pub(crate) const ADMISSION_UNIT_BYTES: usize = 1024;
 /// How long the log may take to let go of what is dead.
 const PURGE_PATIENCE: Duration = Duration::from_secs(30);
 /// Between two attempts to find out whether this node still leads.
@@ -62,8 +63,10 @@ pub(crate) struct Parts {
     pub(crate) raft: Raft,
     pub(crate) log: Arc<GroupLog>,
     pub(crate) proposals: Proposals,
+    pub(crate) barriers: Barriers,
     pub(crate) flusher: FlusherHandle,
-    pub(crate) admission: Arc<Semaphore>,
+    pub(crate) admission: Share,
+    pub(crate) quorum: Quorum,
     pub(crate) tail_budget: TailBudget,
     pub(crate) urgency: Urgency,
     pub(crate) heard: Arc<Heard>,
@@ -78,7 +81,7 @@ pub(crate) struct Parts {
 /// Room in memory for one proposal. Submit it, or drop it to give the room back.
 pub struct Admitted<'a> {
     group: &'a Group,
-    permit: OwnedSemaphorePermit,
+    room: Room,
 }
 
 /// A submitted proposal: its place in the order is fixed. Await it for the outcome.
@@ -104,6 +107,14 @@ pub enum ProposeError {
         group: GroupId,
         /// What happened.
         reason: String,
+    },
+    /// Not appended: most of the group's replicas cannot be reached, so that it would only wait.
+    #[error("group {group} has no majority: its replicas on {offline:?} are out of reach")]
+    NoQuorum {
+        /// The group.
+        group: GroupId,
+        /// Those that are missing.
+        offline: Vec<NodeId>,
     },
     /// Not appended: the group does not run any more.
     #[error("group {group} is stopped")]
@@ -169,16 +180,30 @@ impl Group {
         self.inner.roster.load().as_deref().is_some_and(|roster| roster.has_removed(replica))
     }
 
-    /// Waits until there is room in memory for a proposal of `bytes`.
+    /// Waits until there is room in memory for a proposal of `bytes`, as long as a majority can be reached.
     ///
     /// # Errors
-    /// [`ProposeError::Stopped`] when the node closes.
+    /// [`ProposeError::NoQuorum`], or [`ProposeError::Stopped`] when the group or the node closes.
     pub async fn admit(&self, bytes: usize) -> Result<Admitted<'_>, ProposeError> {
-        let units = u32::try_from(bytes / ADMISSION_UNIT_BYTES + 1).unwrap_or(u32::MAX);
-        self.inner.parts.tail_budget.room().await;
-        let permit = self.inner.parts.admission.clone().acquire_many_owned(units).await;
-        let permit = permit.map_err(|_| ProposeError::Stopped { group: self.inner.id })?;
-        Ok(Admitted { group: self, permit })
+        let (group, Parts { tail_budget, admission, quorum, stopping, .. }) = (self.inner.id, &self.inner.parts);
+        if tail_budget.has_room()
+            && let Some(room) = admission.try_take(bytes)
+        {
+            return Ok(Admitted { group: self, room });
+        }
+        let room = async {
+            tail_budget.room().await;
+            admission.take(bytes).await
+        };
+        tokio::select! {
+            biased;
+            room = room => match room {
+                Ok(room) => Ok(Admitted { group: self, room }),
+                Err(_) => Err(ProposeError::Stopped { group }),
+            },
+            offline = quorum.lost() => Err(ProposeError::NoQuorum { group, offline }),
+            () = stopping.cancelled() => Err(ProposeError::Stopped { group }),
+        }
     }
 
     /// Admits, submits and awaits one item.
@@ -190,18 +215,22 @@ impl Group {
     }
 
     /// Returns once everything acknowledged before this call is applied here, and this node still led then
-    /// (Raft's ReadIndex).
+    /// (Raft's ReadIndex). Those who ask at the same time share one round to the other replicas.
     ///
     /// # Errors
     /// [`ReadError::NotLeader`] if that cannot be confirmed.
     pub async fn read_barrier(&self) -> Result<(), ReadError> {
+        let group = self.inner.id;
+        let passed = self.inner.parts.barriers.pass(|| self.confirm_lead()).await;
+        passed.map_err(|Unconfirmed { leader, reason }| ReadError::NotLeader { group, leader, reason })
+    }
+
+    async fn confirm_lead(&self) -> Result<(), Unconfirmed> {
         // What the other replicas are asked for this must not wait for others to ride along.
         let _urgent = self.inner.parts.urgency.begin();
         match self.inner.parts.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
             Ok(_) => Ok(()),
-            Err(error) => {
-                Err(ReadError::NotLeader { group: self.inner.id, leader: self.leader_node(), reason: error.to_string() })
-            }
+            Err(error) => Err(Unconfirmed { leader: self.leader_node(), reason: error.to_string() }),
         }
     }
 
@@ -382,6 +411,10 @@ impl Group {
         self.inner.parts.log.damage().borrow().clone()
     }
 
+    pub(crate) fn quorum(&self) -> &Quorum {
+        &self.inner.parts.quorum
+    }
+
     pub(crate) fn standing(&self) -> watch::Receiver<Standing> {
         self.inner.parts.standing.clone()
     }
@@ -423,7 +456,7 @@ impl Admitted<'_> {
     #[must_use]
     pub fn submit(self, item: Item) -> Ticket {
         let (tx, rx) = oneshot::channel();
-        self.group.inner.parts.proposals.submit(Proposal { item, reply: tx, permit: self.permit });
+        self.group.inner.parts.proposals.submit(Proposal { item, reply: tx, room: self.room });
         Ticket { reply: rx }
     }
 }

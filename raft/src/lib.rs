@@ -4,6 +4,8 @@
 //! A [`Registry`](registry::Registry) holds one node's groups over one [journal], one [state] and one flusher;
 //! a [`Group`](group::Group) proposes and reads. openraft appears in `group.rs`, `log/`, `network/` and `snapshot/` only.
 
+mod admission;
+mod barrier;
 pub mod data_dir;
 pub mod disk;
 pub mod driver;
@@ -21,6 +23,7 @@ mod log;
 pub mod machine;
 pub mod network;
 pub mod proposals;
+mod quorum;
 pub mod registry;
 pub mod replicas;
 pub mod roster;

@@ -82,16 +82,10 @@ impl Group {
         self.membership().can_spare(&BTreeSet::from([self.replica()]))
     }
 
-    /// The nodes of voters that are not `online`, if without them there is no majority. Allocates only then.
+    /// The voters that this node does not reach, if without them there is no majority. Allocates only then.
     #[must_use]
-    pub fn missing_for_quorum(&self, online: impl Fn(NodeId) -> bool) -> Option<Vec<NodeId>> {
-        let standing = self.standing();
-        let standing = standing.borrow();
-        let voters = &standing.membership.voters;
-        let reached = voters.values().filter(|node| online(**node)).count();
-        // Of a joint membership both halves are needed; that is found out by asking.
-        let enough = reached > voters.len() / 2 || standing.membership.joint || voters.is_empty();
-        (!enough).then(|| voters.values().copied().filter(|node| !online(*node)).collect())
+    pub fn missing_for_quorum(&self) -> Option<Vec<NodeId>> {
+        self.quorum().missing()
     }
 
     /// Who leads the group, as far as this node knows.

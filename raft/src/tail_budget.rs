@@ -44,11 +44,16 @@ impl TailBudget {
         }
     }
 
+    /// Whether the tails are within the limit.
+    pub(crate) fn has_room(&self) -> bool {
+        self.bytes() < self.inner.bytes_max
+    }
+
     /// Returns when the tails are within the limit.
     pub(crate) async fn room(&self) {
         loop {
             let freed = self.inner.freed.notified();
-            if self.bytes() < self.inner.bytes_max {
+            if self.has_room() {
                 return;
             }
             freed.await;

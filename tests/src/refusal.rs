@@ -18,6 +18,12 @@ pub fn check<T: std::fmt::Debug>(case: &str, answer: Result<T, Status>, reason: 
     assert!(!status.message().is_empty(), "{case}: no message");
 }
 
+/// The reason that a status names; empty if it names none.
+#[must_use]
+pub fn reason(status: &Status) -> String {
+    status.get_error_details().error_info().map(|info| info.reason.clone()).unwrap_or_default()
+}
+
 /// Checks that docs/errors.md has a section for `reason`, and that it names `code`.
 ///
 /// # Panics

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use flotilla_machines::controller::{Image, NodeState, Partition as Layout};
 
 use crate::broker::Broker;
-use crate::partition::missing_for_quorum;
 
 /// The cluster as this node knows it.
 #[derive(Debug, Clone)]
@@ -93,7 +92,7 @@ impl Broker {
             // One that is gone is remembered until there is another, and one whom no majority follows leads in vain.
             controller_leader: self
                 .controller_leader()
-                .filter(|leader| self.online(*leader) && missing_for_quorum(&self.controller(), &self.inner.peers).is_none()),
+                .filter(|leader| self.online(*leader) && self.controller().missing_for_quorum().is_none()),
             nodes: image.nodes().map(node).collect(),
             topic_count: image.topics().len(),
             partition_count: image.partition_count(),

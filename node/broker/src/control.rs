@@ -7,7 +7,6 @@ use flotilla_proto::internal::v1::controller_command::Command;
 
 use crate::broker::Broker;
 use crate::error::{NotServing, TopicError};
-use crate::partition::missing_for_quorum;
 use crate::peer_calls::Proposed;
 use crate::peer_service::controlled;
 
@@ -91,7 +90,7 @@ impl Broker {
         let Some(to) = group.membership().voter_on(node_id) else {
             return Err(ControllerRefusal::UnknownNode { node_id }.into());
         };
-        if let Some(offline) = missing_for_quorum(&group, &self.inner.peers) {
+        if let Some(offline) = group.missing_for_quorum() {
             return Err(NotServing::NoQuorum { what: what(), offline }.into());
         }
         if node_id == self.node_id() {

@@ -75,6 +75,12 @@ pub enum NotServing {
         /// The nodes that are missing.
         offline: Vec<u64>,
     },
+    /// This node believes that it leads, and no majority confirms it in time.
+    #[error("no majority of the replicas of {what} confirms that this node leads it, so that it cannot say where it ends: retry")]
+    Unconfirmed {
+        /// Partition or controller, in words.
+        what: String,
+    },
     /// Stored data is damaged; nothing of it is served.
     #[error(
         "{what} is damaged: {reason}; if no other node has it, \"flotilla partition recover\" begins it again from what is left"
@@ -381,6 +387,7 @@ impl Failed {
                 let leader = leader.map(|node| (node, String::new()));
                 Self::NotServing(NotServing::NotLeader { what: what(), leader })
             }
+            ProposeError::NoQuorum { offline, .. } => Self::NotServing(NotServing::NoQuorum { what: what(), offline }),
             ProposeError::Stopped { .. } => Self::NotServing(match storage {
                 Some(reason) => NotServing::StorageFailed { reason },
                 None => NotServing::ShuttingDown,

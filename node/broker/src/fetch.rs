@@ -21,7 +21,7 @@ pub enum Position {
     Offset(u64),
     /// The first record that is still there.
     Earliest,
-    /// Behind the last committed record.
+    /// Behind the last record that was acknowledged.
     Latest,
     /// The first record with this timestamp (milliseconds since the Unix epoch) or a later one. One without a timestamp has
     /// that of its arrival; in a batch that is dated farther ahead than its topic allows, none is later than that.
@@ -36,7 +36,7 @@ pub enum Stop {
     Never,
     /// Before this offset.
     Before(u64),
-    /// At the high watermark found when reading began.
+    /// Behind the last record that was acknowledged before reading began.
     AtEnd,
 }
 
@@ -95,7 +95,8 @@ pub struct PartitionOffset {
 }
 
 impl Broker {
-    /// Opens a reader; see [`PartitionReader`].
+    /// Opens a reader; see [`PartitionReader`]. What is committed can be read also where nobody can lead; where the log
+    /// ends must be confirmed by a majority, if that is what is asked for.
     ///
     /// # Errors
     /// See [`FetchError`].
@@ -108,7 +109,9 @@ impl Broker {
     ) -> Result<PartitionReader, FetchError> {
         let topic = self.topic(topic)?;
         let partition = self.partition(&topic, partition)?;
-        if !partition.may_be_read().await {
+        if stop == Stop::AtEnd || position == Position::Latest {
+            partition.barrier().await?;
+        } else if !partition.may_be_read().await {
             let what = partition.describe();
             return Err(match self.led_elsewhere(partition.group.id().0) {
                 Some(leader) => NotServing::NotLeader { what, leader: Some(leader) },
@@ -165,6 +168,8 @@ pub(crate) fn topic_partitions(topic: &crate::Topic, named: &[u32]) -> BTreeSet<
     if named.is_empty() { (0..count).collect() } else { named.iter().copied().collect() }
 }
 
+/// What a position stands for. That there is nothing at it, or where the log ends, takes a majority to say: who resolves
+/// `Latest` has passed the barrier before.
 async fn resolve(
     partition: &Arc<Partition>,
     position: Position,
@@ -183,7 +188,17 @@ async fn resolve(
             check_range(partition, offset, ends)?;
             (offset, None)
         }
-        Position::Timestamp(timestamp_ms) => find_timestamp(partition, timestamp_ms, decompressed_bytes_max).await?,
+        Position::Timestamp(timestamp_ms) => {
+            let found = match find_timestamp(partition, timestamp_ms, decompressed_bytes_max).await? {
+                None => {
+                    partition.barrier().await?;
+                    let end = partition.ends().high_watermark;
+                    find_timestamp(partition, timestamp_ms, decompressed_bytes_max).await?.ok_or(end)
+                }
+                Some(found) => Ok(found),
+            };
+            found.map_or_else(|end| (end, None), |(offset, timestamp_ms)| (offset, Some(timestamp_ms)))
+        }
     };
     Ok(PartitionOffset { partition: partition.number, offset, timestamp_ms, ends: partition.ends() })
 }
@@ -197,24 +212,25 @@ pub(crate) fn check_range(partition: &Partition, offset: u64, ends: Ends) -> Res
     Ok(())
 }
 
+/// The first record with this timestamp or a later one that this replica has, and its own timestamp.
 async fn find_timestamp(
     partition: &Arc<Partition>,
     timestamp_ms: i64,
     decompressed_bytes_max: usize,
-) -> Result<(u64, Option<i64>), FetchError> {
+) -> Result<Option<(u64, i64)>, FetchError> {
     let mut from = partition.ends().log_start_offset;
     loop {
         let found = partition.group.find_timestamp(timestamp_ms, from).await;
         let found = found.map_err(|error| read_error(partition, error))?;
         let ends = partition.ends();
-        let Some(item) = found else { return Ok((ends.high_watermark, None)) };
+        let Some(item) = found else { return Ok(None) };
         let kept_ms = item.kept.max_timestamp_ms;
         let batch = FetchedBatch::new(item.kept, item.log_id.term, item.payload);
         for record in batch.records(decompressed_bytes_max)? {
             let record = record?;
             let counts_ms = if record.timestamp_ms < 0 { kept_ms } else { record.timestamp_ms };
             if counts_ms >= timestamp_ms && record.offset >= ends.log_start_offset {
-                return Ok((record.offset, Some(counts_ms)));
+                return Ok(Some((record.offset, counts_ms)));
             }
         }
         // The record that was late enough lies before the log's start, inside of a batch that reaches behind it.

@@ -173,7 +173,7 @@ impl Broker {
         }
     }
 
-    fn in_sync_here(&self, group_id: u64) -> Vec<u64> {
+    pub(crate) fn in_sync_here(&self, group_id: u64) -> Vec<u64> {
         let Some(group) = self.hosted_group(group_id) else { return Vec::new() };
         let Some(progress) = group.progress() else { return Vec::new() };
         let committed = group.committed_index().unwrap_or(0);
@@ -184,28 +184,6 @@ impl Broker {
         };
         let voters = group.membership().voters.into_iter();
         voters.filter(|(id, node_id)| *id == group.replica() || near(*id, *node_id)).map(|(_, node_id)| node_id).collect()
-    }
-
-    /// How the partitions stand that this node leads, of those asked for.
-    pub(crate) fn describe_led(&self, group_ids: &[u64]) -> Vec<v1::PartitionStatus> {
-        let hosted = self.inner.hosted.load();
-        let describe = |group_id: &u64| match hosted.get(group_id) {
-            Some(Hosted::Running(partition)) if partition.group.is_leader() => {
-                let ends = partition.ends();
-                Some(v1::PartitionStatus {
-                    group_id: *group_id,
-                    log_start_offset: ends.log_start_offset,
-                    high_watermark: ends.high_watermark,
-                    size_bytes: partition.group.size_bytes(),
-                    in_sync: self.in_sync_here(*group_id),
-                    time_ms: self.inner.clock.stamp(partition.machine.time()).now_ms,
-                    clock_ms: self.inner.clock.wall_ms(),
-                })
-            }
-            _ => None,
-        };
-        // Each once, however often it is asked for.
-        group_ids.iter().collect::<BTreeSet<_>>().into_iter().filter_map(describe).collect()
     }
 
     /// Tells the other nodes what this one leads, and takes in what they tell, until the broker stops.

@@ -30,7 +30,7 @@ const FORSAKEN_AFTER: Duration = Duration::from_secs(3);
 pub struct Ends {
     /// The first offset that is still there.
     pub log_start_offset: u64,
-    /// One behind the last committed record.
+    /// One behind the last record that this replica knows to be committed. There may be more: see [`Partition::barrier`].
     pub high_watermark: u64,
 }
 
@@ -110,10 +110,14 @@ impl Partition {
 
     /// Refuses what could only wait: without a majority nothing is committed or confirmed.
     fn require_quorum(&self) -> Result<(), NotServing> {
-        match missing_for_quorum(&self.group, &self.peers) {
+        match self.group.missing_for_quorum() {
             None => Ok(()),
             Some(offline) => Err(NotServing::NoQuorum { what: self.describe(), offline }),
         }
+    }
+
+    fn is_me(&self, node_id: u64) -> bool {
+        node_id == self.peers.node_id()
     }
 
     fn failed(&self, error: ProposeError) -> Failed {
@@ -125,11 +129,15 @@ impl Partition {
         }
     }
 
-    /// Returns once everything acknowledged before this call can be read here.
+    /// Returns once everything acknowledged before this call can be read here: then [`Partition::ends`] are the log's.
     pub(crate) async fn barrier(&self) -> Result<(), NotServing> {
         self.require_quorum()?;
         let barrier = self.group.read_barrier().await;
         barrier.map_err(|error| match not_leader(error, || self.describe()) {
+            // Whoever else may lead, it is not known who.
+            Ok(NotServing::NotLeader { what, leader }) if leader.as_ref().is_none_or(|(node_id, _)| self.is_me(*node_id)) => {
+                NotServing::Unconfirmed { what }
+            }
             Ok(not_serving) => not_serving,
             Err(reason) => NotServing::Damaged { what: self.describe(), reason },
         })
@@ -176,11 +184,6 @@ impl Partition {
         while ends.changed().await.is_ok() {}
         NotServing::ShuttingDown.into()
     }
-}
-
-/// The replicas that are out of reach, if without them there is no majority.
-pub(crate) fn missing_for_quorum(group: &Group, peers: &Peers) -> Option<Vec<u64>> {
-    group.missing_for_quorum(|node_id| node_id == peers.node_id() || peers.is_up(node_id))
 }
 
 impl PartitionTicket {

@@ -115,7 +115,7 @@ impl Peer for PeerService {
     ) -> Result<Response<v1::DescribePartitionsResponse>, Status> {
         let partitions = match &self.0 {
             Stage::Newcomer(_) => Vec::new(),
-            Stage::Member(broker) => broker.describe_led(&request.into_inner().group_ids),
+            Stage::Member(broker) => broker.describe_led(request.into_inner().group_ids).await,
         };
         Ok(Response::new(v1::DescribePartitionsResponse { partitions }))
     }

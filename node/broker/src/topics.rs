@@ -86,8 +86,10 @@ pub struct PartitionDescription {
     pub target: Vec<u64>,
     /// Those that have everything committed.
     pub in_sync: Vec<u64>,
-    /// The log's ends.
+    /// The log's ends, as its leader knows them.
     pub ends: Ends,
+    /// Whether a majority confirmed that these are its ends.
+    pub ends_confirmed: bool,
     /// Bytes on the leader.
     pub size_bytes: u64,
     /// Absent: no leader says.
@@ -104,7 +106,7 @@ pub struct PartitionTime {
 }
 
 impl Broker {
-    /// Creates a topic; returns when its partitions can be written.
+    /// Creates a topic; returns when its partitions can be written, or cannot for a while: it is made in any case.
     ///
     /// # Errors
     /// See [`TopicError`].
@@ -131,7 +133,7 @@ impl Broker {
         });
         match self.control(command).await? {
             Ok(ControllerAnswer::TopicCreated(topic)) => {
-                self.wait_writable(&topic).await?;
+                self.wait_writable(&topic).await;
                 Ok(CreatedTopic { topic, created: true })
             }
             Ok(other) => Err(unexpected(&other)),
@@ -178,7 +180,7 @@ impl Broker {
         }
     }
 
-    /// Adds partitions up to `partitions`; returns when they can be written.
+    /// Adds partitions up to `partitions`; returns when they can be written, or cannot for a while: they are added in any case.
     ///
     /// # Errors
     /// See [`TopicError`].
@@ -193,7 +195,7 @@ impl Broker {
         });
         match self.control(command).await?? {
             ControllerAnswer::PartitionsAdded(topic) => {
-                self.wait_writable(&topic).await?;
+                self.wait_writable(&topic).await;
                 Ok(topic)
             }
             other => Err(unexpected(&other)),

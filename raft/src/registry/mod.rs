@@ -25,7 +25,7 @@ use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -35,13 +35,14 @@ use elections::Elections;
 pub(crate) use elections::SILENCE_MAX;
 use workers::Workers;
 
+use crate::admission::Admission;
 use crate::data_dir::DataDir;
 use crate::disk::Disk;
 use crate::disk::patient::PatientDisk;
 use crate::failure::Failure;
 use crate::figures::{JournalCounters, JournalFigures, TransferFigures};
 use crate::flusher::{Flusher, FlusherHandle};
-use crate::group::{ADMISSION_UNIT_BYTES, Group};
+use crate::group::Group;
 use crate::holders::Holders;
 use crate::journal::{BatchStats, Damage, Journal, JournalHandle, JournalObserver, Record, Recycle};
 use crate::log::lives::Lives;
@@ -69,7 +70,7 @@ pub struct Registry {
     holders: Holders,
     failure: Failure,
     troubles: Troubles,
-    admission: Arc<Semaphore>,
+    admission: Admission,
     tail_budget: TailBudget,
     damage: Vec<Damage>,
     groups: Arc<Groups>,
@@ -132,7 +133,7 @@ impl Registry {
         };
         journal.observe(Arc::new(observer));
         let workers = Workers::start(&options.driver, journal, (flusher, flusher_handle.clone()))?;
-        let admission = Arc::new(Semaphore::new(options.proposal_bytes_max / ADMISSION_UNIT_BYTES));
+        let admission = Admission::new(options.proposal_bytes_max);
         let tail_budget = TailBudget::new(options.tail_bytes_max);
         let transfers = Transfers::new(options.transfers);
         let changes = Changes::new();
@@ -251,9 +252,7 @@ impl Registry {
     /// still waits counts as both.
     #[must_use]
     pub fn unwritten_bytes(&self) -> u64 {
-        let units = self.options.proposal_bytes_max / ADMISSION_UNIT_BYTES;
-        let admitted = units.saturating_sub(self.admission.available_permits()) * ADMISSION_UNIT_BYTES;
-        admitted as u64 + self.tail_budget.bytes()
+        self.admission.taken_bytes() as u64 + self.tail_budget.bytes()
     }
 
     /// Closes the links, stops all groups, flushes what they applied, seals the journal. Afterwards a start has nothing to

@@ -11,6 +11,7 @@ use super::closing::Closing;
 use super::pulse::HEARTBEAT;
 use super::states::{Claim, Down, Known};
 use super::{Begin, Registry, StartError};
+use crate::barrier::Barriers;
 use crate::disk::error::Class;
 use crate::group::{Group, Parts, Raft};
 use crate::heard::Heard;
@@ -23,6 +24,7 @@ use crate::log::store::LogStore;
 use crate::machine::Machine;
 use crate::network::{Network, Urgency};
 use crate::proposals::{Preamble, Proposals};
+use crate::quorum::Quorum;
 use crate::standing::{Standing, Watched};
 use crate::types::{GroupId, Replica, ReplicaId};
 
@@ -154,8 +156,9 @@ impl Registry {
             Some(reason) => StartError::Damaged { group, reason },
             None => io(io::Error::other(error)),
         })?;
-        let proposals = Proposals::start(group, raft.clone(), preamble, urgency.clone());
         let (standing, standing_now) = watch::channel(Standing::default());
+        let quorum = Quorum::new(standing_now.clone(), &self.options.peers);
+        let proposals = Proposals::start(group, (raft.clone(), urgency.clone()), quorum.clone(), preamble);
         let stopping = CancellationToken::new();
         let ends = (stopping.clone(), machine_gone.clone());
         let heard = Arc::new(Heard::now());
@@ -165,8 +168,10 @@ impl Registry {
             raft,
             log,
             proposals,
+            barriers: Barriers::default(),
             flusher: self.flusher.clone(),
-            admission: self.admission.clone(),
+            admission: self.admission.share(),
+            quorum,
             tail_budget: self.tail_budget.clone(),
             urgency,
             heard,

@@ -94,7 +94,7 @@ settings! {
     segment_bytes: Size = "256MiB", "Size at which a partition's segment file is closed and the next begun; retention deletes whole segments";
     disk_reserve_bytes: Auto<Size> = "auto", "Free space of the disk that producers leave alone, besides the journal's next file; `auto` means 256MiB, or a twentieth of a smaller disk; 0: none";
     retention_interval: Duration = "1m", "How often old records are looked for";
-    proposal_bytes_max: Size = "64MiB", "Bytes of batches that may be on their way to the disk at once, over all partitions; further ones wait";
+    proposal_bytes_max: Size = "64MiB", "Bytes of batches that may be on their way to the disk at once, over all partitions, of which each takes up to a quarter; further ones wait";
     tail_bytes_max: Size = "128MiB", "Bytes of memory for entries that are applied and not yet in segments, over all partitions; producers wait beyond it";
     request_bytes_max: Size = "32MiB", "Largest request accepted";
     decompressed_bytes_max: Size = "64MiB", "Largest size of one batch's records when decompressed";

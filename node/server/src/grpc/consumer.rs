@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::call::{Call, unary};
 use super::convert;
 use super::forward::{self, Envelope, Repeat, Target, verbatim};
+use super::load::Handover;
 use super::problem::{Problem, Reason};
 use super::{Shared, consume};
 
@@ -27,7 +28,7 @@ pub struct ConsumerService(pub Shared);
 impl Consumer for ConsumerService {
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<v1::FetchResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
-        let (call, shared) = (Call::of(&metadata), &self.0);
+        let (call, shared, made_of) = (Call::of(&metadata), &self.0, Handover::default());
         let serve = async {
             let topic = convert::topic_ref(&request.topic, request.topic_id.as_deref())?;
             let topic = shared.gateway.topic(&shared.broker, call, topic, Some(request.partition)).await?;
@@ -37,18 +38,23 @@ impl Consumer for ConsumerService {
                 Position::Offset(_) | Position::Earliest => Repeat::ReadCommitted,
                 Position::Latest | Position::Timestamp(_) => Repeat::Read,
             };
-            let here = || fetch(shared, &topic, request.clone());
+            let here = || fetch(shared, &topic, request.clone(), &made_of);
             let there = verbatim!(shared.gateway, ConsumerClient::fetch(request.clone()));
             shared.gateway.at_leader(call, &target, repeat, here, there).await
         };
-        unary(&shared.metrics, "Fetch", &metadata, serve).await
+        let mut answer = unary(&shared.metrics, "Fetch", &metadata, serve).await?;
+        answer.extensions_mut().insert(made_of);
+        Ok(answer)
     }
 
     type ConsumeStream = Pin<Box<dyn Stream<Item = Result<v1::ConsumeResponse, Status>> + Send>>;
 
     async fn consume(&self, request: Request<Streaming<v1::ConsumeRequest>>) -> Result<Response<Self::ConsumeStream>, Status> {
         let (metadata, _, asks) = request.into_parts();
-        Ok(Response::new(Box::pin(consume::open(self.0.clone(), Call::of(&metadata), asks))))
+        let (pushes, made_of) = consume::open(self.0.clone(), Call::of(&metadata), asks);
+        let mut answer: Response<Self::ConsumeStream> = Response::new(Box::pin(pushes));
+        answer.extensions_mut().insert(made_of);
+        Ok(answer)
     }
 
     async fn list_offsets(&self, request: Request<v1::ListOffsetsRequest>) -> Result<Response<v1::ListOffsetsResponse>, Status> {
@@ -88,7 +94,12 @@ pub async fn list_offsets(
     shared.gateway.by_leader(call, topic, partitions, here, there).await
 }
 
-async fn fetch(shared: &Shared, topic: &Topic, request: v1::FetchRequest) -> Result<v1::FetchResponse, Problem> {
+async fn fetch(
+    shared: &Shared,
+    topic: &Topic,
+    request: v1::FetchRequest,
+    made_of: &Handover,
+) -> Result<v1::FetchResponse, Problem> {
     let batches = convert::wants_batches(request.encoding)?;
     let wait = request.wait_max.map_or(Ok(Duration::ZERO), |wait| convert::duration("wait_max", wait))?;
     let bytes_max = (request.bytes_max.unwrap_or(FETCH_BYTES_DEFAULT) as usize).min(shared.limits.request_bytes_max);
@@ -100,9 +111,10 @@ async fn fetch(shared: &Shared, topic: &Topic, request: v1::FetchRequest) -> Res
         let lot = shared.load.clients.sent.room(bytes_max as u64).await;
         Ok::<_, FetchError>((reader.read(bytes_max).await?, lot))
     };
-    let (fetched, _lot) = read.await.map_err(|error| unless_deleted(shared, topic, error))?;
+    let (fetched, lot) = read.await.map_err(|error| unless_deleted(shared, topic, error))?;
     let room = Room { records: request.records_max.unwrap_or(u32::MAX) as usize, bytes: bytes_max };
     let taken = take(shared, (request.partition, reader.stop()), fetched, batches, room)?;
+    made_of.put(Some(lot));
     Ok(v1::FetchResponse {
         next_offset: taken.next_offset,
         high_watermark: taken.high_watermark,

@@ -42,6 +42,7 @@ impl From<NotServing> for Problem {
             NotServing::NotReady { .. }
             | NotServing::NoQuorum { .. }
             | NotServing::Down { .. }
+            | NotServing::Unconfirmed { .. }
             | NotServing::StorageFailed { .. } => Self::new(Reason::Unavailable, words),
             NotServing::Damaged { .. } => Self::new(Reason::Damaged, words),
             NotServing::ShuttingDown => Self::new(Reason::Draining, words),

@@ -32,7 +32,7 @@ use super::producer::ProducerService;
 use super::refusals::ClearRefusals;
 use super::topics::TopicsService;
 use super::{Shared, connection};
-use crate::net::{self, Capacity};
+use crate::net::{self, Capacity, Slot};
 
 /// Serves until `shutdown`, then until the open calls are done.
 ///
@@ -76,9 +76,10 @@ pub async fn serve(
         .add_service(PartitionsServer::new(PartitionsService(shared.clone())).max_decoding_message_size(bytes_max))
         .add_service(ClusterServer::new(ClusterService(shared)).max_decoding_message_size(bytes_max))
         .prepare();
-    let service = load.layer(gate.layer(ClearRefusals { request_bytes_max: bytes_max }.layer(routes)));
-    let _load = AbortOnDropHandle::new(tokio::spawn(async move { load.keep().await }));
-    serve_connections(service, capacity, listener, shutdown).await;
+    let service = gate.layer(ClearRefusals { request_bytes_max: bytes_max }.layer(routes));
+    let keeper = load.clone();
+    let _load = AbortOnDropHandle::new(tokio::spawn(async move { keeper.keep().await }));
+    serve_connections(|slot| load.counting(service.clone(), slot.clone()), capacity, listener, shutdown).await;
     Ok(())
 }
 
@@ -93,17 +94,23 @@ pub async fn serve_newcomer(
     let (_, ready) = watch::channel(false);
     let waits_for = Arc::new(move || waits_for.borrow().clone());
     let service = Gate { cluster: None, ready, waits_for }.layer(Routes::new(peers).prepare());
-    serve_connections(service, capacity, listener, shutdown).await;
+    serve_connections(|_| service.clone(), capacity, listener, shutdown).await;
 }
 
-async fn serve_connections<S>(service: S, capacity: &Capacity, listener: TcpListener, shutdown: CancellationToken)
-where
+/// Each connection gets the service that `service` makes for it.
+async fn serve_connections<S>(
+    service: impl Fn(&Arc<Slot>) -> S,
+    capacity: &Capacity,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
     let serve = |stream, slot| {
         let window = capacity.windows.grant();
-        connection::serve(stream, slot, window, service.clone(), shutdown.clone())
+        let service = service(&slot);
+        connection::serve(stream, slot, window, service, shutdown.clone())
     };
     net::accept(listener, &capacity.slots, shutdown.cancelled(), serve).await;
 }

@@ -230,5 +230,6 @@ pub fn partition(of: PartitionDescription) -> v1::Partition {
         time: of.time.map(|time| convert::timestamp(time.time_ms)),
         leader_clock: of.time.map(|time| convert::timestamp(time.leader_clock_ms)),
         replica_ids: of.replica_ids,
+        end_confirmed: of.ends_confirmed,
     }
 }

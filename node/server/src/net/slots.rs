@@ -198,6 +198,13 @@ impl Slot {
         Ok(OpenCall { slot: self.clone(), by_peer })
     }
 
+    /// Closes the connection: others want what it holds, and its client does not read. Another node's stays: it serves many.
+    pub fn close(&self) {
+        if self.kind() == Some(Kind::Client) {
+            self.closed.cancel();
+        }
+    }
+
     fn kind(&self) -> Option<Kind> {
         self.slots.lock().by_id.get(&self.id).map(|entry| entry.kind)
     }

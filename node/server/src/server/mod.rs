@@ -169,10 +169,10 @@ pub async fn run_in(
     let draining = CancellationToken::new();
     let (ready, watched) = watch::channel(false);
     let limits = Limits::from(config);
-    let gateway = Gateway::new(cluster(&broker), limits.peer_message_bytes_max());
+    let load = Load::new(config.receive_bytes_max.0, config.send_bytes_max.0);
+    let gateway = Gateway::new(cluster(&broker), limits.peer_message_bytes_max(), load.clients.received.clone());
     gateway.follow_links(broker.links());
     let _space = keep_space(space.clone(), broker.clone(), (metrics.clone(), impaired));
-    let load = Load::new(config.receive_bytes_max.0, config.send_bytes_max.0);
     let listener = again(&listeners.grpc)?;
     let (shown, until) = (metrics.clone(), draining.clone());
     let shared =

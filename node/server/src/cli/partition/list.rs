@@ -61,6 +61,7 @@ mod tests {
             time: Some((UNIX_EPOCH + Duration::from_secs(60)).into()),
             leader_clock: Some((UNIX_EPOCH + Duration::from_millis(63_100)).into()),
             replica_ids: vec![41, 42, 43],
+            end_confirmed: true,
         };
         let of = api::TopicPartition { topic: "access".to_owned(), partition: Some(partition), target: vec![4, 2, 3] };
         of.try_into().unwrap()
@@ -84,6 +85,14 @@ mod tests {
             "time": "1970-01-01T00:01:00Z", "time_ahead_ms": -3_100,
         });
         assert_eq!(serde_json::to_value(partition()).unwrap(), expected);
+    }
+
+    #[test]
+    fn an_end_that_no_majority_confirmed_is_not_shown() {
+        let partition = api::Partition { replicas: vec![1], in_sync: vec![1], high_watermark: 9, ..api::Partition::default() };
+        let of = api::TopicPartition { topic: "access".to_owned(), partition: Some(partition), target: vec![] };
+        let shown: TopicPartitionView = of.try_into().unwrap();
+        assert_eq!((shown.partition.log_start_offset, shown.partition.high_watermark), (Some(0), None));
     }
 
     #[test]

@@ -12,10 +12,11 @@ pub struct PartitionView {
     pub leader: Option<u64>,
     pub replicas: Vec<u64>,
     pub in_sync: Vec<u64>,
-    /// None, as the next two: nobody leads who could say.
+    /// None: nobody leads who could say.
     pub log_start_offset: Option<u64>,
+    /// None: no majority confirmed where the partition ends.
     pub high_watermark: Option<u64>,
-    /// On the leader, payload and framing.
+    /// On the leader, payload and framing. None: nobody leads who could say.
     pub size_bytes: Option<u64>,
     pub group_id: u64,
     /// By which its records and producers expire.
@@ -41,7 +42,7 @@ impl From<api::Partition> for PartitionView {
             replicas: partition.replicas,
             in_sync: partition.in_sync,
             log_start_offset: told.then_some(partition.log_start_offset),
-            high_watermark: told.then_some(partition.high_watermark),
+            high_watermark: partition.end_confirmed.then_some(partition.high_watermark),
             size_bytes: told.then_some(partition.size_bytes),
             group_id: partition.group_id,
             replica_ids: partition.replica_ids,

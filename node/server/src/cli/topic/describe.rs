@@ -39,8 +39,8 @@ fn text(described: &Described, wide: bool) -> String {
     let records = |partition: &PartitionView| Some(partition.high_watermark?.saturating_sub(partition.log_start_offset?));
     let records: u64 = described.partitions.iter().filter_map(records).sum();
     let size_bytes: u64 = described.partitions.iter().filter_map(|partition| partition.size_bytes).sum();
-    // Nobody knows what those without a leader hold.
-    let partly = described.partitions.iter().any(|partition| partition.size_bytes.is_none());
+    // Nobody knows what those hold whose end no majority confirms.
+    let partly = described.partitions.iter().any(|partition| partition.high_watermark.is_none());
     let mut text = format!(
         "topic {} ({})\ncreated {}, replication factor {}, {}, {}\n\
          retention {}, size limit {}, largest batch {}, {}, dated at most {} ahead\n\n",

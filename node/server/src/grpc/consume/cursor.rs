@@ -15,7 +15,7 @@ use super::super::Shared;
 use super::super::call::Call;
 use super::super::consumer::{take, unless_deleted};
 use super::super::forward::PAUSE;
-use super::super::load::Lot;
+use super::super::load::{Lot, PIECE_BYTES};
 use super::super::problem::{Problem, Reason};
 use super::super::refusals::broken;
 use super::feed::{Event, Feeds};
@@ -120,7 +120,10 @@ impl Cursor<'_> {
 
     async fn push(&mut self, turn: usize, pushes: &Pushes) -> Result<(), End> {
         let shared = self.shared;
-        let bytes_max = shared.limits.push_bytes_max.min(usize::try_from(self.credit.bytes).unwrap_or(usize::MAX));
+        let credit_bytes = usize::try_from(self.credit.bytes).unwrap_or(usize::MAX);
+        // Where bytes are short each gets little at a time: who of them does not read shows only later.
+        let fair_bytes = if shared.load.clients.sent.is_half_used() { PIECE_BYTES } else { usize::MAX };
+        let bytes_max = shared.limits.push_bytes_max.min(credit_bytes).min(fair_bytes);
         let Some(mut lot) = room(shared, bytes_max, pushes).await? else { return Ok(()) };
         let Some(lane) = self.lanes.get_mut(turn) else { return Ok(()) };
         let fetched = match lane.read(bytes_max).await {

@@ -1,7 +1,9 @@
 //! What other nodes push: one consume stream for all partitions of a client's stream that the same node leads, in stored
-//! batches, whatever the client wants. A feed runs ahead of the client by a small window.
+//! batches, whatever the client wants. A feed runs ahead of the client by a small window, which grows as the client reads,
+//! while there is memory for it: many clients that do not read must not cost much.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use flotilla_broker::Topic;
 use flotilla_proto::v1;
@@ -14,11 +16,14 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, Streaming};
 
 use super::super::forward::{Gateway, Repeat};
+use super::super::load::Budget;
 use super::super::problem::{Problem, Reason};
 
 /// Names a feed; never used twice by a stream.
 pub type FeedId = u64;
 
+/// What a feed may run ahead before its client has read anything.
+const FIRST_WINDOW_BYTES: u64 = 64 << 10;
 /// Pushes of all feeds that wait for the client's stream, besides what their windows allow.
 const EVENTS_MAX: usize = 4;
 /// Credits that wait for the connection.
@@ -36,7 +41,9 @@ pub enum Event {
 /// The feeds of one stream.
 pub struct Feeds {
     gateway: Gateway,
-    window_bytes: u64,
+    window_bytes_max: u64,
+    /// What is fed and not read is counted there.
+    budget: Arc<Budget>,
     open: HashMap<FeedId, Feed>,
     next_id: FeedId,
     events: mpsc::Sender<Event>,
@@ -44,6 +51,7 @@ pub struct Feeds {
 
 struct Feed {
     asks: mpsc::Sender<v1::ConsumeRequest>,
+    window_bytes: u64,
     /// Taken by the client since the last credit was given.
     used_bytes: u64,
     /// Ends with the client's stream.
@@ -51,10 +59,10 @@ struct Feed {
 }
 
 impl Feeds {
-    /// Each feed runs ahead by up to `window_bytes`.
-    pub fn new(gateway: Gateway, window_bytes: u64) -> (Self, mpsc::Receiver<Event>) {
+    /// Each feed runs ahead by up to `window_bytes_max`.
+    pub fn new(gateway: Gateway, window_bytes_max: u64, budget: Arc<Budget>) -> (Self, mpsc::Receiver<Event>) {
         let (events, received) = mpsc::channel(EVENTS_MAX);
-        (Self { gateway, window_bytes, open: HashMap::new(), next_id: 0, events }, received)
+        (Self { gateway, window_bytes_max, budget, open: HashMap::new(), next_id: 0, events }, received)
     }
 
     /// Opens a feed of these partitions from a node.
@@ -62,6 +70,7 @@ impl Feeds {
         self.next_id += 1;
         let id = self.next_id;
         let (asks, receiver) = mpsc::channel(ASKS_MAX);
+        let window_bytes = FIRST_WINDOW_BYTES.min(self.window_bytes_max);
         let open = v1::ConsumeOpen {
             topic: topic.name.to_string(),
             topic_id: Some(topic.id.to_string()),
@@ -69,7 +78,7 @@ impl Feeds {
             until_end: false,
             encoding: v1::Encoding::Batches.into(),
             // Records are counted where they are given to the client.
-            credit: Some(v1::Credit { records: u64::MAX, bytes: self.window_bytes }),
+            credit: Some(v1::Credit { records: u64::MAX, bytes: window_bytes }),
         };
         // Cannot fail: the channel is empty and its receiver is here.
         let _ = asks.try_send(v1::ConsumeRequest { request: Some(Ask::Open(open)) });
@@ -79,7 +88,7 @@ impl Feeds {
             // The client's stream has ended if it does not listen.
             let _ = events.send(Event::Ended(id, problem)).await;
         });
-        self.open.insert(id, Feed { asks, used_bytes: 0, _task: AbortOnDropHandle::new(task) });
+        self.open.insert(id, Feed { asks, window_bytes, used_bytes: 0, _task: AbortOnDropHandle::new(task) });
         id
     }
 
@@ -87,12 +96,16 @@ impl Feeds {
     pub fn used(&mut self, id: FeedId, bytes: u64) {
         let Some(feed) = self.open.get_mut(&id) else { return };
         feed.used_bytes += bytes;
-        if feed.used_bytes < self.window_bytes / 2 {
+        if feed.used_bytes < feed.window_bytes / 2 {
             return;
         }
         // If there is no room, enough credits are on their way; this one goes out with the next.
         if let Ok(room) = feed.asks.try_reserve() {
-            let credit = v1::Credit { records: 0, bytes: std::mem::take(&mut feed.used_bytes) };
+            let grown = if self.budget.is_half_used() { feed.window_bytes } else { feed.window_bytes * 2 };
+            let grown = grown.min(self.window_bytes_max);
+            let bytes = std::mem::take(&mut feed.used_bytes) + (grown - feed.window_bytes);
+            feed.window_bytes = grown;
+            let credit = v1::Credit { records: 0, bytes };
             room.send(v1::ConsumeRequest { request: Some(Ask::Credit(credit)) });
         }
     }

@@ -23,7 +23,7 @@ use tonic::{Status, Streaming};
 
 use super::Shared;
 use super::call::Call;
-use super::load::Lot;
+use super::load::{Handover, Lot};
 use super::problem::Problem;
 use super::refusals::broken;
 use cursor::Cursor;
@@ -47,12 +47,12 @@ impl From<Problem> for End {
     }
 }
 
-/// Serves the stream in a task of its own, and returns its pushes.
+/// Serves the stream in a task of its own, and returns its pushes, with what they are made of.
 pub fn open(
     shared: Shared,
     call: Call,
     asks: Streaming<v1::ConsumeRequest>,
-) -> impl Stream<Item = Result<v1::ConsumeResponse, Status>> + Send {
+) -> (impl Stream<Item = Result<v1::ConsumeResponse, Status>> + Send, Handover) {
     let (pushes, stream) = mpsc::channel(PUSHES_QUEUED_MAX);
     tokio::spawn(async move {
         let _open = shared.metrics.stream_opened("Consume");
@@ -61,7 +61,13 @@ pub fn open(
             let _ = pushes.send_timeout((Err(problem.into()), None), Duration::from_secs(1)).await;
         }
     });
-    ReceiverStream::new(stream).map(|(push, _)| push)
+    let made_of = Handover::default();
+    let next = made_of.clone();
+    let pushes = ReceiverStream::new(stream).map(move |(push, lot)| {
+        next.put(lot);
+        push
+    });
+    (pushes, made_of)
 }
 
 async fn serve(shared: &Shared, call: Call, mut asks: Streaming<v1::ConsumeRequest>, pushes: &Pushes) -> Result<(), End> {

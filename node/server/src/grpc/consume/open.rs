@@ -17,7 +17,7 @@ use super::lane::Lane;
 
 /// Partitions that one stream may read.
 const PARTITIONS_MAX: usize = 10_000;
-/// How many of the largest pushes a feed may run ahead, unless memory runs short.
+/// How many of the largest pushes a feed may run ahead.
 const FEED_WINDOW_PUSHES: u64 = 2;
 
 /// A partition that another node leads, before its offset is known.
@@ -63,9 +63,8 @@ impl<'a> Cursor<'a> {
             }
         }
         lanes.extend(resolve(shared, call, &topic, remote, open.until_end).await?);
-        let window_pushes = if shared.load.clients.sent.is_half_used() { 1 } else { FEED_WINDOW_PUSHES };
-        let window_bytes = shared.limits.push_bytes_max as u64 * window_pushes;
-        let (feeds, events) = Feeds::new(shared.gateway.clone(), window_bytes);
+        let window_bytes_max = shared.limits.push_bytes_max as u64 * FEED_WINDOW_PUSHES;
+        let (feeds, events) = Feeds::new(shared.gateway.clone(), window_bytes_max, shared.load.clients.sent.clone());
         let credit = open.credit.unwrap_or_default();
         Ok((Self { shared, call, topic, batches, lanes, feeds, turn: 0, credit, client_speaks: true }, events))
     }

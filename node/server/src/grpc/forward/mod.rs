@@ -28,6 +28,7 @@ pub use target::Target;
 pub use topics::partitions;
 
 use super::call::Call;
+use super::load::Budget;
 use super::problem::{Problem, Reason};
 use channels::Channels;
 
@@ -57,6 +58,8 @@ struct Inner {
     message_bytes_max: usize,
     /// The cluster, for those who serve what is passed on.
     cluster_id: Option<MetadataValue<Ascii>>,
+    /// What waits for a leader holds bytes of it.
+    received: Arc<Budget>,
 }
 
 /// Who is to serve a request.
@@ -83,6 +86,12 @@ pub enum Repeat {
     Once,
 }
 
+impl Repeat {
+    fn is_read(self) -> bool {
+        matches!(self, Self::Read | Self::ReadCommitted)
+    }
+}
+
 /// What a request that is passed on carries besides its message.
 #[derive(Debug, Clone)]
 pub struct Envelope {
@@ -106,16 +115,22 @@ impl Envelope {
 }
 
 impl Gateway {
-    /// `message_bytes_max` bounds what is accepted from other nodes as one message.
-    pub fn new(directory: Arc<dyn Directory>, message_bytes_max: usize) -> Self {
+    /// `message_bytes_max` bounds what is accepted from other nodes as one message; `received` counts requests.
+    pub fn new(directory: Arc<dyn Directory>, message_bytes_max: usize, received: Arc<Budget>) -> Self {
         // A UUID is a value of metadata.
         let cluster_id = MetadataValue::try_from(directory.cluster_id()).ok();
-        Self { inner: Arc::new(Inner { directory, channels: Arc::default(), message_bytes_max, cluster_id }) }
+        Self { inner: Arc::new(Inner { directory, channels: Arc::default(), message_bytes_max, cluster_id, received }) }
     }
 
     /// For a request that is to be answered by `deadline`, or whenever its answer comes.
     pub fn envelope(&self, deadline: Option<Instant>) -> Envelope {
         Envelope { cluster_id: self.inner.cluster_id.clone(), deadline }
+    }
+
+    /// Whether requests hold so much that none of them should wait with its records until somebody leads: half of the room is
+    /// for those that can be served.
+    pub fn is_pressed(&self) -> bool {
+        self.inner.received.is_half_used()
     }
 
     /// Largest message to accept from another node.
@@ -210,7 +225,7 @@ impl Gateway {
     }
 
     /// Lets the target's leader answer: `here` if that is this node, `there` with the message to send to it otherwise.
-    /// Waits for a leader, and follows it, as long as the call's patience lasts.
+    /// Waits for a leader, and follows it, as long as the call's patience lasts; what writes waits only where there is room.
     ///
     /// # Errors
     /// What the leader says, as it says it; why there is none; or that the outcome is not known.
@@ -251,7 +266,8 @@ impl Gateway {
             if problem.is_unknown() && repeat == Repeat::Idempotent {
                 doubt = Some(problem.clone());
             }
-            if !again || Instant::now() + PAUSE >= call.patient_until {
+            let may_wait = repeat.is_read() || !self.is_pressed();
+            if !again || !may_wait || Instant::now() + PAUSE >= call.patient_until {
                 return Err(doubt.unwrap_or(problem));
             }
             tokio::time::sleep(PAUSE).await;
@@ -311,7 +327,7 @@ impl Gateway {
             self.forget(connection);
             return Problem::new(Reason::NotLeader, format!("cannot connect to node {}: {cause}: retry", connection.node_id));
         }
-        let (node, reads) = (connection.node_id, matches!(repeat, Repeat::Read | Repeat::ReadCommitted));
+        let (node, reads) = (connection.node_id, repeat.is_read());
         if matches!(status.code(), Code::DeadlineExceeded) {
             let effect = if reads { "ask again" } else { "a write may still take effect" };
             let message = format!("node {node}, which leads {target}, did not answer in time; {effect}");

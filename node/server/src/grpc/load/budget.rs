@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
@@ -55,6 +56,24 @@ pub trait Holder: std::fmt::Debug + Send + Sync {
 pub struct Lot {
     budget: Arc<Budget>,
     bytes: u64,
+}
+
+/// What the next message of an answer is made of: it counts until the message itself does, so that nobody gets its room in
+/// between. Goes with the answer, as an extension of it.
+#[derive(Debug, Clone, Default)]
+pub struct Handover(Arc<Mutex<Option<Lot>>>);
+
+/// What one call holds: bytes that are counted for as long as anything of them is left, wherever that is.
+#[derive(Debug)]
+pub struct Share {
+    budget: Arc<Budget>,
+    bytes: AtomicU64,
+}
+
+/// Data that is counted until its last slice is dropped.
+struct Held {
+    data: Bytes,
+    share: Arc<Share>,
 }
 
 /// Keeps a holder known to its budget.
@@ -190,6 +209,49 @@ impl Lot {
             self.budget.sub(self.bytes - bytes);
         }
         self.bytes = bytes;
+    }
+}
+
+impl Handover {
+    /// The message that comes next is made of this.
+    pub fn put(&self, lot: Option<Lot>) {
+        drop(std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), lot));
+    }
+}
+
+impl Share {
+    /// Nothing yet.
+    pub fn of(budget: &Arc<Budget>) -> Arc<Self> {
+        Arc::new(Self { budget: budget.clone(), bytes: AtomicU64::new(0) })
+    }
+
+    /// How many.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The same data, counted.
+    pub fn hold(self: &Arc<Self>, data: Bytes) -> Bytes {
+        let bytes = data.len() as u64;
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.budget.add(bytes);
+        Bytes::from_owner(Held { data, share: self.clone() })
+    }
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let bytes = self.data.len() as u64;
+        // The memory goes first: whoever hears that it is free may take as much at once.
+        self.data = Bytes::new();
+        self.share.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.share.budget.sub(bytes);
     }
 }
 

@@ -12,6 +12,7 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::super::problem::{Problem, Reason};
+use super::SMALL_BYTES;
 use super::budget::{Budget, Holder, Membership, Waiting};
 use super::framing::Framing;
 
@@ -125,7 +126,9 @@ impl Intake {
         }
         let held = state.bytes + bytes;
         self.count(&mut state, held);
-        state.waits = !has_room && !state.goes_on;
+        // A small request goes on whoever holds all the room; of a stream there is no end.
+        let is_small = !state.answered && held <= SMALL_BYTES as u64;
+        state.waits = !has_room && !state.goes_on && !is_small;
         !state.waits
     }
 

@@ -4,6 +4,7 @@
 mod budget;
 mod framing;
 mod intake;
+mod nature;
 mod outgo;
 #[cfg(test)]
 mod tests;
@@ -16,17 +17,23 @@ use std::time::{Duration, Instant};
 use axum::http::{Request, Response};
 use futures::future::{FutureExt, Map};
 use tonic::body::Body;
-use tower::{Layer, Service};
+use tower::Service;
 
-pub use budget::{Budget, Lot};
+pub use budget::{Budget, Handover, Lot};
 use intake::{Incoming, Intake};
+use nature::Nature;
 use outgo::Outgoing;
 pub use outgo::PIECE_BYTES;
+
+use crate::net::Slot;
 
 /// Of a client that sends while others wait for it to be done.
 const SEND_GRACE: Duration = Duration::from_secs(2);
 /// Of a client that reads while others wait for it to be done.
 const READ_GRACE: Duration = Duration::from_secs(5);
+
+/// A message up to this size takes no more than a call does anyway, and there is a limit to calls.
+const SMALL_BYTES: usize = 8 << 10;
 
 /// How often it is looked at who gives way.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
@@ -59,6 +66,11 @@ impl Load {
         Self { clients: directions(), peers: directions() }
     }
 
+    /// The service as a connection gets it.
+    pub fn counting<S>(&self, inner: S, connection: Arc<Slot>) -> Loaded<S> {
+        Loaded { inner, load: self.clone(), connection }
+    }
+
     /// Looks after those who hold bytes. Never returns.
     pub async fn keep(&self) -> Infallible {
         loop {
@@ -71,19 +83,12 @@ impl Load {
     }
 }
 
-/// A service whose calls are counted.
+/// A service whose calls are counted, for one connection.
 #[derive(Debug, Clone)]
 pub struct Loaded<S> {
     inner: S,
     load: Load,
-}
-
-impl<S> Layer<S> for Load {
-    type Service = Loaded<S>;
-
-    fn layer(&self, inner: S) -> Loaded<S> {
-        Loaded { inner, load: self.clone() }
-    }
+    connection: Arc<Slot>,
 }
 
 type Answer = Result<Response<Body>, Infallible>;
@@ -105,10 +110,14 @@ where
         let internal = request.uri().path().starts_with(super::connection::INTERNAL);
         let Directions { received, sent } = if internal { &self.load.peers } else { &self.load.clients };
         let (intake, sent) = (Intake::new(received), sent.clone());
+        let (nature, connection) = (Nature::of(request.uri().path()), self.connection.clone());
         let request = request.map(|body| Body::new(Incoming::new(body, intake.clone())));
         let answered = move |answer: Answer| {
             intake.answered();
-            answer.map(|answer| answer.map(|body| Body::new(Outgoing::new(body, &sent))))
+            answer.map(|mut answer| {
+                let made_of = answer.extensions_mut().remove::<Handover>();
+                answer.map(|body| Body::new(Outgoing::new((body, made_of), nature, connection, &sent)))
+            })
         };
         self.inner.call(request).map(Box::new(answered))
     }

@@ -9,12 +9,14 @@ use bytes::Bytes;
 use futures::FutureExt;
 use http_body::{Body as HttpBody, Frame};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tonic::Status;
 
 use super::super::problem::{Problem, Reason};
 use super::*;
+use crate::net::Slots;
 
-const BYTES_MAX: u64 = 1_000;
+const BYTES_MAX: u64 = 100_000;
 
 /// A body that the test feeds.
 struct Fed(mpsc::Receiver<Bytes>);
@@ -100,20 +102,20 @@ async fn a_request_counts_until_it_is_answered() {
 async fn over_the_limit_requests_wait_and_the_oldest_that_stalls_gives_way() {
     let load = load();
     let (mut stalled, mut other, mut late) = (call(&load), call(&load), call(&load));
-    stalled.send(part(5_000, 600));
-    assert_eq!(data(next(&mut stalled.body)), 600);
-    other.send(part(5_000, 400));
-    assert_eq!(data(next(&mut other.body)), 400);
+    stalled.send(part(500_000, 60_000));
+    assert_eq!(data(next(&mut stalled.body)), 60_000);
+    other.send(part(500_000, 40_000));
+    assert_eq!(data(next(&mut other.body)), 40_000);
     load.received.look(Instant::now());
     assert!(next(&mut stalled.body).is_none(), "nobody waits");
-    late.send(part(5, 10));
+    late.send(part(9_995, 10_000));
     assert!(next(&mut late.body).is_none(), "there is no room");
     load.received.look(Instant::now());
     let status = next(&mut stalled.body).unwrap().unwrap().unwrap_err();
     assert_eq!(Problem::passed_on(&status).unwrap().reason(), Reason::Overloaded);
     assert!(next(&mut other.body).is_none(), "one was enough");
     drop(stalled);
-    assert_eq!(data(next(&mut late.body)), 10);
+    assert_eq!(data(next(&mut late.body)), 10_000);
     drop((other, late));
     assert_eq!((used(&load.received), load.received.waiting.load(Ordering::Relaxed)), (0, 0));
 }
@@ -123,16 +125,29 @@ async fn when_all_wait_for_each_other_the_oldest_goes_on() {
     let load = load();
     let (mut first, mut second) = (call(&load), call(&load));
     for call in [&mut first, &mut second] {
-        call.send(part(5_000, 500));
-        assert_eq!(data(next(&mut call.body)), 500);
+        call.send(part(500_000, 50_000));
+        assert_eq!(data(next(&mut call.body)), 50_000);
     }
     for call in [&mut first, &mut second] {
-        call.send(Bytes::from_static(&[0; 200]));
+        call.send(Bytes::from_static(&[0; 20_000]));
         assert!(next(&mut call.body).is_none(), "there is no room");
     }
     load.received.look(Instant::now());
-    assert_eq!(data(next(&mut first.body)), 200, "the oldest");
+    assert_eq!(data(next(&mut first.body)), 20_000, "the oldest");
     assert!(next(&mut second.body).is_none());
+}
+
+#[tokio::test]
+async fn a_small_request_goes_on_whoever_holds_the_room_and_a_stream_does_not() {
+    let load = load();
+    let (mut holder, mut small, mut stream) = (call(&load), call(&load), call(&load));
+    holder.send(part(500_000, BYTES_MAX as usize));
+    assert_eq!(data(next(&mut holder.body)), BYTES_MAX as usize);
+    small.send(part(95, 100));
+    assert_eq!(data(next(&mut small.body)), 100);
+    stream.intake.answered();
+    stream.send(part(95, 100));
+    assert!(next(&mut stream.body).is_none(), "there is no room");
 }
 
 #[tokio::test]
@@ -155,29 +170,137 @@ async fn a_request_that_does_not_go_on_is_given_up() {
     assert!(next(&mut idle.body).is_none(), "a stream between two messages may rest");
 }
 
-#[tokio::test]
-async fn an_answer_that_is_not_read_gives_way_to_others() {
-    let load = load();
-    let (feed, body) = fed();
-    let mut unread = Outgoing::new(body, &load.sent);
-    let big = Bytes::from(vec![0; PIECE_BYTES + 900]);
-    feed.try_send(big).unwrap();
-    assert_eq!(data(next(&mut unread)), PIECE_BYTES);
-    assert_eq!(used(&load.sent), 900);
-    load.sent.look(Instant::now());
-    assert_eq!(used(&load.sent), 900, "nobody waits");
-    let sent = load.sent.clone();
-    let wants = tokio::spawn(async move { sent.room(200).await });
-    while load.sent.waiting.load(Ordering::Relaxed) == 0 {
-        tokio::task::yield_now().await;
+/// A budget for answers of this many pieces.
+const PIECES_MAX: usize = 8;
+
+fn pieces(count: usize) -> Bytes {
+    Bytes::from(vec![0; count * PIECE_BYTES])
+}
+
+/// An answer, in pieces.
+struct Answer {
+    sent: Arc<Budget>,
+    feed: mpsc::Sender<Bytes>,
+    connection: Arc<Slot>,
+    body: Outgoing,
+    made_of: Handover,
+}
+
+impl Answer {
+    fn to(path: &str) -> Self {
+        let sent = Arc::new(Budget::new((PIECES_MAX * PIECE_BYTES) as u64, Duration::ZERO));
+        let (feed, body) = fed();
+        let connection = Arc::new(Arc::new(Slots::new(1, 0)).admit().unwrap());
+        let made_of = Handover::default();
+        let body = Outgoing::new((body, Some(made_of.clone())), Nature::of(path), connection.clone(), &sent);
+        Self { sent, feed, connection, body, made_of }
     }
-    load.sent.look(Instant::now());
-    assert_eq!(wants.await.unwrap().bytes(), 200);
-    assert!(feed.is_closed(), "nobody goes on making the answer");
-    let trailers = next(&mut unread).unwrap().unwrap().unwrap().into_trailers().unwrap();
+
+    fn used_pieces(&self) -> f64 {
+        used(&self.sent) as f64 / PIECE_BYTES as f64
+    }
+
+    /// The piece that the connection takes.
+    fn piece(&mut self) -> Bytes {
+        next(&mut self.body).expect("it waits").unwrap().unwrap().into_data().unwrap()
+    }
+
+    /// Somebody wants so many pieces, and waits for them.
+    async fn wanted(&self, count: usize) -> JoinHandle<Lot> {
+        let sent = self.sent.clone();
+        let wants = tokio::spawn(async move { sent.room((count * PIECE_BYTES) as u64).await });
+        while self.sent.waiting.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        wants
+    }
+
+    fn is_hung_up(&self) -> bool {
+        self.connection.gave_way().now_or_never().is_some()
+    }
+}
+
+const CONSUME: &str = "/flotilla.v1.Consumer/Consume";
+const PRODUCE: &str = "/flotilla.v1.Producer/Produce";
+
+#[tokio::test]
+async fn what_the_connection_holds_counts_until_it_has_sent_the_last_of_it() {
+    let mut answer = Answer::to(CONSUME);
+    answer.made_of.put(Some(answer.sent.lot((3 * PIECE_BYTES) as u64)));
+    assert_eq!(answer.used_pieces(), 3.0, "what the message is made of");
+    answer.feed.try_send(pieces(3)).unwrap();
+    let held = (answer.piece(), answer.piece(), answer.piece());
+    assert_eq!(answer.used_pieces(), 3.0);
+    drop((held.0, held.2));
+    assert_eq!(answer.used_pieces(), 3.0, "one piece keeps all of the message");
+    drop(held.1);
+    assert_eq!(answer.used_pieces(), 0.0);
+}
+
+#[tokio::test]
+async fn where_bytes_are_short_a_piece_does_not_keep_its_message() {
+    let mut answer = Answer::to(CONSUME);
+    let others = answer.sent.lot((3 * PIECE_BYTES) as u64);
+    answer.feed.try_send(pieces(3)).unwrap();
+    let held = answer.piece();
+    assert_eq!(answer.used_pieces(), 7.0);
+    let _wants = answer.wanted(2).await;
+    answer.sent.look(Instant::now());
+    assert_eq!(answer.used_pieces(), 4.0, "the rest of the message gave way");
+    drop((held, others));
+    assert_eq!(answer.used_pieces(), 0.0);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_read_gives_way_and_then_its_connection() {
+    let mut answer = Answer::to(CONSUME);
+    answer.feed.try_send(pieces(3)).unwrap();
+    let held = answer.piece();
+    answer.sent.look(Instant::now());
+    assert!(!answer.feed.is_closed(), "nobody waits");
+    let wants = answer.wanted(6).await;
+    answer.sent.look(Instant::now());
+    assert!(answer.feed.is_closed(), "nobody goes on making the answer");
+    assert_eq!((answer.used_pieces(), answer.is_hung_up()), (3.0, false));
+    answer.sent.look(Instant::now());
+    assert!(answer.is_hung_up(), "nothing else frees what it holds");
+    drop(held);
+    assert_eq!(wants.await.unwrap().bytes(), (6 * PIECE_BYTES) as u64);
+    let trailers = next(&mut answer.body).unwrap().unwrap().unwrap().into_trailers().unwrap();
     assert_eq!(trailers["grpc-status"], "8");
-    assert!(next(&mut unread).unwrap().is_none());
-    assert_eq!(used(&load.sent), 0);
+    assert!(next(&mut answer.body).unwrap().is_none());
+    assert_eq!(used(&answer.sent), 0);
+}
+
+#[tokio::test]
+async fn an_answer_that_lacks_nothing_but_its_status_keeps_it() {
+    for path in [PRODUCE, "/flotilla.v1.Consumer/Fetch"] {
+        for bytes in [100, PIECE_BYTES] {
+            let mut answer = Answer::to(path);
+            answer.feed.try_send(vec![0; bytes].into()).unwrap();
+            let held = answer.piece();
+            let _others = answer.sent.lot((PIECES_MAX * PIECE_BYTES) as u64);
+            let _wants = answer.wanted(1).await;
+            answer.sent.look(Instant::now());
+            assert!(!answer.feed.is_closed() && !answer.is_hung_up());
+            drop((std::mem::replace(&mut answer.feed, mpsc::channel(1).0), held));
+            assert!(next(&mut answer.body).unwrap().is_none(), "{path}: as the call ended, and no other status");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_write_whose_answer_gives_way_is_unknown() {
+    for path in [PRODUCE, "/flotilla.v1.Producer/ProduceStream", "/flotilla.v1.Future/Unheard"] {
+        let mut answer = Answer::to(path);
+        answer.feed.try_send(pieces(3)).unwrap();
+        let _held = answer.piece();
+        let _wants = answer.wanted(6).await;
+        answer.sent.look(Instant::now());
+        let trailers = next(&mut answer.body).unwrap().unwrap().unwrap().into_trailers().unwrap();
+        let problem = Problem::passed_on(&Status::from_header_map(&trailers).unwrap()).unwrap();
+        assert_eq!(problem.reason(), Reason::OutcomeUnknown, "{path}");
+    }
 }
 
 #[tokio::test]

@@ -160,6 +160,11 @@ impl Lane {
         });
     }
 
+    /// Why the next one could not be appended before, if it was sent already.
+    pub fn refusal(&self) -> Option<&Problem> {
+        self.waiting.front().and_then(|batch| batch.refusal.as_ref())
+    }
+
     /// Refuses everything that waits.
     pub fn refuse_waiting(&mut self, problem: &Problem, settled: &mut Vec<Settled>) {
         settled.extend(self.waiting.drain(..).map(|batch| (batch.ticket, Err(problem.clone()))));

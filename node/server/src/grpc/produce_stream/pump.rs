@@ -214,8 +214,9 @@ impl<'a> Pump<'a> {
         let Some(batch) = lane.first_waiting().and_then(|ticket| self.batches.get(&ticket)) else { return };
         let (target, gateway) = (producer::target(&batch.part), &self.shared.gateway);
         let mut settled = Vec::new();
-        match gateway.gone(&target) {
-            Some(gone) => lane.refuse_waiting(&gone, &mut settled),
+        let refusal = gateway.gone(&target).or_else(|| lane.refusal().filter(|_| gateway.is_pressed()).cloned());
+        match refusal {
+            Some(refusal) => lane.refuse_waiting(&refusal, &mut settled),
             None => lane.expire(Instant::now(), || gateway.not_leader(&target), &mut settled),
         }
         self.settle(settled);
