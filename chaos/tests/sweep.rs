@@ -31,7 +31,12 @@ fn a_few_errors_and_kills_leave_a_good_node_behind() {
     if said(&output).contains("cannot be watched here") {
         return eprintln!("SKIPPED sweep: {}", said(&output));
     }
-    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    // How many calls there are depends on what else the machine does: a point behind the last of them is void. None may fail.
+    assert!(matches!(output.status.code(), Some(0 | 3)), "{}", said(&output));
+    let summary = said(&output);
+    let all = summary.lines().find_map(|line| line.strip_prefix("all")).unwrap_or_default();
+    let counts: Vec<u64> = all.split_whitespace().map_while(|count| count.parse().ok()).collect();
+    assert!(matches!(counts[..], [passed, 0, void] if passed >= void), "{summary}");
 }
 
 #[test]
@@ -41,7 +46,7 @@ fn a_point_that_never_comes_is_void_and_what_makes_no_sense_is_refused() {
         return eprintln!("SKIPPED sweep: {}", said(&output));
     }
     assert_eq!(output.status.code(), Some(3), "{}", said(&output));
-    assert!(said(&output).contains("it did not happen"), "{}", said(&output));
+    assert!(said(&output).contains("NO-SUCH-FILE:1:EIO Void"), "{}", said(&output));
     for wrong in [&["--point", "restart:openat"][..], &["--phase", "lunch"]] {
         assert_eq!(sweep(wrong).status.code(), Some(2), "{wrong:?}");
     }
