@@ -6,7 +6,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 FLOTILLA := $(CARGO_TARGET_DIR)/release/flotilla
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test run check fix bench
+.PHONY: help setup build demo test planted run check fix bench
 
 help: ## Show these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ test: setup ## Build and run every test
 run: build ## Build and leave a node running (data in ./flotilla-data, or FLOTILLA_DATA_DIR)
 	@echo "Ctrl-C stops the node."
 	@"$(FLOTILLA)" server
+
+planted: setup ## Plant bugs, one after the other, and show that the simulation finds each
+	cargo run --release -p flotilla-chaos --features planted -- planted
 
 check: setup ## Format and lints; reads only
 	cargo fmt --all --check

@@ -25,6 +25,13 @@ impl Random {
         (self.next_u64() % bound.max(1) as u64) as usize
     }
 
+    /// One of `choices`, of which there is at least one.
+    #[allow(clippy::indexing_slicing, reason = "the number is below their count")]
+    pub fn one_of<T: Copy, const N: usize>(&mut self, choices: [T; N]) -> T {
+        const { assert!(N > 0) };
+        choices[self.below(N)]
+    }
+
     /// One of `choices`; none if there are none.
     pub fn pick<'a, T>(&mut self, choices: &'a [T]) -> Option<&'a T> {
         choices.get(self.below(choices.len()))

@@ -4,8 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use flotilla_chaos::checkers::{CHECKERS, check_all};
-use flotilla_chaos::history::{FinalRead, History, Id, Outcome, Poll, Seen, Watermark};
+use flotilla_chaos::checkers::{CHECKERS, check_all, void_because};
+use flotilla_chaos::history::{
+    Commit, Committed, FinalRead, Health, History, Id, Outcome, Poll, Replica, Seen, Sender, Watermark,
+};
 
 const PRODUCERS: u32 = 2;
 const PARTITIONS: u32 = 2;
@@ -53,14 +55,33 @@ fn good() -> History {
             }
         }
     }
+    for step in 0..10 {
+        let (at, offset) = (1_000 + step * 100, step * 2);
+        history.commits.push(commit(step / 4, offset, at));
+        let (invoked, completed, offset) = (at + 20, at + 30, Some(offset));
+        history.committed.push(Committed { group: 0, invoked, completed, partition: 0, offset, high_watermark: COUNT });
+        for node in 1..=2 {
+            let (boot, life, term) = (1, 1, 1 + step / 5);
+            history.replicas.push(Replica { node, boot, group: 1, life, at, term, committed: step * 3 });
+        }
+    }
+    history.health.push(Health { node: 1, from: 0, until: 60_000_000, healthy: true, ailment: None });
+    let ailment = Some("node 2 does not serve".to_owned());
+    history.health.push(Health { node: 1, from: 0, until: 5_000_000, healthy: true, ailment: ailment.clone() });
+    history.health.push(Health { node: 1, from: 0, until: 50_000_000, healthy: false, ailment });
     for node in 1..=2 {
         history.final_reads.push(FinalRead { source: format!("node {node}"), partitions: logs.clone() });
     }
     history
 }
 
+fn commit(epoch: u64, offset: u64, at: u64) -> Commit {
+    let (invoked, completed, outcome) = (at, Some(at + 10), Outcome::Ok(0));
+    Commit { group: 0, epoch: Some(epoch), partition: 0, offset, resets: false, invoked, completed, outcome }
+}
+
 /// The checkers that object.
-fn objecting(history: &History) -> BTreeSet<&'static str> {
+fn objecting(history: &History) -> BTreeSet<String> {
     check_all(history).into_iter().filter(|finding| finding.violations > 0).map(|finding| finding.checker).collect()
 }
 
@@ -78,6 +99,15 @@ fn another(history: &mut History, outcome: Outcome) -> Id {
     let id = history.invoke(0, 0, 1, 0, 1_000);
     history.resolve(id, outcome, 1_005);
     id
+}
+
+/// Two records of partition 0 that were sent together, acknowledged at these offsets.
+fn together(history: &mut History, offsets: [u64; 2]) {
+    let by = Sender { producer: 0, session: 0, node: 1 };
+    let ids = history.invoke_together(by, 0, 2, 1_000);
+    for (id, offset) in ids.into_iter().zip(offsets) {
+        history.resolve(id, Outcome::Ok(offset), 1_005);
+    }
 }
 
 type Plant = fn(&mut History);
@@ -143,16 +173,36 @@ const PLANTED: &[(&str, Plant)] = &[
         everywhere(history, exchange);
         history.polls.iter_mut().for_each(|poll| exchange(&mut poll.records));
     }),
-    ("skip", |history| {
+    ("int-poll-skip", |history| {
         history.polls[0].records.remove(3);
     }),
-    ("skip", |history| {
+    ("poll-skip", |history| {
         history.polls.remove(0);
     }),
-    ("backwards", |history| {
+    ("nonmonotonic-poll", |history| {
         let again = history.polls[0].clone();
         history.polls.insert(1, again);
     }),
+    ("int-nonmonotonic-poll", |history| history.polls[0].records.swap(2, 3)),
+    ("nonmonotonic-send", |history| {
+        another(history, Outcome::Ok(COUNT + 1));
+        another(history, Outcome::Ok(COUNT));
+    }),
+    ("int-nonmonotonic-send", |history| together(history, [COUNT + 1, COUNT])),
+    ("int-send-skip", |history| together(history, [COUNT, COUNT + 2])),
+    ("cycles", |history| {
+        // Two batches that lie in one another.
+        let [one, other] = [0, 1].map(|producer| {
+            let by = Sender { producer, session: 0, node: 1 };
+            history.invoke_together(by, 0, 2, 1_000)
+        });
+        everywhere(history, |records| {
+            for (offset, id) in (COUNT..).zip([one[0], other[0], one[1], other[1]]) {
+                records.push(Seen { offset, id: Some(id) });
+            }
+        });
+    }),
+    ("precommitted-read", |history| history.polls[1].high_watermark = 3),
     ("high-watermark", |history| history.polls[1].high_watermark = 3),
     ("high-watermark", |history| history.watermarks[20].high_watermark -= 2),
     ("stale-read", |history| history.watermarks[0].high_watermark = 0),
@@ -163,6 +213,19 @@ const PLANTED: &[(&str, Plant)] = &[
     ("replicas-differ", |history| {
         history.final_reads[1].partitions.remove(&1);
     }),
+    ("term-back", |history| {
+        // Another process of the same node has forgotten it.
+        let last = history.replicas[19];
+        history.replicas.push(Replica { boot: 2, at: 3_000, term: 1, ..last });
+    }),
+    ("committed-back", |history| history.replicas[19].committed = 20),
+    ("health", |history| history.health[1].until = 50_000_000),
+    ("commit-back", |history| history.committed[9].offset = Some(3)),
+    ("commit-beyond-end", |history| history.committed[9].high_watermark = 10),
+    ("zombie-commit", |history| history.commits.push(commit(1, 18, 5_000))),
+    ("stale-committed", |history| history.committed[5].offset = None),
+    ("stale-committed", |history| history.committed[5].offset = Some(8)),
+    ("commit-undelivered", |history| history.commits.push(commit(9, COUNT + 1, 5_000))),
 ];
 
 #[test]
@@ -186,7 +249,7 @@ fn every_planted_violation_is_caught() {
         let mut history = good();
         plant(&mut history);
         let objecting = objecting(&history);
-        assert!(objecting.contains(checker), "case {number} is meant for {checker}; found: {objecting:?}");
+        assert!(objecting.contains(*checker), "case {number} is meant for {checker}; found: {objecting:?}");
     }
     let covered: BTreeSet<&str> = PLANTED.iter().map(|(checker, _)| *checker).collect();
     let all: BTreeSet<&str> = CHECKERS.iter().map(|(checker, _)| *checker).collect();
@@ -194,10 +257,44 @@ fn every_planted_violation_is_caught() {
 }
 
 #[test]
-fn a_history_can_be_written() {
-    let mut lines = Vec::new();
-    good().write_json(&mut lines).unwrap();
-    let lines = String::from_utf8(lines).unwrap();
-    assert_eq!(lines.lines().filter(|line| line.starts_with(r#"{"produce":"#)).count() as u64, COUNT * u64::from(PARTITIONS));
-    assert!(lines.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
+fn what_was_not_stored_or_was_set_back_on_purpose_is_no_violation() {
+    let mut history = good();
+    history.commits.push(Commit { outcome: Outcome::Fail, ..commit(1, 19, 5_000) });
+    history.commits.push(Commit { resets: true, ..commit(9, 2, 6_000) });
+    let (invoked, completed) = (7_000, 7_010);
+    history.committed.push(Committed { group: 0, invoked, completed, partition: 0, offset: Some(2), high_watermark: COUNT });
+    assert_eq!(objecting(&history), BTreeSet::new());
+}
+
+#[test]
+fn another_replica_on_a_node_and_another_process_begin_anew() {
+    let mut history = good();
+    let last = history.replicas[19];
+    history.replicas.push(Replica { boot: 2, at: 3_000, committed: 0, ..last });
+    history.replicas.push(Replica { boot: 2, life: 2, at: 3_001, committed: 0, term: 1, ..last });
+    assert_eq!(objecting(&history), BTreeSet::new());
+}
+
+#[test]
+fn a_history_in_which_too_little_happened_is_void() {
+    assert_eq!(void_because(&good()), Vec::<String>::new());
+    assert!(!void_because(&History::default()).is_empty());
+    let mut history = good();
+    history.final_reads[0].partitions.remove(&0);
+    assert_eq!(void_because(&history).len(), 1);
+}
+
+#[test]
+fn a_history_is_what_was_written_down() {
+    let (history, mut lines) = (good(), Vec::new());
+    history.write_json(&mut lines).unwrap();
+    assert_eq!(History::read_json(&lines[..]).unwrap(), history);
+    let text = String::from_utf8(lines).unwrap();
+    let produced = text.lines().filter(|line| line.starts_with(r#"{"produce":"#)).count() as u64;
+    assert_eq!(produced, COUNT * u64::from(PARTITIONS));
+    let torn = &text[..text.len() - 10];
+    assert!(History::read_json(torn.as_bytes()).is_err());
+    let swapped: Vec<&str> = text.lines().skip(1).collect();
+    let wrong = History::read_json(swapped.join("\n").as_bytes()).unwrap_err().to_string();
+    assert!(wrong.contains("comes where"), "{wrong}");
 }

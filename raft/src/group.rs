@@ -28,6 +28,7 @@ use crate::log::machine_store::MachineStore;
 use crate::log::type_config::TypeConfig;
 use crate::machine::Outcome;
 use crate::network::Urgency;
+use crate::planted::{Bug, is_planted};
 use crate::proposals::{Proposal, Proposals};
 use crate::quorum::Quorum;
 use crate::roster::Roster;
@@ -220,6 +221,9 @@ impl Group {
     /// # Errors
     /// [`ReadError::NotLeader`] if that cannot be confirmed.
     pub async fn read_barrier(&self) -> Result<(), ReadError> {
+        if is_planted(Bug::ReadWithoutQuorum) {
+            return Ok(());
+        }
         let group = self.inner.id;
         let passed = self.inner.parts.barriers.pass(|| self.confirm_lead()).await;
         passed.map_err(|Unconfirmed { leader, reason }| ReadError::NotLeader { group, leader, reason })
@@ -341,11 +345,15 @@ impl Group {
     /// If a write fails, or the group is stopped.
     pub async fn release_below(&self, live_from: u64) -> io::Result<u64> {
         let segments = self.segments();
-        let dead = segments.iter().take_while(|segment| segment.closed && segment.next_offset <= live_from);
+        let dead = segments
+            .iter()
+            .take_while(|segment| segment.closed && (segment.next_offset <= live_from || is_planted(Bug::ReleaseTooMuch)));
         let Some(upto) = dead.filter_map(|segment| segment.last).last() else { return Ok(0) };
         let before = self.size_bytes();
         self.inner.parts.flusher.sync_and_wait(&self.inner.parts.log).await?;
-        self.inner.parts.flusher.flush_state().await?;
+        if !is_planted(Bug::ReleaseBeforeFlush) {
+            self.inner.parts.flusher.flush_state().await?;
+        }
         let Some(purged) = self.purge(upto).await? else { return Ok(0) };
         let upto = upto.index.min(purged.index);
         self.inner.parts.flusher.unlink_through(&self.inner.parts.log, upto).await?;

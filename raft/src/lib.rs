@@ -22,6 +22,7 @@ mod lease;
 mod log;
 pub mod machine;
 pub mod network;
+pub mod planted;
 pub mod proposals;
 mod quorum;
 pub mod registry;

@@ -1,23 +1,22 @@
 //! Lost write: a record was acknowledged, what lies behind it is read, and it is not.
 
-use std::collections::HashSet;
-
-use crate::history::{History, Id};
+use crate::history::{FinalRead, History, Id};
 
 pub(super) fn check(history: &History) -> Vec<String> {
-    let mut found = Vec::new();
-    for read in &history.final_reads {
-        let present: HashSet<Id> = read.partitions.values().flatten().filter_map(|seen| seen.id).collect();
-        for (produce, offset) in history.acked() {
-            let end = read.partitions.get(&produce.partition).and_then(|records| records.last());
-            let reached = end.is_some_and(|last| last.offset >= offset);
-            if reached && !present.contains(&produce.id) {
-                let (id, partition, source) = (produce.id, produce.partition, &read.source);
-                found.push(format!(
-                    "{id} was acknowledged at {partition}:{offset} and is not in the final read from {source}, which goes further"
-                ));
-            }
-        }
-    }
-    found
+    history.final_reads.iter().flat_map(|read| missing(history, read)).collect()
+}
+
+fn missing(history: &History, read: &FinalRead) -> Vec<String> {
+    let mut present: Vec<Id> = read.partitions.values().flatten().filter_map(|seen| seen.id).collect();
+    present.sort_unstable();
+    let lost = history.acked().filter(|(produce, offset)| {
+        let end = read.partitions.get(&produce.partition).and_then(|records| records.last());
+        end.is_some_and(|last| last.offset >= *offset) && present.binary_search(&produce.id).is_err()
+    });
+    let source = &read.source;
+    lost.map(|(produce, offset)| {
+        let (id, partition) = (produce.id, produce.partition);
+        format!("{id} was acknowledged at {partition}:{offset} and is not in the final read from {source}, which goes further")
+    })
+    .collect()
 }

@@ -2,24 +2,27 @@
 //! does not allow. Unknown outcomes are allowed whatever may have become of them.
 
 mod aborted_read;
-mod backwards;
+mod commits;
+mod cycles;
 mod duplicate;
 mod high_watermark;
 mod inconsistent_offsets;
 mod lost;
+mod nodes;
 mod order;
 mod phantom;
+mod polls;
 mod real_time;
 mod replicas_differ;
-mod skip;
+mod sends;
 mod stale_read;
 mod unseen;
+mod void;
 
-use std::collections::BTreeMap;
+use serde::{Deserialize, Serialize};
 
-use serde::Serialize;
-
-use crate::history::{History, Seen};
+use crate::history::History;
+pub use void::void_because;
 
 /// Looks for violations of one promise.
 pub type Check = fn(&History) -> Vec<String>;
@@ -34,21 +37,36 @@ pub const CHECKERS: &[(&str, Check)] = &[
     ("inconsistent-offsets", inconsistent_offsets::check),
     ("order", order::check),
     ("real-time", real_time::check),
-    ("skip", skip::check),
-    ("backwards", backwards::check),
-    ("high-watermark", high_watermark::check),
+    ("cycles", cycles::check),
+    ("poll-skip", polls::skips),
+    ("int-poll-skip", polls::skips_within),
+    ("nonmonotonic-poll", polls::goes_back),
+    ("int-nonmonotonic-poll", polls::goes_back_within),
+    ("nonmonotonic-send", sends::goes_back),
+    ("int-nonmonotonic-send", sends::goes_back_within),
+    ("int-send-skip", sends::skips_within),
+    ("precommitted-read", high_watermark::is_read_behind),
+    ("high-watermark", high_watermark::goes_back),
     ("stale-read", stale_read::check),
     ("replicas-differ", replicas_differ::check),
+    ("term-back", nodes::term_goes_back),
+    ("committed-back", nodes::committed_goes_back),
+    ("health", nodes::health),
+    ("commit-back", commits::goes_back),
+    ("commit-beyond-end", commits::beyond_end),
+    ("zombie-commit", commits::zombies),
+    ("stale-committed", commits::stale),
+    ("commit-undelivered", commits::undelivered),
 ];
 
 /// Violations that a finding shows in words.
 const EXAMPLES_MAX: usize = 10;
 
 /// What one checker found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// The checker.
-    pub checker: &'static str,
+    pub checker: String,
     /// How often its promise was broken.
     pub violations: usize,
     /// The first of them in words.
@@ -62,23 +80,7 @@ pub fn check_all(history: &History) -> Vec<Finding> {
         let mut examples = check(history);
         let violations = examples.len();
         examples.truncate(EXAMPLES_MAX);
-        Finding { checker, violations, examples }
+        Finding { checker: (*checker).to_owned(), violations, examples }
     };
     CHECKERS.iter().map(run).collect()
-}
-
-/// What each reader and each final read got from each partition, in the order in which it came.
-fn sequences(history: &History) -> BTreeMap<(String, u32), Vec<Seen>> {
-    let mut sequences: BTreeMap<(String, u32), Vec<Seen>> = BTreeMap::new();
-    for poll in &history.polls {
-        let key = (format!("reader {}", poll.reader), poll.partition);
-        sequences.entry(key).or_default().extend(&poll.records);
-    }
-    for read in &history.final_reads {
-        for (partition, records) in &read.partitions {
-            let key = (format!("the final read from {}", read.source), *partition);
-            sequences.entry(key).or_default().extend(records);
-        }
-    }
-    sequences
 }

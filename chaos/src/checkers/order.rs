@@ -1,7 +1,7 @@
 //! Order: what a producer sent to a partition and what was acknowledged lies there in the order in which it was sent. A
 //! record of unknown outcome may have been overtaken.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use crate::history::{History, Id, Outcome};
 
@@ -10,7 +10,7 @@ pub(super) fn check(history: &History) -> Vec<String> {
     let mut found = Vec::new();
     for read in &history.final_reads {
         for (partition, records) in &read.partitions {
-            let mut last: BTreeMap<u32, Id> = BTreeMap::new();
+            let mut last: HashMap<u32, Id> = HashMap::new();
             for seen in records {
                 let Some(id) = seen.id.filter(acked) else { continue };
                 if let Some(before) = last.insert(id.producer, id)

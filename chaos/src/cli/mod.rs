@@ -1,17 +1,22 @@
 //! The command line. Reports go to stdout, everything else to stderr. Exit codes: 0 every promise held, 1 one was broken,
 //! 2 usage, 3 the run is void, 4 it did not come about.
 
+mod check;
 mod place;
+#[cfg(feature = "planted")]
+mod planted;
 mod run;
 mod sim;
 mod sweep;
 
 use std::ffi::{OsStr, OsString};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use flotilla_chaos::report::Verdict;
 use flotilla_chaos::trap;
 
 const USAGE: u8 = 2;
@@ -39,6 +44,13 @@ enum Command {
         #[arg(last = true, required = true, value_name = "PROGRAM")]
         line: Vec<OsString>,
     },
+    /// Judge a recorded history
+    Check(check::CheckArgs),
+    /// Show a recorded history on one page
+    Report(check::ReportArgs),
+    /// Plant bugs, and show that each is found
+    #[cfg(feature = "planted")]
+    Planted(planted::PlantedArgs),
 }
 
 /// Why a command did not come to a verdict.
@@ -61,7 +73,11 @@ pub fn main() -> ExitCode {
     let ended = match Line::parse().command {
         Command::Run(args) => on_threads(run::run(args)),
         Command::Sweep(args) => on_threads(sweep::run(args)),
-        Command::Sim(args) => sim::run(args),
+        Command::Sim(args) => sim::run(&args),
+        Command::Check(args) => check::check(&args),
+        Command::Report(args) => check::report(&args),
+        #[cfg(feature = "planted")]
+        Command::Planted(args) => planted::run(&args),
         Command::Trapped { line } => {
             let refused = trap::launcher::become_program(&line);
             Err(CliError::Io(format!("{} cannot be started under watch: {refused}", line.join(OsStr::new(" ")).display())))
@@ -102,6 +118,22 @@ fn seconds(text: &str) -> Result<Duration, String> {
     let value = number.parse::<f64>().map(|number| number * unit).ok();
     let duration = value.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).filter(|duration| !duration.is_zero());
     duration.ok_or_else(|| format!("{text:?} is not a duration: write such as 10s or 500ms"))
+}
+
+fn code(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::Pass => 0,
+        Verdict::Fail => 1,
+        Verdict::Void => 3,
+    }
+}
+
+/// To stdout; whoever closed it wants no more.
+fn print(text: &str) -> Result<(), CliError> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CliError::Io(format!("stdout: {error}"))),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -3,119 +3,59 @@
 //! An unknown outcome is no failure: such a record may be there or not, but once at most. It counts as failed only where it
 //! provably was not written.
 
+//!
+//! `event.rs` says what can be in it, `lines.rs` how it is written down.
+
 mod clock;
+mod event;
+mod lines;
 pub mod value;
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use clock::{Clock, Micros, micros};
+pub use event::{Commit, Committed, Done, FinalRead, Health, Outcome, Poll, Produce, Replica, Seen, Watermark};
+pub use lines::LineError;
 pub use value::Id;
 
-/// What became of a write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// It was acknowledged at this offset: it must be read there.
-    Ok(u64),
-    /// It was certainly not written: it must not be read.
-    Fail,
-    /// Not known: it may be read, once, and it may appear at any later time.
-    Info,
-}
-
-/// One record written.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub struct Produce {
-    /// Which record; its producer is the process.
-    pub id: Id,
-    /// Rises when its producer had to be made anew.
-    pub session: u32,
-    /// The node that its client was given first.
-    pub node: u64,
-    /// Where it was written to.
-    pub partition: u32,
-    /// When it was handed over.
-    pub invoked: Micros,
-    /// When its outcome came.
-    pub completed: Option<Micros>,
-    /// What came.
-    pub outcome: Outcome,
-}
-
-/// A record that was read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Seen {
-    /// Its offset.
-    pub offset: u64,
-    /// Whose it is; none if its bytes are nobody's.
-    pub id: Option<Id>,
-}
-
-/// One answer to a reader.
-#[derive(Debug, Clone, Serialize)]
-pub struct Poll {
-    /// Which reader.
-    pub reader: u32,
-    /// Rises when its consumer had to be made anew. It goes on where the former one was.
-    pub session: u32,
-    /// The node that its client was given first.
-    pub node: u64,
-    /// When it was asked for.
-    pub invoked: Micros,
-    /// When it came.
-    pub completed: Micros,
-    /// Whose records.
-    pub partition: u32,
-    /// One behind the last readable offset, as said with the records.
-    pub high_watermark: u64,
-    /// Whether that comes from a leader. A replica that is read where nobody can lead may know of less than one before.
-    pub end_is_certain: bool,
-    /// The records.
-    pub records: Vec<Seen>,
-}
-
-/// An answer to a question for a partition's end.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub struct Watermark {
-    /// Who asked: each observer asks one question after the other.
-    pub observer: u32,
-    /// When it asked.
-    pub invoked: Micros,
-    /// When the answer came.
-    pub completed: Micros,
-    /// The partition.
-    pub partition: u32,
-    /// One behind the last readable offset.
-    pub high_watermark: u64,
-}
-
-/// Everything there is, read with a new client after all was healed and written.
-#[derive(Debug, Clone, Serialize)]
-pub struct FinalRead {
-    /// From where: a node, or a replica.
-    pub source: String,
-    /// Each partition from its start to its end.
-    pub partitions: BTreeMap<u32, Vec<Seen>>,
-}
-
 /// The whole history of a run.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct History {
     /// By producer and sequence.
-    produces: Vec<Vec<Produce>>,
+    produces: BTreeMap<u32, Vec<Produce>>,
     /// In the order of their completion.
     pub polls: Vec<Poll>,
     /// In the order of their completion.
     pub watermarks: Vec<Watermark>,
+    /// In the order of their completion.
+    pub commits: Vec<Commit>,
+    /// In the order of their completion.
+    pub committed: Vec<Committed>,
+    /// In the order of time.
+    pub replicas: Vec<Replica>,
+    /// In the order of time.
+    pub health: Vec<Health>,
+    /// In the order of their beginning.
+    pub done: Vec<Done>,
     /// One per node or replica.
     pub final_reads: Vec<FinalRead>,
 }
 
+/// Who sends.
+#[derive(Debug, Clone, Copy)]
+pub struct Sender {
+    /// The producer.
+    pub producer: u32,
+    /// Rises when it had to be made anew.
+    pub session: u32,
+    /// The node that its client was given first.
+    pub node: u64,
+}
+
 /// How many writes ended in which way.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Acknowledged.
     pub ok: u64,
@@ -128,19 +68,31 @@ pub struct Counts {
 impl History {
     /// Notes that a record is about to be sent to `partition`; until it is resolved, its outcome is unknown. Returns its id.
     pub fn invoke(&mut self, producer: u32, session: u32, node: u64, partition: u32, now: Micros) -> Id {
-        let index = producer as usize;
-        if self.produces.len() <= index {
-            self.produces.resize_with(index + 1, Vec::new);
-        }
-        let Some(of_producer) = self.produces.get_mut(index) else { return Id { producer, sequence: 0 } };
-        let id = Id { producer, sequence: of_producer.len() as u64 };
-        of_producer.push(Produce { id, session, node, partition, invoked: now, completed: None, outcome: Outcome::Info });
-        id
+        let ids = self.invoke_together(Sender { producer, session, node }, partition, 1, now);
+        ids.first().copied().unwrap_or(Id { producer, sequence: 0 })
+    }
+
+    /// The same for records that are sent together.
+    pub fn invoke_together(&mut self, by: Sender, partition: u32, count: usize, now: Micros) -> Vec<Id> {
+        let of_producer = self.of_producer(by.producer);
+        let batch = of_producer.last().map_or(0, |last| last.batch + 1);
+        let Sender { producer, session, node } = by;
+        let first = of_producer.len() as u64;
+        let ids: Vec<Id> = (first..).take(count).map(|sequence| Id { producer, sequence }).collect();
+        of_producer.extend(ids.iter().map(|id| {
+            let (invoked, outcome) = (now, Outcome::Info);
+            Produce { id: *id, session, batch, node, partition, invoked, completed: None, outcome }
+        }));
+        ids
+    }
+
+    fn of_producer(&mut self, producer: u32) -> &mut Vec<Produce> {
+        self.produces.entry(producer).or_default()
     }
 
     /// Notes what became of a record.
     pub fn resolve(&mut self, id: Id, outcome: Outcome, now: Micros) {
-        let of_producer = self.produces.get_mut(id.producer as usize);
+        let of_producer = self.produces.get_mut(&id.producer);
         if let Some(produce) = of_producer.and_then(|sent| sent.get_mut(id.sequence as usize)) {
             produce.completed = Some(now);
             produce.outcome = outcome;
@@ -150,12 +102,12 @@ impl History {
     /// The record with this id, if it was sent.
     #[must_use]
     pub fn produce(&self, id: Id) -> Option<&Produce> {
-        self.produces.get(id.producer as usize)?.get(usize::try_from(id.sequence).ok()?)
+        self.produces.get(&id.producer)?.get(usize::try_from(id.sequence).ok()?)
     }
 
     /// Every record sent.
     pub fn produces(&self) -> impl Iterator<Item = &Produce> {
-        self.produces.iter().flatten()
+        self.produces.values().flatten()
     }
 
     /// Every acknowledged record, and its offset.
@@ -194,34 +146,10 @@ impl History {
         }
         counts
     }
-
-    /// Writes one JSON object a line: `{"produce": …}`, `{"poll": …}`, `{"watermark": …}`, `{"final_read": …}`.
-    ///
-    /// # Errors
-    /// If writing fails.
-    pub fn write_json(&self, mut to: impl Write) -> io::Result<()> {
-        #[derive(Serialize)]
-        #[serde(rename_all = "snake_case")]
-        enum Line<'a> {
-            Produce(&'a Produce),
-            Poll(&'a Poll),
-            Watermark(&'a Watermark),
-            FinalRead(&'a FinalRead),
-        }
-        let produces = self.produces().map(Line::Produce);
-        let polls = self.polls.iter().map(Line::Poll);
-        let watermarks = self.watermarks.iter().map(Line::Watermark);
-        let finals = self.final_reads.iter().map(Line::FinalRead);
-        for line in produces.chain(polls).chain(watermarks).chain(finals) {
-            serde_json::to_writer(&mut to, &line)?;
-            to.write_all(b"\n")?;
-        }
-        to.flush()
-    }
 }
 
 /// Who read a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reader<'a> {
     /// A reader of the workload.
     Follower(u32),

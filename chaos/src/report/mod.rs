@@ -1,13 +1,16 @@
 //! What came of a run: figures, findings, and the verdict. Unknown is not passed: a run in which too little happened is void.
 
+mod chart;
+mod page;
 mod pauses;
 mod text;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::checkers::Finding;
 use crate::fault::{Fault, Strike};
 use crate::history::{Counts, Micros};
+pub use page::page;
 pub use pauses::{Pauses, longest};
 
 /// What was asked for.
@@ -44,7 +47,7 @@ pub struct Struck {
 }
 
 /// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// Every promise held.

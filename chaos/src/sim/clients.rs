@@ -16,11 +16,14 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::node::Node;
-use crate::history::{Clock, History, Id, Outcome, Poll, Seen, Watermark, value};
+use super::plan::Shape;
+use crate::history::{Clock, History, Id, Outcome, Poll, Seen, Sender, Watermark, value};
 use crate::random::Random;
 
 /// The topic that is written and read.
 pub const TOPIC: &str = "simulated";
+/// The same with one replica; its partitions are counted on behind those.
+pub const SINGLE: &str = "single";
 /// A topic that is written all the time, and of which little stays: its logs are purged, and who was away gets a snapshot.
 pub const PASSING: &str = "passing";
 /// Between two attempts.
@@ -31,14 +34,12 @@ const CALL_PATIENCE: Duration = Duration::from_secs(3);
 const DELIVERY_PATIENCE: Duration = Duration::from_secs(8);
 /// A message's way between a client and a node, at most.
 const WAY_MICROS_MAX: u64 = 3_000;
-/// Between two batches of a producer, at most.
-const PAUSE_MS_MAX: u64 = 60;
 /// Of each partition, where there are so many nodes.
 const REPLICAS: usize = 3;
 /// Bytes that stay of the topic whose records pass.
 const RETENTION_BYTES: u64 = 64 << 10;
-const BATCH_RECORDS_MAX: usize = 4;
-const VALUE_BYTES_MAX: usize = 2_000;
+/// Times that records may come with: none of 1970 and before, a wrong clock's, one far ahead.
+const STRANGE_TIMES_MS: [i64; 3] = [-1, 1_000, 1_767_225_600_000 + 365 * 86_400_000];
 const OBSERVE_INTERVAL: Duration = Duration::from_millis(250);
 const READ_BYTES: usize = 64 << 10;
 const DECOMPRESSED_BYTES_MAX: usize = 1 << 20;
@@ -49,7 +50,7 @@ pub struct Clients {
     pub(super) nodes: Arc<[Node]>,
     history: Arc<Mutex<History>>,
     clock: Clock,
-    partitions: u32,
+    shape: Shape,
     /// Whether producers are to stop.
     pub(super) stop: watch::Receiver<bool>,
 }
@@ -72,8 +73,24 @@ struct Session {
 impl Clients {
     /// Clients of `nodes`; the clock is the one of the runtime that this is called on.
     #[must_use]
-    pub fn new(nodes: Arc<[Node]>, history: Arc<Mutex<History>>, partitions: u32, stop: watch::Receiver<bool>) -> Self {
-        Self { nodes, history, clock: Clock::start(), partitions, stop }
+    pub fn new(nodes: Arc<[Node]>, history: Arc<Mutex<History>>, shape: Shape, stop: watch::Receiver<bool>) -> Self {
+        Self { nodes, history, clock: Clock::start(), shape, stop }
+    }
+
+    /// How they write, and what to.
+    #[must_use]
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    fn partitions(&self) -> u32 {
+        self.shape.partitions + self.shape.singles
+    }
+
+    /// Topic and number of a partition, as they are counted here.
+    #[must_use]
+    pub fn place(shape: &Shape, partition: u32) -> (&'static str, u32) {
+        partition.checked_sub(shape.partitions).map_or((TOPIC, partition), |single| (SINGLE, single))
     }
 
     /// A client with a number. Those of the same number are one client with several hands.
@@ -128,12 +145,22 @@ impl Client {
     /// Creates the topics, however long it takes.
     pub async fn create_topics(&mut self) {
         let replication_factor = Some(self.shared.nodes.len().min(REPLICAS) as u32);
+        // It can always move.
+        let passing_factor = Some(self.shared.nodes.len().saturating_sub(1).clamp(1, REPLICAS) as u32);
         let name = TOPIC.to_owned();
-        let partitions = Some(self.shared.partitions);
+        let partitions = Some(self.shared.shape.partitions);
         let lasting = CreateTopic { name, partitions, replication_factor, if_not_exists: true, ..CreateTopic::default() };
+        let singles = Some(self.shared.shape.singles).filter(|singles| *singles > 0);
+        let single = singles.map(|singles| CreateTopic {
+            name: SINGLE.to_owned(),
+            partitions: Some(singles),
+            replication_factor: Some(1),
+            ..lasting.clone()
+        });
         let config = ConfigChange { retention_bytes: Some(RETENTION_BYTES), ..ConfigChange::default() };
-        let passing = CreateTopic { name: PASSING.to_owned(), partitions: Some(1), config, ..lasting.clone() };
-        for topic in [lasting, passing] {
+        let name = PASSING.to_owned();
+        let passing = CreateTopic { name, partitions: Some(1), replication_factor: passing_factor, config, ..lasting.clone() };
+        for topic in [lasting, passing].into_iter().chain(single) {
             self.create(topic).await;
         }
     }
@@ -153,7 +180,8 @@ impl Client {
 
     /// Writes until told to stop.
     pub async fn produce(mut self) {
-        let partition = self.number % self.shared.partitions;
+        let partition = self.number % self.shared.partitions();
+        let shape = self.shared.shape.clone();
         let mut session = None;
         let mut sessions = 0;
         while !*self.shared.stop.borrow() {
@@ -162,8 +190,8 @@ impl Client {
                 sessions += 1;
                 continue;
             };
-            let count = 1 + self.random.below(BATCH_RECORDS_MAX);
-            let ids: Vec<Id> = (0..count).map(|_| self.invoke(current.number, partition)).collect();
+            let count = 1 + self.random.below(shape.batch_records_max);
+            let ids = self.invoke(current.number, partition, count);
             match self.deliver(partition, &ids, current.stamp).await {
                 Outcome::Ok(first) => {
                     let now = self.shared.clock.now();
@@ -180,13 +208,13 @@ impl Client {
                     session = None;
                 }
             }
-            sleep(Duration::from_millis(self.random.next_u64() % PAUSE_MS_MAX)).await;
+            sleep(Duration::from_millis(self.random.next_u64() % shape.batch_pause_ms_max.max(1))).await;
         }
     }
 
-    fn invoke(&self, session: u32, partition: u32) -> Id {
-        let now = self.shared.clock.now();
-        self.shared.history().invoke(self.number, session, self.node(), partition, now)
+    fn invoke(&self, session: u32, partition: u32, count: usize) -> Vec<Id> {
+        let by = Sender { producer: self.number, session, node: self.node() };
+        self.shared.history().invoke_together(by, partition, count, self.shared.clock.now())
     }
 
     async fn session(&mut self, number: u32) -> Option<Session> {
@@ -207,13 +235,18 @@ impl Client {
     /// Tries to write a batch until it is acknowledged or its time is over.
     async fn deliver(&mut self, partition: u32, ids: &[Id], stamp: ProducerStamp) -> Outcome {
         let until = Instant::now() + DELIVERY_PATIENCE;
-        let records: Vec<NewRecord> = ids.iter().map(|id| self.record(*id)).collect();
+        let strange = self.shared.shape.strange_times;
+        let timestamp_ms = (strange > 0 && self.random.below(strange as usize) == 0)
+            .then(|| self.random.pick(&STRANGE_TIMES_MS).copied())
+            .flatten();
+        let records: Vec<NewRecord> = ids.iter().map(|id| self.record(*id, timestamp_ms)).collect();
+        let (topic, number) = Clients::place(&self.shared.shape, partition);
         // It was certainly not written only if no attempt may have written it.
         let mut certain = true;
         while Instant::now() < until {
             let request = Produce {
-                topic: TOPIC.to_owned(),
-                partition: Some(partition),
+                topic: topic.to_owned(),
+                partition: Some(number),
                 payload: Payload::Records { records: records.clone(), codec: Codec::None, producer: Some(stamp) },
             };
             match self.call(|broker| async move { write(&broker, request).await }).await {
@@ -236,9 +269,9 @@ impl Client {
         if certain { Outcome::Fail } else { Outcome::Info }
     }
 
-    fn record(&mut self, id: Id) -> NewRecord {
-        let bytes = self.random.below(VALUE_BYTES_MAX);
-        NewRecord { value: Some(Bytes::from(value::encode(id, bytes))), ..NewRecord::default() }
+    fn record(&mut self, id: Id, timestamp_ms: Option<i64>) -> NewRecord {
+        let bytes = self.random.below(self.shared.shape.value_bytes_max);
+        NewRecord { value: Some(Bytes::from(value::encode(id, bytes))), timestamp_ms, ..NewRecord::default() }
     }
 
     /// Follows a partition from its start until told the end and there.
@@ -250,7 +283,8 @@ impl Client {
                 return;
             }
             let invoked = self.shared.clock.now();
-            let read = self.call(|broker| async move { read(&broker, partition, next).await }).await;
+            let place = Clients::place(&self.shared.shape, partition);
+            let read = self.call(|broker| async move { read(&broker, place, next).await }).await;
             match read {
                 Some(Ok(lot)) => {
                     let empty = lot.records.is_empty();
@@ -281,7 +315,7 @@ impl Client {
 
     /// Asks where partitions end until told to stop.
     pub async fn observe(mut self) {
-        for partition in (0..self.shared.partitions).cycle() {
+        for partition in (0..self.shared.partitions()).cycle() {
             if *self.shared.stop.borrow() {
                 return;
             }
@@ -290,14 +324,15 @@ impl Client {
                 let told = Watermark { observer: self.number, invoked, completed, partition, high_watermark };
                 self.shared.history().watermarks.push(told);
             }
-            sleep(OBSERVE_INTERVAL / self.shared.partitions).await;
+            sleep(OBSERVE_INTERVAL / self.shared.partitions()).await;
         }
     }
 
     /// Where a partition ends, as its leader confirms; and when it was asked.
     pub async fn end(&mut self, partition: u32) -> Option<(u64, u64)> {
         let invoked = self.shared.clock.now();
-        let told = self.call(|broker| async move { broker.list_offsets(TOPIC, &[partition], Position::Latest).await }).await;
+        let (topic, number) = Clients::place(&self.shared.shape, partition);
+        let told = self.call(|broker| async move { broker.list_offsets(topic, &[number], Position::Latest).await }).await;
         match told {
             Some(Ok(told)) => told.first().map(|told| (invoked, told.ends.high_watermark)),
             Some(Err(FetchError::NotServing(NotServing::NotLeader { leader, .. }))) => {
@@ -327,8 +362,8 @@ struct Lot {
     next: u64,
 }
 
-async fn read(broker: &Broker, partition: u32, from: u64) -> Result<Lot, FetchError> {
-    let mut reader = broker.reader(TOPIC, partition, Position::Offset(from), Stop::Never).await?;
+async fn read(broker: &Broker, (topic, partition): (&str, u32), from: u64) -> Result<Lot, FetchError> {
+    let mut reader = broker.reader(topic, partition, Position::Offset(from), Stop::Never).await?;
     take(&mut reader).await
 }
 
@@ -348,8 +383,8 @@ async fn take(reader: &mut PartitionReader) -> Result<Lot, FetchError> {
 ///
 /// # Errors
 /// In words, if it cannot be read.
-pub async fn read_all(broker: &Broker, partition: u32) -> Result<Vec<Seen>, String> {
-    let mut reader = broker.replica_reader(TOPIC, partition).map_err(|error| error.to_string())?;
+pub async fn read_all(broker: &Broker, (topic, partition): (&str, u32)) -> Result<Vec<Seen>, String> {
+    let mut reader = broker.replica_reader(topic, partition).map_err(|error| error.to_string())?;
     let mut all = Vec::new();
     loop {
         let lot = take(&mut reader).await.map_err(|error| error.to_string())?;

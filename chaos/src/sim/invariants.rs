@@ -1,26 +1,37 @@
-//! What holds at every moment, whatever fails: one leader per term, logs that match, and nothing committed that changes.
+//! What holds at every moment, whatever fails: one leader per term, who has everything that was committed before; logs that
+//! match; nothing committed that changes, and no replica that forgets what it had applied while it runs.
 //! Looks into all nodes while they run; [`checkers`](crate::checkers) judge what clients were told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use flotilla_broker::Broker;
+use flotilla_broker::{Broker, Image};
 use flotilla_raft::inspect::Fingerprint;
 use flotilla_raft::types::{GroupId, LogId, NodeId, ReplicaId};
 
 /// Violations that are kept in words; the first one is what matters.
 const KEPT_MAX: usize = 20;
 
+/// Applied, and last entry.
+type Reach = (Option<LogId>, Option<LogId>);
+
 /// What was seen so far, on all nodes and in all their lives.
 #[derive(Debug, Default)]
 pub struct Invariants {
     /// Who led a group in a term.
     leaders: BTreeMap<(GroupId, u64), ReplicaId>,
+    /// Leaders that were looked at when they had just begun.
+    began: BTreeSet<(GroupId, u64)>,
     /// What an entry holds, by group, index and term.
     entries: BTreeMap<(GroupId, u64, u64), u32>,
     /// What was applied somewhere, by group and index: the term and what it holds.
     committed: BTreeMap<(GroupId, u64), (u64, u32)>,
     /// How far each replica was looked at: applied and last entry.
-    looked: BTreeMap<(NodeId, GroupId), (Option<LogId>, Option<LogId>)>,
+    looked: BTreeMap<(NodeId, GroupId, ReplicaId), Reach>,
+    /// Who the replicas of each group were, and how often they became others.
+    replicas: BTreeMap<u64, BTreeSet<NodeId>>,
+    reconfigurations: usize,
+    /// The newest metadata that was looked at.
+    version: u64,
     violations: Vec<String>,
 }
 
@@ -28,6 +39,7 @@ impl Invariants {
     /// Looks at a node that runs.
     pub fn look(&mut self, broker: &Broker) {
         let node = broker.node_id();
+        self.look_at_replicas(&broker.image());
         for group in broker.groups() {
             let id = group.id();
             let (leader, term) = {
@@ -35,15 +47,24 @@ impl Invariants {
                 let standing = standing.borrow();
                 (standing.leader, standing.term)
             };
+            let extent = group.extent();
             if let Some(leader) = leader {
                 self.leads(id, term, leader);
+                if leader == group.replica() && self.began.insert((id, term)) {
+                    self.has_all_committed(id, term, leader, extent.last);
+                }
             }
-            let extent = group.extent();
-            let (applied, last) = self.looked.get(&(node, id)).copied().unwrap_or_default();
+            let key = (node, id, group.replica());
+            let (applied, last) = self.looked.get(&key).copied().unwrap_or_default();
             if (applied, last) == (extent.applied, extent.last) {
                 continue;
             }
-            // A replica that was removed and came again begins with nothing.
+            // One that was removed never comes again: the next replica on that node is another one.
+            if let (Some(before), Some(now)) = (applied, extent.applied)
+                && now < before
+            {
+                self.violated(format!("group {id}: node {node} had applied {before}, and without a restart only {now}"));
+            }
             let applied = applied.filter(|applied| Some(*applied) <= extent.applied);
             // What was applied does not change in one life of a replica; what is behind it may be replaced.
             let readable = extent.purged.map_or(0, |purged| purged.index + 1);
@@ -58,13 +79,13 @@ impl Invariants {
                     self.holds(node, id, entry, extent.applied);
                 }
             }
-            self.looked.insert((node, id), (extent.applied, extent.last));
+            self.looked.insert(key, (extent.applied, extent.last));
         }
     }
 
     /// A node begins another life: its replicas are looked at from their beginning.
     pub fn restarted(&mut self, node: NodeId) {
-        self.looked.retain(|(looked, _), _| *looked != node);
+        self.looked.retain(|(looked, ..), _| *looked != node);
     }
 
     /// What was violated, in words.
@@ -84,6 +105,37 @@ impl Invariants {
     pub fn leader_changes(&self) -> usize {
         let all: Vec<_> = self.leaders.iter().collect();
         all.windows(2).filter(|pair| matches!(pair, [(a, one), (b, other)] if a.0 == b.0 && one != other)).count()
+    }
+
+    /// How often the replicas of a partition became others.
+    #[must_use]
+    pub fn reconfigurations(&self) -> usize {
+        self.reconfigurations
+    }
+
+    fn look_at_replicas(&mut self, image: &Image) {
+        if image.version() <= self.version {
+            return;
+        }
+        self.version = image.version();
+        for layout in image.topics().flat_map(|topic| &topic.partitions) {
+            let now: BTreeSet<NodeId> = layout.nodes().collect();
+            let before = self.replicas.insert(layout.group_id, now.clone());
+            self.reconfigurations += usize::from(before.is_some_and(|before| before != now));
+        }
+    }
+
+    /// Who begins to lead has everything that was committed in terms before.
+    fn has_all_committed(&mut self, group: GroupId, term: u64, leader: ReplicaId, last: Option<LogId>) {
+        let of_group = self.committed.range((group, 0)..=(group, u64::MAX));
+        let before = of_group.rev().map(|((_, index), (term, _))| LogId { term: *term, index: *index });
+        let Some(committed) = before.into_iter().find(|committed| committed.term < term) else { return };
+        if last.is_none_or(|last| last.index < committed.index) {
+            let last = last.map_or_else(|| "nothing".to_owned(), |last| last.to_string());
+            self.violated(format!(
+                "group {group}: replica {leader} leads in term {term} and has {last}; {committed} is committed"
+            ));
+        }
     }
 
     fn leads(&mut self, group: GroupId, term: u64, leader: ReplicaId) {

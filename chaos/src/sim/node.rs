@@ -1,7 +1,7 @@
 //! A simulated node: its machine, which outlives its processes, and what a process does from its start to its end. The
 //! same steps as those of the server, without the services for clients.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,15 +11,17 @@ use flotilla_broker::{
 };
 use flotilla_raft::data_dir::DataDirError;
 use flotilla_raft::disk::Disk as _;
-use flotilla_raft::disk::sim::{Rng, SimDisk};
+use flotilla_raft::disk::sim::Rng;
 use flotilla_raft::driver::{Driver, Work};
-use flotilla_raft::state::{OrderedState, State, StateError};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use turmoil::net::TcpListener;
 
+use super::disk::{Damage, MeddledDisk, Place};
 use super::isolation::EPOCH;
 use super::network::{SimDialer, incoming};
+use super::plan::Shape;
+use super::rows::MeddledRows;
 
 /// Where every node listens.
 const PORT: u16 = 7070;
@@ -37,8 +39,9 @@ struct Inner {
     /// Where identity and lock lie: on a real disk, as they are written once.
     dir: PathBuf,
     seeds: Vec<String>,
-    disk: SimDisk,
-    state: OrderedState,
+    shape: Shape,
+    disk: MeddledDisk,
+    rows: MeddledRows,
     device: Device,
     /// Milliseconds by which its time of day is off.
     clock_off: Arc<AtomicI64>,
@@ -65,19 +68,20 @@ struct Device {
 }
 
 impl Node {
-    /// A new machine: node `id` of `count`, everything random about it from `seed`.
+    /// A new machine: node `id` of a cluster of this `shape`, everything random about it from `seed`.
     #[must_use]
-    pub fn new(id: u64, count: u64, dir: PathBuf, seed: u64) -> Self {
-        let mut rng = Rng::new(seed ^ id.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let disk = SimDisk::new(rng.next_u64());
+    pub fn new(id: u64, shape: &Shape, dir: PathBuf, seed: u64) -> Self {
+        let (count, mut rng) = (shape.nodes, Rng::new(seed ^ id.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+        let (disk, rows) = (MeddledDisk::new(rng.next_u64()), MeddledRows::new(rng.next_u64()));
         let device = Device { rng: Arc::new(Mutex::new(rng)), slowness: Arc::default() };
         let inner = Inner {
             id,
             dir,
             // Each lists them in another order.
             seeds: (0..count).map(|place| address((place + id) % count + 1)).collect(),
+            shape: shape.clone(),
             disk,
-            state: OrderedState::default(),
+            rows,
             device,
             clock_off: Arc::default(),
             process: Mutex::default(),
@@ -99,8 +103,26 @@ impl Node {
 
     /// Its disk.
     #[must_use]
-    pub fn disk(&self) -> &SimDisk {
+    pub fn disk(&self) -> &MeddledDisk {
         &self.inner.disk
+    }
+
+    /// Its rows.
+    #[must_use]
+    pub fn rows(&self) -> &MeddledRows {
+        &self.inner.rows
+    }
+
+    /// Where its data lies.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.inner.dir
+    }
+
+    /// Damages one of its files; `pick` decides which one.
+    pub fn damage(&self, place: Place, damage: Damage, pick: u64) {
+        let done = self.inner.disk.damage(&self.inner.dir, place, damage, pick);
+        tracing::info!(node = self.id(), done, "damaged");
     }
 
     /// Makes every piece of work of its disk take so much longer.
@@ -141,13 +163,13 @@ impl Node {
     /// What the end of the process leaves: what the operating system was told, and of the rows what was flushed.
     pub fn killed(&self) {
         self.inner.disk.kill();
-        self.inner.state.power_cut();
+        self.inner.rows.cut();
     }
 
     /// What a power failure leaves: less.
     pub fn power_cut(&self) {
         self.inner.disk.power_cut();
-        self.inner.state.power_cut();
+        self.inner.rows.cut();
     }
 
     /// Loses everything that it ever stored, but not who it is.
@@ -215,7 +237,7 @@ impl Node {
     }
 
     fn options(&self) -> BrokerOptions {
-        let address = address(self.inner.id);
+        let (address, shape) = (address(self.inner.id), &self.inner.shape);
         BrokerOptions {
             node_id: self.inner.id,
             data_dir: self.inner.dir.clone(),
@@ -225,25 +247,25 @@ impl Node {
             rack: String::new(),
             // So small that files are recycled and segments closed often.
             journal: JournalOptions {
-                file_bytes: 256 << 10,
+                file_bytes: shape.journal_file_kib << 10,
                 files_max: 4,
                 files_hard_max: 16,
-                batch_bytes_max: 128 << 10,
+                batch_bytes_max: shape.journal_file_kib << 9,
                 ..JournalOptions::default()
             },
-            segments: SegmentOptions { segment_bytes_max: 16 << 10, ..SegmentOptions::default() },
+            segments: SegmentOptions { segment_bytes_max: shape.segment_kib << 10, ..SegmentOptions::default() },
             proposal_bytes_max: 4 << 20,
-            tail_bytes_max: 16 << 20,
+            tail_bytes_max: shape.tail_kib << 10,
             produce: ProduceLimits { decompressed_bytes_max: 1 << 20, records_per_batch_max: 1_000 },
             retention_interval: Duration::from_secs(1),
         }
     }
 
     fn surroundings(&self) -> Surroundings {
-        let (state, device, clock_off) = (self.inner.state.clone(), self.inner.device.clone(), self.inner.clock_off.clone());
+        let (rows, device, clock_off) = (self.inner.rows.clone(), self.inner.device.clone(), self.inner.clock_off.clone());
         Surroundings {
             disk: Arc::new(self.inner.disk.clone()),
-            state: Arc::new(move |_| -> Result<Arc<dyn State>, StateError> { Ok(Arc::new(state.clone())) }),
+            state: Arc::new(move |_| rows.open()),
             dialer: Arc::new(SimDialer),
             clock: Clock::new(move || {
                 let since = turmoil::since_epoch().unwrap_or(EPOCH);

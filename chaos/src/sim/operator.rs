@@ -1,42 +1,59 @@
-//! Whoever runs the cluster, and a topic that never rests: replicas move, leads are handed over, logs are purged.
+//! Whoever runs the cluster, and a topic that never rests: replicas move, leads are handed over, topics come and go, logs are
+//! purged.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use flotilla_broker::{Broker, Codec, NewRecord, Payload, Produce, TopicError};
-use tokio::time::sleep;
+use flotilla_broker::{Broker, Codec, ConfigChange, CreateTopic, NewRecord, Payload, Produce, TopicError};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
+use tokio_util::task::TaskTracker;
 
-use super::clients::{Client, PASSING, TOPIC, write};
+use super::clients::{AGAIN, Client, Clients, PASSING, SINGLE, TOPIC, write};
+use super::plan::Fault;
 
-/// Between two orders, at most.
-const PAUSE_MS_MAX: u64 = 2_500;
+/// How long an order is tried.
+const ORDER_PATIENCE: Duration = Duration::from_secs(5);
 /// Between two records of the topic that never rests.
 const CHURN_PAUSE: Duration = Duration::from_millis(25);
 const CHURN_BYTES: usize = 8_000;
+/// Numbers of the operator's hands.
+const HANDS: u32 = 4_000;
 
-/// What is ordered.
-#[derive(Debug, Clone)]
-enum Order {
-    /// A partition shall have these replicas.
-    Move(u64, Vec<u64>),
-    /// A move shall not go on.
-    Cancel(u64),
-    /// Another replica shall lead.
-    Transfer(u64, u64),
+impl Clients {
+    /// Gives the orders that come until nobody sends any more; each by a hand of its own.
+    pub async fn operate(self, mut orders: mpsc::Receiver<Fault>, seed: u64) {
+        let (hands, mut number) = (TaskTracker::new(), HANDS);
+        while let Some(order) = orders.recv().await {
+            number += 1;
+            hands.spawn(self.client(number, seed).order(order));
+        }
+        hands.close();
+        hands.wait().await;
+    }
 }
 
 impl Client {
-    /// Gives orders until told to stop; what is refused is tried nowhere else.
-    pub async fn operate(mut self) {
-        while !*self.shared.stop.borrow() {
-            sleep(Duration::from_millis(self.random.next_u64() % PAUSE_MS_MAX)).await;
+    /// Gives an order until somebody carries it out, or refuses it.
+    async fn order(mut self, order: Fault) {
+        let until = Instant::now() + ORDER_PATIENCE;
+        while Instant::now() < until && !*self.shared.stop.borrow() {
             self.turn_to(None);
-            let (chosen, kind) = (self.random.next_u64(), self.random.next_u64() % 4);
-            let given = self.call(|broker| async move { give(&broker, chosen, kind).await }).await;
-            if let Some(Some((order, given))) = given {
-                tracing::info!(?order, error = given.err().map(|error| error.to_string()), "ordered");
+            let wanted = order.clone();
+            let given = self.call(|broker| async move { give(&broker, wanted).await }).await;
+            match given {
+                Some(Ok(())) => {
+                    tracing::info!(?order, "ordered");
+                    return;
+                }
+                Some(Err(TopicError::Refused(error))) => {
+                    tracing::info!(?order, %error, "refused");
+                    return;
+                }
+                Some(Err(_)) | None => sleep(AGAIN).await,
             }
         }
+        tracing::info!(?order, "given up");
     }
 
     /// Writes to the topic of which little stays until told to stop.
@@ -55,30 +72,50 @@ impl Client {
     }
 }
 
-/// Gives an order that `chosen` and `kind` name, as the node knows the cluster.
-async fn give(broker: &Broker, chosen: u64, kind: u64) -> Option<(Order, Result<(), TopicError>)> {
-    let order = order(broker, chosen, kind)?;
-    let given = match order.clone() {
-        Order::Move(group, target) => broker.start_move(group, target).await,
-        Order::Cancel(group) => broker.cancel_move(group).await,
-        Order::Transfer(group, node) => broker.transfer_leader(group, node).await,
-    };
-    Some((order, given))
+/// A topic that comes and goes.
+fn name(number: u32) -> String {
+    format!("extra-{number}")
 }
 
-fn order(broker: &Broker, chosen: u64, kind: u64) -> Option<Order> {
-    let image = broker.image();
-    let partitions: Vec<_> =
-        [TOPIC, PASSING].iter().filter_map(|name| image.topic(name)).flat_map(|topic| &topic.partitions).collect();
-    let partition = partitions.get(usize::try_from(chosen % partitions.len().max(1) as u64).ok()?)?;
-    let nodes: Vec<u64> = image.nodes().map(|(node, _)| node).collect();
-    let from = usize::try_from(chosen / 7 % nodes.len().max(1) as u64).ok()?;
-    Some(match kind {
-        0 => Order::Transfer(partition.group_id, partition.replicas.get(from % partition.replicas.len().max(1))?.node),
-        1 if partition.target.is_some() => Order::Cancel(partition.group_id),
-        _ => {
-            let target = nodes.iter().cycle().skip(from).take(partition.replicas.len()).copied().collect();
-            Order::Move(partition.group_id, target)
+/// As many of `to` as there are replicas, and not the same ones, if that can be.
+fn elsewhere(mut to: Vec<u64>, replicas: &[u64]) -> Vec<u64> {
+    for _ in 0..to.len() {
+        let target = to.get(..replicas.len()).unwrap_or(&to);
+        if !target.iter().all(|node| replicas.contains(node)) {
+            break;
         }
-    })
+        to.rotate_left(1);
+    }
+    to.truncate(replicas.len());
+    to
+}
+
+async fn give(broker: &Broker, order: Fault) -> Result<(), TopicError> {
+    let image = broker.image();
+    let layout = |partition: usize| {
+        let topics = [TOPIC, SINGLE, PASSING].into_iter().filter_map(|name| image.topic(name));
+        topics.flat_map(|topic| &topic.partitions).nth(partition)
+    };
+    match order {
+        Fault::Move { partition, to } => {
+            let Some(layout) = layout(partition) else { return Ok(()) };
+            broker.start_move(layout.group_id, elsewhere(to, &layout.nodes().collect::<Vec<_>>())).await
+        }
+        Fault::Cancel { partition } => match layout(partition) {
+            Some(layout) => broker.cancel_move(layout.group_id).await,
+            None => Ok(()),
+        },
+        Fault::Lead { partition, node } => match layout(partition) {
+            Some(layout) => broker.transfer_leader(layout.group_id, node).await,
+            None => Ok(()),
+        },
+        Fault::CreateTopic { number, replicas } => {
+            let replication_factor = Some(replicas.min(image.nodes().count() as u32));
+            let topic = CreateTopic { name: name(number), partitions: Some(1), replication_factor, ..CreateTopic::default() };
+            let topic = CreateTopic { if_not_exists: true, config: ConfigChange::default(), ..topic };
+            broker.create_topic(topic).await.map(|_| ())
+        }
+        Fault::DeleteTopic { number } => broker.delete_topic(&name(number), true).await.map(|_| ()),
+        _ => Ok(()),
+    }
 }

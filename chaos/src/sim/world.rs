@@ -1,70 +1,73 @@
-//! The simulated world: nodes on turmoil's hosts, faults at their times, and a look at all invariants every few milliseconds.
+//! The simulated world: nodes on turmoil's hosts, faults at their times (`acts.rs`), and a look at all invariants every few
+//! milliseconds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use flotilla_raft::disk::sim::Faults;
+use tokio::sync::mpsc;
 use turmoil::Sim;
 
-use super::faults::{Fault, Planned};
+use super::acts::Action;
+use super::health::Truth;
 use super::invariants::Invariants;
 use super::isolation;
-use super::node::{Node, name};
+use super::node::Node;
+use super::plan::{Fault, Planned};
 use super::trace::Trace;
+use crate::history::Done;
 
 /// How long one step of the simulation is.
 pub const TICK: Duration = Duration::from_millis(1);
 /// Invariants are looked at once in so many steps.
 const LOOK_STEPS: u64 = 5;
+/// What nodes say of their cluster's health is held against the truth once in so many steps.
+const HEALTH_STEPS: u64 = 100;
 /// How the nodes are is said once in so many steps.
 const SAY_STEPS: u64 = 1_000;
 /// Messages usually take from the first to the second.
 pub const LATENCY: (Duration, Duration) = (Duration::from_micros(100), Duration::from_millis(3));
 /// Between the end of a process by itself, as when its storage failed, and its next start.
-const RESTART_AFTER: Duration = Duration::from_millis(500);
+pub(super) const RESTART_AFTER: Duration = Duration::from_millis(500);
 
 /// See the module.
 pub struct World {
-    sim: Sim<'static>,
-    nodes: Arc<[Node]>,
+    pub(super) sim: Sim<'static>,
+    pub(super) nodes: Arc<[Node]>,
     trace: Trace,
     steps: u64,
     /// What is to happen, by time and in turn.
-    due: BTreeMap<(Duration, u64), Action>,
+    pub(super) due: BTreeMap<(Duration, u64), Action>,
     /// How much was ever put there.
     turns: u64,
     /// How many faults cut a direction.
-    cuts: BTreeMap<(u64, u64), u32>,
+    pub(super) cuts: BTreeMap<(u64, u64), u32>,
     /// Nodes without a process.
-    down: BTreeSet<u64>,
+    pub(super) down: BTreeSet<u64>,
     /// Nodes whose power fails during a write to come.
-    torn: BTreeMap<u64, Duration>,
-    /// What is seen while nothing fails is of no interest to a fault's effect.
+    pub(super) torn: BTreeMap<u64, Duration>,
+    /// Where whoever runs the cluster gets orders.
+    pub(super) orders: mpsc::Sender<Fault>,
+    /// What holds at every moment.
     pub invariants: Invariants,
-    /// Faults that happened.
+    /// What nodes say of their health.
+    pub truth: Truth,
+    /// Faults that happened, orders not among them.
     pub faults: u64,
+    /// All that was done.
+    pub done: Vec<Done>,
+    /// Operations of disks that met a rule which is not there any more.
+    pub(super) disk_errors: u64,
     /// Snapshots that processes which have ended had received, and those that run, by node.
     snapshots: (u64, BTreeMap<u64, u64>),
     /// Whether a node that starts anew finds its disk empty: a bug that is planted.
     pub forgetful: bool,
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Action {
-    Begin(Fault, Duration),
-    Start(u64),
-    Mend(u64, u64),
-    NetworkAsUsual,
-    DiskAsUsual(u64),
-    DiskHasRoom(u64),
-    ClockAsUsual(u64),
-}
-
 impl World {
-    /// A world whose nodes are about to start.
+    /// A world whose nodes are about to start; and whoever runs the cluster is given `orders`.
     #[must_use]
-    pub fn new(mut sim: Sim<'static>, nodes: Arc<[Node]>, trace: Trace) -> Self {
+    pub fn new(mut sim: Sim<'static>, nodes: Arc<[Node]>, trace: Trace, orders: mpsc::Sender<Fault>) -> Self {
         for node in nodes.iter() {
             let node = node.clone();
             sim.host(node.name(), move || {
@@ -85,8 +88,12 @@ impl World {
             cuts: BTreeMap::new(),
             down: BTreeSet::new(),
             torn: BTreeMap::new(),
+            orders,
             invariants: Invariants::default(),
+            truth: Truth::default(),
             faults: 0,
+            done: Vec::new(),
+            disk_errors: 0,
             snapshots: (0, BTreeMap::new()),
             forgetful: false,
         }
@@ -112,8 +119,9 @@ impl World {
     /// Faults to come; their times count from now on.
     pub fn plan(&mut self, planned: &[Planned]) {
         let now = self.now();
-        for Planned { at, fault, lasts } in planned {
-            self.at(now + *at, Action::Begin(*fault, *lasts));
+        for Planned { at_ms, lasts_ms, fault } in planned {
+            let lasts = Duration::from_millis(*lasts_ms);
+            self.at(now + Duration::from_millis(*at_ms), Action::Begin(fault.clone(), lasts));
         }
     }
 
@@ -136,6 +144,9 @@ impl World {
                 }
             }
         }
+        if self.steps.is_multiple_of(HEALTH_STEPS) {
+            self.truth.look(self.now(), &self.nodes, &self.cuts);
+        }
         if self.steps.is_multiple_of(SAY_STEPS) {
             self.say();
         }
@@ -145,19 +156,19 @@ impl World {
     /// Undoes everything: no fault begins any more, links are mended, nodes start.
     pub fn heal(&mut self) {
         tracing::info!("heals everything");
-        self.due.clear();
+        for action in std::mem::take(&mut self.due).into_values() {
+            self.forget(&action);
+        }
         for (from, to) in std::mem::take(&mut self.cuts).into_keys() {
-            self.sim.repair_oneway(name(from), name(to));
+            self.sim.repair_oneway(super::node::name(from), super::node::name(to));
         }
         self.torn.clear();
         self.network_as_usual();
         for node in self.nodes.clone().iter() {
             node.slow_down(Duration::ZERO);
             node.set_clock_off(0);
-            node.disk().faults(|faults| {
-                (faults.power_fails_in, faults.sync_fails_in, faults.write_fails_in) = (None, None, None);
-                faults.capacity_bytes = u64::MAX;
-            });
+            node.disk().heal();
+            node.rows().heal();
         }
         for node in self.down.clone() {
             self.start(node);
@@ -174,95 +185,13 @@ impl World {
         }
     }
 
-    fn at(&mut self, time: Duration, action: Action) {
+    pub(super) fn at(&mut self, time: Duration, action: Action) {
         self.turns += 1;
         self.due.insert((time, self.turns), action);
     }
 
-    fn act(&mut self) {
-        let now = self.now();
-        while let Some(first) = self.due.first_entry().filter(|first| first.key().0 <= now) {
-            let action = first.remove();
-            match action {
-                Action::Begin(fault, lasts) => self.begin(fault, now + lasts),
-                Action::Start(node) => self.start(node),
-                Action::Mend(from, to) => self.mend(from, to),
-                Action::NetworkAsUsual => self.network_as_usual(),
-                Action::DiskAsUsual(node) => self.with(node, |node| node.slow_down(Duration::ZERO)),
-                Action::DiskHasRoom(node) => self.disk(node, |faults| faults.capacity_bytes = u64::MAX),
-                Action::ClockAsUsual(node) => self.with(node, |node| node.set_clock_off(0)),
-            }
-        }
-    }
-
-    fn begin(&mut self, fault: Fault, until: Duration) {
-        tracing::info!(?fault, ?until, "fault");
-        self.faults += 1;
-        match fault {
-            Fault::Kill(node) => self.end(node, until, Node::killed),
-            Fault::PowerCut(node) => self.lose_power(node, until),
-            Fault::PowerCutAll => self.ids().into_iter().for_each(|node| self.lose_power(node, until)),
-            Fault::TornWrite(node, after) => {
-                self.torn.insert(node, until);
-                self.disk(node, |faults| faults.power_fails_in = Some(after));
-            }
-            Fault::Isolate(node) => self.isolate(node, until),
-            Fault::Cut(one, other) => {
-                self.cut(one, other, until);
-                self.cut(other, one, until);
-            }
-            Fault::CutOneWay(from, to) => self.cut(from, to, until),
-            Fault::SlowNetwork(latency) => {
-                self.sim.set_max_message_latency(latency);
-                self.at(until, Action::NetworkAsUsual);
-            }
-            Fault::SlowDisk(node, by) => {
-                self.with(node, |node| node.slow_down(by));
-                self.at(until, Action::DiskAsUsual(node));
-            }
-            Fault::SyncFails(node, after) => self.disk(node, |faults| faults.sync_fails_in = Some(after)),
-            Fault::WriteFails(node, after) => self.disk(node, |faults| faults.write_fails_in = Some(after)),
-            Fault::DiskFull(node) => {
-                self.disk(node, |faults| faults.capacity_bytes = 0);
-                self.at(until, Action::DiskHasRoom(node));
-            }
-            Fault::ClockJump(node, off_ms) => {
-                self.with(node, |node| node.set_clock_off(off_ms));
-                self.at(until, Action::ClockAsUsual(node));
-            }
-        }
-    }
-
-    fn disk(&self, node: u64, change: impl FnOnce(&mut Faults)) {
-        self.with(node, |node| node.disk().faults(change));
-    }
-
-    fn with(&self, node: u64, act: impl FnOnce(&Node)) {
-        if let Some(node) = self.nodes.iter().find(|other| other.id() == node) {
-            act(node);
-        }
-    }
-
-    fn ids(&self) -> Vec<u64> {
-        self.nodes.iter().map(Node::id).collect()
-    }
-
-    /// Nobody hears a machine that lost its power, not even that its connections have ended.
-    fn lose_power(&mut self, node: u64, until: Duration) {
-        self.isolate(node, until);
-        self.end(node, until, Node::power_cut);
-    }
-
-    fn end(&mut self, node: u64, until: Duration, leave: fn(&Node)) {
-        let node = self.nodes.iter().find(|other| other.id() == node).cloned();
-        if let Some(node) = node.filter(|node| !self.down.contains(&node.id())) {
-            self.stop(&node, leave);
-            self.at(until, Action::Start(node.id()));
-        }
-    }
-
     /// Ends a process; `leave` says what the machine keeps of it.
-    fn stop(&mut self, node: &Node, leave: fn(&Node)) {
+    pub(super) fn stop(&mut self, node: &Node, leave: fn(&Node)) {
         if !self.down.insert(node.id()) {
             return;
         }
@@ -274,60 +203,21 @@ impl World {
         leave(node);
     }
 
-    fn start(&mut self, node: u64) {
+    pub(super) fn start(&mut self, node: u64) {
         if self.down.remove(&node) {
             tracing::info!(node, "starts");
             if self.forgetful {
                 self.with(node, Node::forget);
             }
             self.invariants.restarted(node);
-            self.sim.bounce(name(node));
+            self.sim.bounce(super::node::name(node));
         }
     }
 
-    /// Processes that ended by themselves start again; and the power is off where it failed during a write.
-    fn notice_ends(&mut self) {
-        let now = self.now();
-        for node in self.nodes.clone().iter() {
-            if node.disk().faults(|faults| faults.power_is_off()) {
-                let until = self.torn.remove(&node.id()).unwrap_or(now + RESTART_AFTER).max(now + RESTART_AFTER);
-                tracing::info!(node = node.id(), "the power failed during a write");
-                self.lose_power(node.id(), until);
-            }
-            if let Some(reason) = node.take_ended() {
-                tracing::info!(node = node.id(), reason, "ended by itself");
-                self.end(node.id(), now + RESTART_AFTER, Node::killed);
-            }
+    pub(super) fn with(&self, node: u64, act: impl FnOnce(&Node)) {
+        if let Some(node) = self.nodes.iter().find(|other| other.id() == node) {
+            act(node);
         }
-    }
-
-    fn isolate(&mut self, node: u64, until: Duration) {
-        for other in self.ids().into_iter().filter(|other| *other != node) {
-            self.cut(node, other, until);
-            self.cut(other, node, until);
-        }
-    }
-
-    fn cut(&mut self, from: u64, to: u64, until: Duration) {
-        let count = self.cuts.entry((from, to)).or_default();
-        *count += 1;
-        if *count == 1 {
-            self.sim.partition_oneway(name(from), name(to));
-        }
-        self.at(until, Action::Mend(from, to));
-    }
-
-    fn mend(&mut self, from: u64, to: u64) {
-        let Some(count) = self.cuts.get_mut(&(from, to)) else { return };
-        *count -= 1;
-        if *count == 0 {
-            self.cuts.remove(&(from, to));
-            self.sim.repair_oneway(name(from), name(to));
-        }
-    }
-
-    fn network_as_usual(&self) {
-        self.sim.set_max_message_latency(LATENCY.1);
     }
 
     /// Snapshots that were received and installed.
@@ -337,6 +227,12 @@ impl World {
             self.count_snapshots(node);
         }
         self.snapshots.0 + self.snapshots.1.values().sum::<u64>()
+    }
+
+    /// Operations of disks that failed.
+    #[must_use]
+    pub fn disk_errors(&self) -> u64 {
+        self.disk_errors
     }
 
     fn count_snapshots(&mut self, node: &Node) {

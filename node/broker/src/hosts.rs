@@ -11,6 +11,7 @@ use flotilla_machines::time::MachineTime;
 use flotilla_machines::{Applied as MachineApplied, Decision as MachineDecision, Rows as MachineRows};
 use flotilla_proto::internal::v1;
 use flotilla_raft::machine::{Applied, Machine, RestoreError, Row, Rows};
+use flotilla_raft::planted::{Bug, is_planted};
 use flotilla_raft::proposals::Preamble;
 use flotilla_raft::types::{Decision, GroupId, Item, Kept, LogId};
 use tokio::sync::watch;
@@ -138,7 +139,8 @@ impl Machine for PartitionHost {
     fn published(&mut self) {
         let ends = {
             let machine = self.machine.lock();
-            Ends { log_start_offset: machine.log_start_offset(), high_watermark: machine.next_offset() }
+            let beyond = u64::from(is_planted(Bug::EndTooFar));
+            Ends { log_start_offset: machine.log_start_offset(), high_watermark: machine.next_offset() + beyond }
         };
         self.ends.send_if_modified(|current| std::mem::replace(current, ends) != ends);
     }

@@ -15,6 +15,7 @@ use flotilla_machines::controller::{Image, NodeState};
 use flotilla_proto::internal::v1;
 use flotilla_proto::internal::v1::controller_command::Command;
 use flotilla_raft::group::Group;
+use flotilla_raft::planted::{Bug, is_planted};
 use flotilla_raft::standing::Membership;
 use flotilla_raft::types::{Replica, ReplicaId};
 use futures::StreamExt;
@@ -147,7 +148,8 @@ impl Broker {
                 // Those who are no replicas any more delete what they have once the controller knows. Before it is committed
                 // that nobody needs them, that would be too early.
                 let there = |membership: &Membership| membership.voter_ids() == ids(&goal);
-                if !group.settled().await.is_some_and(|membership| there(&membership)) {
+                let is_there = group.settled().await.is_some_and(|membership| there(&membership));
+                if !is_there && !is_planted(Bug::MoveFinishedEarly) {
                     return;
                 }
                 let nodes: Vec<u64> = goal.iter().map(|replica| replica.node).collect();
@@ -250,6 +252,9 @@ fn next_step(group: &Group, in_sync: &[u64], goal: &[Replica], move_epoch: Optio
         return Some(Step::AddLearner(*missing));
     }
     let voters = membership.voter_ids();
+    if voters != goal_ids && is_planted(Bug::MoveFinishedEarly) {
+        return move_epoch.map(|move_epoch| Step::Finish { move_epoch });
+    }
     if voters != goal_ids {
         let progress = group.progress()?;
         let last = group.last_index().unwrap_or(0);

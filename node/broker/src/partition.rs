@@ -12,6 +12,7 @@ use flotilla_proto::internal::v1::partition_command::Command;
 use flotilla_raft::failure::Failure;
 use flotilla_raft::group::{Group, ProposeError, Ticket};
 use flotilla_raft::network::Peers;
+use flotilla_raft::planted::{Bug, is_planted};
 use flotilla_raft::types::Item;
 use tokio::sync::watch;
 
@@ -125,6 +126,9 @@ impl Partition {
             ProposeError::Stopped { .. } if self.group.watch().borrow().died.is_some() && self.failure.get().is_none() => {
                 Failed::NotServing(NotServing::NotReady { what: self.describe() })
             }
+            ProposeError::Unknown { .. } if is_planted(Bug::UnknownCalledFailed) => {
+                Failed::NotServing(NotServing::NotReady { what: self.describe() })
+            }
             error => Failed::of(error, || self.describe(), self.failure.get()),
         }
     }
@@ -164,6 +168,9 @@ impl Partition {
 
     /// Whether nobody was told of a later end of the log, as far as can be known without asking the other replicas.
     pub(crate) fn is_end_certain(&self) -> bool {
+        if is_planted(Bug::EndAlwaysCertain) {
+            return true;
+        }
         let caught_up = self.caught_up_term.load(Ordering::Acquire) == self.group.term();
         caught_up && self.group.is_leader() && self.require_quorum().is_ok()
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bytes::Bytes;
 use flotilla_machines::controller::Topic;
 use flotilla_machines::partition::PartitionAnswer;
+use flotilla_raft::planted::{Bug, is_planted};
 use flotilla_records::{BatchBuilder, Codec, Limits, ProducerStamp, TimestampType, partition_for_key, validate};
 
 use crate::NewRecord;
@@ -169,7 +170,8 @@ impl Broker {
         let plan = self.plan(topic, partition, records)?;
         let mut parts = Vec::with_capacity(plan.batches.len());
         for (partition, mut builder) in plan.batches {
-            let batch = builder.finish(records.codec, records.producer)?;
+            let producer = records.producer.filter(|_| !is_planted(Bug::ProducerIgnored));
+            let batch = builder.finish(records.codec, producer)?;
             parts.push(self.part(topic, partition, batch)?);
         }
         Ok(Prepared { parts, places: Some(plan.places) })
@@ -266,7 +268,7 @@ impl Submitted {
         let outcome = self.ticket.outcome().await?;
         let (offset, duplicate) = match outcome? {
             PartitionAnswer::Appended { base_offset, .. } => (base_offset, false),
-            PartitionAnswer::Duplicate { base_offset } => (base_offset, true),
+            PartitionAnswer::Duplicate { base_offset } => (base_offset + u64::from(is_planted(Bug::DuplicateElsewhere)), true),
             other => return Err(ProduceError::Unknown { reason: format!("the partition answered {other:?}") }),
         };
         Ok(ProducedRecord { partition: self.partition, offset, append_time_ms: self.append_time_ms, duplicate })

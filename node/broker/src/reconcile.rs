@@ -8,6 +8,7 @@ use std::time::Duration;
 use flotilla_machines::controller::{self, Image, Partition as Layout, Topic};
 use flotilla_machines::partition::PartitionMachine;
 use flotilla_raft::group::Group;
+use flotilla_raft::planted::{Bug, is_planted};
 use flotilla_raft::registry::{Begin, StartError};
 use flotilla_raft::roster::Roster;
 use flotilla_raft::types::{GroupId, Replica, ReplicaId};
@@ -218,6 +219,9 @@ impl Broker {
     }
 
     async fn remove(&self, group: GroupId) {
+        if is_planted(Bug::ReplicaNotDeleted) {
+            return;
+        }
         if let Err(error) = self.inner.registry.remove(group).await {
             tracing::error!(%group, %error, "removing the group failed; it is tried again");
         }

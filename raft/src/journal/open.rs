@@ -17,6 +17,7 @@ use super::scan::Scan;
 use super::table::{Marks, Suspect, Table};
 use super::writer::{Current, Journal};
 use crate::disk::Disk;
+use crate::planted::{Bug, is_planted};
 use crate::types::{Entry, GroupId, Incarnation, LogId, ReplicaId, Vote};
 
 /// What the journal held when it was opened.
@@ -203,7 +204,10 @@ fn recovered(journal: &Journal, mut replay: Replay) -> Recovered {
     for (id, group) in &journal.table.groups {
         let held = replay.entries.remove(id).unwrap_or_default();
         let live = held.into_values().map(|held| held.entry);
-        let tail = live.filter(|entry| group.log.file_of(entry.log_id).is_some()).collect();
+        let mut tail: Vec<Entry> = live.filter(|entry| group.log.file_of(entry.log_id).is_some()).collect();
+        if is_planted(Bug::LastEntryForgotten) {
+            tail.pop();
+        }
         let snapshot = group.snapshot.map(|snapshot| (snapshot, group.membership.clone()));
         let recovered = RecoveredGroup {
             replica: group.replica,

@@ -17,6 +17,7 @@ use super::restore;
 use super::type_config::{Command, Outcomes, RaftEntry, RaftLogId, RaftMembership, TypeConfig};
 use crate::flusher::FlusherHandle;
 use crate::machine::{Machine, Rows};
+use crate::planted::{Bug, is_planted};
 use crate::snapshot::{Held, SnapshotData, SnapshotView};
 use crate::state::WriteBatch;
 use crate::state::keys::GroupKeys;
@@ -124,7 +125,14 @@ impl MachineStore {
     fn publish(&mut self, pending: Pending) -> io::Result<()> {
         let (Some(first), Some(applied)) = (pending.first_index, self.applied) else { return Ok(()) };
         let mut batch = pending.batch;
-        batch.put(self.keys.decisions(first), pending.decisions);
+        if !is_planted(Bug::DecisionsForgotten) {
+            batch.put(self.keys.decisions(first), pending.decisions);
+        }
+        if is_planted(Bug::AppliedBeforeRows) {
+            let mut alone = WriteBatch::default();
+            alone.put(self.keys.applied(), GroupKeys::encode_log_id(applied));
+            self.log.lives().state().write(alone).map_err(io::Error::other)?;
+        }
         batch.put(self.keys.applied(), GroupKeys::encode_log_id(applied));
         self.log.lives().state().write(batch).map_err(io::Error::other)?;
         self.log.note_decision_row(first, applied.index);
@@ -158,7 +166,9 @@ impl RaftStateMachine<TypeConfig> for MachineStore {
         let mut pending = Pending::default();
         while let Some((entry, responder)) = entries.try_next().await? {
             // A follower may learn that an entry is committed before it is durable here.
-            self.log.wait_durable(entry.log_id.index).await?;
+            if !is_planted(Bug::ApplyBeforeDurable) {
+                self.log.wait_durable(entry.log_id.index).await?;
+            }
             let outcomes = self.apply_entry(entry, &mut pending)?;
             pending.responses.extend(responder.map(|responder| (responder, outcomes)));
             if pending.batch.bytes() >= WRITE_BYTES {

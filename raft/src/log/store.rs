@@ -11,6 +11,8 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use super::convert::{entry_from_raft, entry_to_raft, log_id_from_raft, log_id_to_raft, vote_from_raft, vote_to_raft};
 use super::group_log::GroupLog;
 use super::type_config::{RaftEntry, RaftLogId, RaftVote, TypeConfig};
+use crate::planted::{Bug, is_planted};
+use crate::types::LogId;
 
 /// See the module. A cheap handle; all clones see the same log.
 #[derive(Clone)]
@@ -98,6 +100,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &RaftVote) -> io::Result<()> {
+        if is_planted(Bug::VoteNotStored) {
+            return Ok(());
+        }
         self.log.save_vote(vote_from_raft(vote)).await
     }
 
@@ -118,11 +123,17 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let entries = entries.into_iter().map(entry_from_raft).collect();
+        if is_planted(Bug::AckBeforeSync) {
+            callback.io_completed(Ok(()));
+            return self.log.append(entries, |_| ());
+        }
         self.log.append(entries, move |result| callback.io_completed(result))
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<RaftLogId>) -> io::Result<()> {
-        self.log.truncate_after(last_log_id.as_ref().map(log_id_from_raft)).await
+        let stays = u64::from(is_planted(Bug::TruncateOneTooFew));
+        let last = last_log_id.as_ref().map(log_id_from_raft);
+        self.log.truncate_after(last.map(|last| LogId { index: last.index + stays, ..last })).await
     }
 
     async fn purge(&mut self, log_id: RaftLogId) -> io::Result<()> {

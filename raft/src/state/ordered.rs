@@ -19,13 +19,26 @@ struct Inner {
     /// Shared with views; copied when it is written to while one is held.
     current: Arc<Rows>,
     durable: Arc<Rows>,
+    /// What was written since.
+    unflushed: Vec<WriteBatch>,
     unflushed_bytes: u64,
 }
 
 impl OrderedState {
     /// Returns to what was last flushed, as after a power failure.
     pub fn power_cut(&self) {
+        self.power_cut_to(|_| 0);
+    }
+
+    /// Returns to what was there after some write since the last flush, which the contract allows, too: `choose` is told
+    /// how many there were, and says how many of them stay.
+    pub fn power_cut_to(&self, choose: impl FnOnce(usize) -> usize) {
         let mut inner = self.lock();
+        let writes = std::mem::take(&mut inner.unflushed);
+        let stay = choose(writes.len());
+        let mut rows = Rows::clone(&inner.durable);
+        writes.into_iter().take(stay).for_each(|batch| apply(&mut rows, batch));
+        inner.durable = Arc::new(rows);
         inner.current = Arc::clone(&inner.durable);
         inner.unflushed_bytes = 0;
     }
@@ -51,20 +64,15 @@ impl State for OrderedState {
     fn write(&self, batch: WriteBatch) -> Result<(), StateError> {
         let mut inner = self.lock();
         inner.unflushed_bytes += batch.bytes();
-        let rows = Arc::make_mut(&mut inner.current);
-        for change in batch.into_changes() {
-            match change {
-                Change::Put(key, value) => drop(rows.insert(key, value)),
-                Change::Delete(key) => drop(rows.remove(&key)),
-                Change::DeletePrefix(prefix) => rows.retain(|key, _| !key.starts_with(&prefix)),
-            }
-        }
+        inner.unflushed.push(batch.clone());
+        apply(Arc::make_mut(&mut inner.current), batch);
         Ok(())
     }
 
     fn flush(&self) -> Result<(), StateError> {
         let mut inner = self.lock();
         inner.durable = Arc::clone(&inner.current);
+        inner.unflushed.clear();
         inner.unflushed_bytes = 0;
         Ok(())
     }
@@ -95,6 +103,16 @@ impl StateView for Arc<Rows> {
     }
 }
 
+fn apply(rows: &mut Rows, batch: WriteBatch) {
+    for change in batch.into_changes() {
+        match change {
+            Change::Put(key, value) => drop(rows.insert(key, value)),
+            Change::Delete(key) => drop(rows.remove(&key)),
+            Change::DeletePrefix(prefix) => rows.retain(|key, _| !key.starts_with(&prefix)),
+        }
+    }
+}
+
 /// A range that a map would refuse.
 fn end_before_start(end: Bound<&[u8]>, from: &[u8]) -> bool {
     matches!(end, Bound::Excluded(end) if end <= from)
@@ -122,5 +140,19 @@ mod tests {
         state.power_cut();
         assert_eq!(State::scan(&state, b"", b"", 9).unwrap(), [(b"a".to_vec(), b"1".to_vec())]);
         assert_eq!(state.unflushed_bytes(), 0);
+    }
+    #[test]
+    fn a_power_cut_may_keep_the_first_of_what_was_not_flushed() {
+        let state = OrderedState::default();
+        for (key, value) in [(b"a", b"1"), (b"a", b"2"), (b"b", b"2")] {
+            contract::put(&state, key, value);
+        }
+        state.power_cut_to(|writes| {
+            assert_eq!(writes, 3);
+            2
+        });
+        assert_eq!(State::scan(&state, b"", b"", 9).unwrap(), [(b"a".to_vec(), b"2".to_vec())]);
+        state.power_cut();
+        assert_eq!(State::scan(&state, b"", b"", 9).unwrap(), [(b"a".to_vec(), b"2".to_vec())], "what it kept is durable");
     }
 }
