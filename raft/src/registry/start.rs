@@ -219,7 +219,7 @@ impl Registry {
     #[cfg(test)]
     pub(crate) async fn open_without_core(&self, group: GroupId, machine: Box<dyn Machine>) -> (Arc<GroupLog>, MachineStore) {
         let Ok((claim, known)) = self.groups.claim_start(group) else { panic!("group {group} is not at rest") };
-        let replica = known.replica().unwrap_or(ReplicaId(self.options.node_id));
+        let replica = known.replica().unwrap_or(crate::log::tests::node::REPLICA.id);
         let begun = self.begin_with((group, replica), known, &Begin::Wait).await;
         let Ok(recovered) = begun else { panic!("group {group} was not created") };
         let Ok(opened) = self.open_storage(group, *recovered, machine).await else { panic!("group {group} was not opened") };
