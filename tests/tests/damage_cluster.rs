@@ -124,7 +124,7 @@ async fn a_damaged_journal_is_every_group_s_and_all_are_copied() {
                 }
             })
             .await;
-        assert!(log.contains("the controller's data on this node is damaged") && log.contains("journal"), "{log}");
+        assert!(log.contains("this node's replica of the controller is damaged") && log.contains("journal"), "{log}");
         let aside = fs::read_dir(scene.path(node).join("damaged")).unwrap();
         let journals = aside.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("journal-"));
         assert_eq!(journals.count() > 0, !removed);
@@ -142,7 +142,7 @@ async fn a_damaged_controller_is_copied_from_the_others() {
             }
         })
         .await;
-    assert!(log.contains("the controller's data on this node is damaged"), "{log}");
+    assert!(log.contains("this node's replica of the controller is damaged"), "{log}");
     let described = scene.client.describe_cluster(api::DescribeClusterRequest {}).await.unwrap();
     assert_eq!(described.nodes.len(), 3);
     scene.finish(3).await;
