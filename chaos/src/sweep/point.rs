@@ -61,8 +61,8 @@ fn harms(class: Class) -> Vec<Harm> {
 /// and the late one is not.
 fn places(count: u64) -> Vec<u64> {
     let mut places = vec![1, count.div_ceil(2), (count * 9).div_ceil(10), count];
+    places.retain(|place| (1..=count).contains(place));
     places.dedup();
-    places.retain(|place| *place > 0);
     places
 }
 
