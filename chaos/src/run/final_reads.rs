@@ -14,8 +14,6 @@ use crate::history::{FinalRead, Seen};
 use crate::workload::topic;
 
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
-/// For reading a whole topic.
-pub(super) const READ_PATIENCE: Duration = Duration::from_secs(300);
 
 type Partitions = BTreeMap<u32, Vec<Seen>>;
 
@@ -32,7 +30,12 @@ impl Run {
         }
     }
 
-    /// Everything there is, through each node and from each replica.
+    /// How long reading the whole topic may take: what was written in some time is read in the same, at the least.
+    pub(super) fn read_patience(&self) -> Duration {
+        PATIENCE + self.options.duration
+    }
+
+    /// Everything there is, through each node and from each replica; up to the first read that fails, which makes the run void.
     pub(super) async fn final_reads(&mut self) -> Vec<FinalRead> {
         let replicas = match again_until(PATIENCE, async || self.replicas().await).await {
             Ok(replicas) => replicas,
@@ -50,7 +53,10 @@ impl Run {
             let source = format!("node {id}, which asked replica {turn} of each partition");
             match again_until(PATIENCE, async || self.read_replica(&replicas, turn, address).await).await {
                 Ok(partitions) => reads.push(FinalRead { source, partitions }),
-                Err(error) => self.void_because.push(format!("the final read from {source} failed: {error}")),
+                Err(error) => {
+                    self.void_because.push(format!("the final read from {source} failed: {error}"));
+                    break;
+                }
             }
         }
         reads
@@ -85,8 +91,9 @@ impl Run {
             leaders => Err(format!("the leaders are {leaders:?} and should become {wanted:?}")),
         };
         again_until(PATIENCE, lead).await?;
-        let read = timeout(READ_PATIENCE, topic::read_all(address, name)).await;
-        let read = read.unwrap_or(Err(Error::Timeout(READ_PATIENCE))).map_err(say)?;
+        let patience = self.read_patience();
+        let read = timeout(patience, topic::read_all(address, name)).await;
+        let read = read.unwrap_or(Err(Error::Timeout(patience))).map_err(say)?;
         // If another replica took over meanwhile, it is not known whose records these are.
         lead().await.map(|()| read)
     }

@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use tokio::time::timeout;
 
-use super::final_reads::READ_PATIENCE;
 use super::{PATIENCE, Run};
 use crate::checkers;
 use crate::fault::{Fault, Strike};
@@ -22,11 +21,11 @@ impl Run {
         if writing.await.is_err() {
             self.void_because.push("the producers did not come to an end".to_owned());
         }
-        let ends = self.ends().await;
+        let (ends, patience) = (self.ends().await, self.read_patience());
         if let Some(ends) = ends.clone()
-            && !self.workload.drain(ends, READ_PATIENCE).await
+            && !self.workload.drain(ends, patience).await
         {
-            self.void_because.push(format!("the readers were not at the end {READ_PATIENCE:?} after the last write"));
+            self.void_because.push(format!("the readers were not at the end {patience:?} after the last write"));
         }
         let final_reads = self.final_reads().await;
         self.incidents.extend(self.cluster.stop().await);
