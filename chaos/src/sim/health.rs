@@ -24,7 +24,7 @@ enum Ailment {
     ReplicaMissing { node: u64, group: u64 },
     /// Nobody leads a partition.
     Leaderless { group: u64 },
-    /// No file of a node can grow.
+    /// No file of a node can grow, and a write has met that. (Space that nobody asked for is the server's to watch.)
     Full(u64),
 }
 
@@ -60,10 +60,13 @@ impl Truth {
         for ailment in found {
             self.ailments.entry(ailment).or_insert(now);
         }
+        // Whoever is asked about the cluster asks all others.
+        let is_troubled = |node: &Node| node.broker().is_some_and(|(broker, _)| !broker.troubles().now().is_empty());
+        let troubled = nodes.iter().any(is_troubled);
         for node in nodes {
             let reaches_all = !cuts.keys().any(|(from, to)| [*from, *to].contains(&node.id()));
-            let says_well =
-                node.is_ready() && reaches_all && node.broker().is_some_and(|(broker, _)| is_healthy(&broker).is_ok());
+            let is_well = || node.broker().is_some_and(|(broker, _)| is_healthy(&broker).is_ok());
+            let says_well = node.is_ready() && reaches_all && !troubled && is_well();
             if says_well {
                 self.content.entry(node.id()).or_insert(now);
             } else {
@@ -117,7 +120,7 @@ pub fn is_healthy(broker: &Broker) -> Result<(), String> {
 fn ailments(nodes: &[Node]) -> BTreeSet<Ailment> {
     let mut found: BTreeSet<Ailment> =
         nodes.iter().filter(|node| !node.is_ready()).map(|node| Ailment::NotServing(node.id())).collect();
-    found.extend(nodes.iter().filter(|node| node.disk().is_full()).map(|node| Ailment::Full(node.id())));
+    found.extend(nodes.iter().filter(|node| node.disk().is_found_full()).map(|node| Ailment::Full(node.id())));
     let brokers: Vec<Broker> = nodes.iter().filter_map(|node| Some(node.broker()?.0)).collect();
     let newest = brokers.iter().map(Broker::image).max_by_key(|image| image.version());
     let Some(newest) = newest else { return found };

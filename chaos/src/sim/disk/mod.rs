@@ -83,14 +83,16 @@ impl MeddledDisk {
 
     /// No file can grow, or all can again. `quota`: it is a user's room that is used up.
     pub fn full(&self, full: bool, quota: bool) {
-        self.rules().quota = quota;
+        let mut rules = self.rules();
+        (rules.quota, rules.refused) = (quota, false);
+        drop(rules);
         self.faults(|faults| faults.capacity_bytes = if full { 0 } else { u64::MAX });
     }
 
-    /// Whether no file can grow.
+    /// Whether no file can grow, and somebody wanted one to.
     #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.faults(|faults| faults.capacity_bytes == 0)
+    pub fn is_found_full(&self) -> bool {
+        self.rules().refused && self.faults(|faults| faults.capacity_bytes == 0)
     }
 
     /// Whether the process was killed during an operation, and its end is still to be seen to.
@@ -134,10 +136,13 @@ impl MeddledDisk {
     }
 
     fn in_words_of_quota<T>(&self, done: io::Result<T>) -> io::Result<T> {
-        done.map_err(|error| match error.kind() {
-            io::ErrorKind::StorageFull if self.rules().quota => DiskError::Edquot.as_io(),
-            io::ErrorKind::StorageFull => DiskError::Enospc.as_io(),
-            _ => error,
+        done.map_err(|error| {
+            if error.kind() != io::ErrorKind::StorageFull {
+                return error;
+            }
+            let mut rules = self.rules();
+            rules.refused = true;
+            if rules.quota { DiskError::Edquot.as_io() } else { DiskError::Enospc.as_io() }
         })
     }
 }

@@ -121,6 +121,8 @@ pub(super) struct Rules {
     /// The last write to the journal: what it may lose is not known to be there.
     pub(super) last_journaled: Option<(PathBuf, Range<u64>)>,
     pub(super) quota: bool,
+    /// Whether somebody was told since the disk is full.
+    pub(super) refused: bool,
     pub(super) dying: bool,
 }
 
@@ -156,7 +158,7 @@ impl DiskError {
 impl Rules {
     pub(super) fn new(rng: Rng) -> Self {
         let (rules, unreadable) = (BTreeMap::new(), BTreeSet::new());
-        Self { rng, rules, last: 0, unreadable, last_journaled: None, quota: false, dying: false }
+        Self { rng, rules, last: 0, unreadable, last_journaled: None, quota: false, refused: false, dying: false }
     }
 
     pub(super) fn below(&mut self, end: usize) -> usize {
@@ -176,7 +178,7 @@ impl Rules {
     pub(super) fn heal(&mut self) {
         self.rules.clear();
         self.unreadable.clear();
-        self.quota = false;
+        (self.quota, self.refused) = (false, false);
     }
 
     /// What an operation meets, if any rule is for it.
