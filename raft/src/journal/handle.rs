@@ -118,6 +118,11 @@ impl JournalHandle {
         self.submit(records, done)
     }
 
+    /// Bytes of payload that go into one submission of entries; more only if a single entry is larger.
+    pub(crate) fn append_bytes_max(&self) -> usize {
+        self.shared.append_bytes_max
+    }
+
     /// Queues a second copy of live entries, so that the file with their first copy can be recycled. It goes ahead of
     /// everything that waits, and never changes the log: entries that are not live any more are skipped. Any number of
     /// bytes may be handed in: they are written piece by piece.

@@ -21,8 +21,6 @@ use crate::segments::{Frame, SegmentReader, SegmentWriter};
 use crate::tail_budget::TailBudget;
 use crate::types::{Decision, Entry, GroupId, Incarnation, LogId, ReplicaId, Vote};
 
-/// Most payload bytes that one read of the log returns to openraft.
-const READ_BYTES_MAX: usize = 4 << 20;
 /// Applied bytes from which on a group is flushed: one large sequential write.
 const FLUSH_BYTES: usize = 1 << 20;
 /// Bytes that the flusher takes from the tail at once.

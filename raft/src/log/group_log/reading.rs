@@ -2,25 +2,34 @@
 
 use tokio::sync::watch;
 
-use super::{GroupLog, READ_BYTES_MAX};
+use super::GroupLog;
 use crate::disk::error::Class;
 use crate::segments::{SegmentError, StoredItem};
 use crate::troubles::Subject;
 use crate::types::Entry;
 
+/// Most payload bytes that one read of the log returns to openraft.
+const READ_BYTES_MAX: usize = 4 << 20;
+
 impl GroupLog {
+    /// What is read at once is what a follower is to append at once. It says nothing before all of that is durable, and what it
+    /// has not said it does not apply: more than its ring of journal files holds would wait for room that only applying makes.
+    fn read_bytes_max(&self) -> usize {
+        READ_BYTES_MAX.min(self.journal.append_bytes_max())
+    }
+
     /// Entries from `from` up to, not including, `to`, from memory; stops early at a size, but returns at least one
     /// where there is one. `None`: older than that, ask [`GroupLog::entries`].
     pub(crate) fn tail_entries(&self, from: u64, to: u64) -> Option<Vec<Entry>> {
         let inner = self.lock();
-        (from >= inner.tail.first_index()).then(|| inner.tail.range(from, to, READ_BYTES_MAX))
+        (from >= inner.tail.first_index()).then(|| inner.tail.range(from, to, self.read_bytes_max()))
     }
 
     /// The same from memory or segments. Blocks.
     pub(crate) fn entries(&self, from: u64, to: u64) -> Result<Vec<Entry>, SegmentError> {
         match self.tail_entries(from, to) {
             Some(entries) => Ok(entries),
-            None => self.noting_damage(self.reader().entries(from, to, READ_BYTES_MAX)),
+            None => self.noting_damage(self.reader().entries(from, to, self.read_bytes_max())),
         }
     }
 
