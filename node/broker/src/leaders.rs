@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use flotilla_proto::internal::v1;
+use flotilla_raft::group::Group;
 use flotilla_raft::network::LinkState;
 use flotilla_raft::types::{GroupId, ReplicaId};
 use prost::Message;
@@ -166,7 +167,7 @@ impl Broker {
         self.image().node(node_id).map(|node| node.address.clone())
     }
 
-    pub(crate) fn hosted_group(&self, group_id: u64) -> Option<flotilla_raft::group::Group> {
+    pub(crate) fn hosted_group(&self, group_id: u64) -> Option<Group> {
         match self.inner.hosted.load().get(&group_id) {
             Some(Hosted::Running(partition)) => Some(partition.group.clone()),
             _ => None,
@@ -174,16 +175,22 @@ impl Broker {
     }
 
     pub(crate) fn in_sync_here(&self, group_id: u64) -> Vec<u64> {
-        let Some(group) = self.hosted_group(group_id) else { return Vec::new() };
-        let Some(progress) = group.progress() else { return Vec::new() };
+        let group = self.hosted_group(group_id);
+        group.map_or_else(Vec::new, |group| self.in_sync_replicas(&group).into_values().collect())
+    }
+
+    /// The voters of a group led here that have (nearly) everything and can be reached, with their nodes. A node may have
+    /// another replica of the group, which is none of them.
+    pub(crate) fn in_sync_replicas(&self, group: &Group) -> BTreeMap<ReplicaId, u64> {
+        let Some(progress) = group.progress() else { return BTreeMap::new() };
         let committed = group.committed_index().unwrap_or(0);
         let near = |id: ReplicaId, node_id: u64| {
             progress.get(&id).is_some_and(|matched| matched.saturating_add(IN_SYNC_ENTRIES_MAX) >= committed)
                 && self.online(node_id)
-                && !self.inner.releases.is_asked(group_id, id)
+                && !self.inner.releases.is_asked(group.id().0, id)
         };
         let voters = group.membership().voters.into_iter();
-        voters.filter(|(id, node_id)| *id == group.replica() || near(*id, *node_id)).map(|(_, node_id)| node_id).collect()
+        voters.filter(|(id, node_id)| *id == group.replica() || near(*id, *node_id)).collect()
     }
 
     /// Tells the other nodes what this one leads, and takes in what they tell, until the broker stops.

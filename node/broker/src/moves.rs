@@ -7,7 +7,7 @@
 //! the present replicas as its target. A replica
 //! whose node asks to be let go, because its data is damaged (`release.rs`), is left out of the goal for as long as it asks.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,7 +88,7 @@ impl Broker {
                 }
                 continue;
             }
-            let Some(step) = next_step(group, &self.in_sync(group_id), &goal, move_epoch) else { continue };
+            let Some(step) = next_step(group, &self.in_sync_replicas(group), &goal, move_epoch) else { continue };
             if let Step::ChangeVoters(voters) = &step {
                 let not_yet: BTreeSet<ReplicaId> = voters.intersection(&fresh).copied().collect();
                 if !not_yet.is_empty() {
@@ -181,7 +181,6 @@ impl Broker {
         let leave = !active(self.node_id()) || self.inner.handing_over.is_cancelled();
         let mut transfers = Vec::new();
         for Led { partition, goal, move_epoch, .. } in self.led(image) {
-            let group_id = partition.group.id().0;
             let fit =
                 |replica: &Replica| replica.node != self.node_id() && active(replica.node) && settled.is(replica.node, leave);
             let preferred = goal.first().copied().filter(|first| first.node != self.node_id());
@@ -191,7 +190,7 @@ impl Broker {
                 _ => None,
             };
             let Some(to) = wanted else { continue };
-            if self.in_sync(group_id).contains(&to.node) {
+            if self.in_sync_replicas(&partition.group).contains_key(&to.id) {
                 transfers.push((partition, to));
             }
             if transfers.len() >= TRANSFERS_AT_ONCE {
@@ -235,14 +234,14 @@ enum Step {
     },
 }
 
-/// This replica leads the group; `in_sync` are the nodes of voters that have everything and can be reached.
-fn next_step(group: &Group, in_sync: &[u64], goal: &[Replica], move_epoch: Option<u64>) -> Option<Step> {
+/// This replica leads the group; `in_sync` are the voters that have everything and can be reached.
+fn next_step(group: &Group, in_sync: &BTreeMap<ReplicaId, u64>, goal: &[Replica], move_epoch: Option<u64>) -> Option<Step> {
     let membership = group.membership();
     let (me, goal_ids) = (group.replica(), ids(goal));
     // A leader that is to go hands over first: once it is no voter any more, it leads nobody, and the others would find that
     // out only by their timers.
     let goes = !goal_ids.contains(&me);
-    if goes && let Some(successor) = goal.iter().find(|replica| in_sync.contains(&replica.node)) {
+    if goes && let Some(successor) = goal.iter().find(|replica| in_sync.contains_key(&replica.id)) {
         return Some(Step::HandOver(successor.id));
     }
     if membership.joint {
