@@ -329,27 +329,11 @@ fn same_ids(answers: &[(String, Option<v1::IntroduceResponse>)]) -> Option<Strin
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
-    use flotilla_raft::journal::JournalOptions;
-    use flotilla_raft::segments::SegmentOptions;
-
     use super::*;
-    use crate::produce::ProduceLimits;
+    use crate::test_node;
 
     fn me() -> Shared {
-        let options = BrokerOptions {
-            node_id: 1,
-            data_dir: "unused".into(),
-            advertised_address: "a:1".into(),
-            peer_address: "a:1".into(),
-            seeds: Vec::new(),
-            rack: String::new(),
-            journal: JournalOptions::default(),
-            segments: SegmentOptions::default(),
-            proposal_bytes_max: 1,
-            tail_bytes_max: 1,
-            produce: ProduceLimits { decompressed_bytes_max: 1, records_per_batch_max: 1 },
-            retention_interval: Duration::from_secs(1),
-        };
+        let options = test_node::options(1, Path::new("unused"), "a:1");
         let (told, claimed) = (watch::Sender::new(None), watch::Sender::new(false));
         let waits = watch::Sender::default();
         Shared { node_id: 1, directory_id: [1; 16], options, surroundings: Surroundings::real(), told, claimed, waits }

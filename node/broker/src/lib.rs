@@ -35,6 +35,8 @@ mod scrub;
 mod stats;
 mod steward;
 mod surroundings;
+#[cfg(test)]
+mod test_node;
 mod topic_ref;
 mod topics;
 mod troubles;

@@ -5,18 +5,14 @@ use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use flotilla_raft::journal::JournalOptions;
-use flotilla_raft::segments::SegmentOptions;
 use flotilla_raft::types::LogId;
 use flotilla_records::{BatchBuilder, Codec};
-use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::fetch::Position;
-use crate::founding::Home;
-use crate::open::BrokerOptions;
-use crate::produce::{Payload, Produce, ProduceLimits};
+use crate::produce::{Payload, Produce};
 use crate::surroundings::{Clock, Surroundings};
+use crate::test_node;
 use crate::topics::{ConfigChange, CreateTopic};
 
 const TOPIC: &str = "t";
@@ -87,32 +83,9 @@ fn what_is_only_likely_deletes_nothing() {
 
 /// A node on its own, whose clock is ahead as far as `ahead_ms` says.
 async fn node(dir: &Path, ahead_ms: &Arc<AtomicI64>) -> Broker {
-    let address = "127.0.0.1:17301".to_owned();
-    let options = BrokerOptions {
-        node_id: 1,
-        data_dir: dir.to_owned(),
-        advertised_address: address.clone(),
-        peer_address: address,
-        seeds: Vec::new(),
-        rack: String::new(),
-        journal: JournalOptions { file_bytes: 16 << 20, files_max: 4, files_hard_max: 8, ..JournalOptions::default() },
-        segments: SegmentOptions::default(),
-        proposal_bytes_max: 16 << 20,
-        tail_bytes_max: 16 << 20,
-        produce: ProduceLimits { decompressed_bytes_max: 1 << 20, records_per_batch_max: 1_000 },
-        // Each test says when.
-        retention_interval: Duration::from_secs(3_600),
-    };
     let ahead_ms = ahead_ms.clone();
     let clock = Clock::new(move || now_ms() + ahead_ms.load(Ordering::SeqCst));
-    let surroundings = Surroundings { clock, ..Surroundings::real() };
-    let member = match Home::find(&options, &surroundings).unwrap() {
-        Home::Member(member) => member,
-        Home::Newcomer(newcomer) => newcomer.join(&CancellationToken::new()).await.unwrap(),
-    };
-    let broker = Broker::open(options, member, surroundings).await.unwrap();
-    broker.wait_ready().await.unwrap();
-    broker
+    test_node::alone(dir, Surroundings { clock, ..Surroundings::real() }).await
 }
 
 fn now_ms() -> i64 {

@@ -7,19 +7,15 @@ use std::sync::atomic::AtomicBool;
 use flotilla_raft::disk::error::Operation;
 use flotilla_raft::disk::sim::{Injection, SimDisk, code};
 use flotilla_raft::group::Group;
-use flotilla_raft::journal::JournalOptions;
-use flotilla_raft::segments::SegmentOptions;
 use flotilla_raft::types::Item;
 use flotilla_records::{BatchBuilder, Codec};
-use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::broker::PartitionError;
 use crate::error::NotServing;
-use crate::founding::Home;
-use crate::open::BrokerOptions;
-use crate::produce::{Payload, Produce, ProduceLimits};
+use crate::produce::{Payload, Produce};
 use crate::surroundings::Surroundings;
+use crate::test_node::alone;
 use crate::topics::CreateTopic;
 
 const TOPIC: &str = "t";
@@ -36,32 +32,7 @@ pub(crate) fn die_if_asked(items: &[Item]) {
 }
 
 async fn node(dir: &Path) -> Broker {
-    node_on(dir, Surroundings::real()).await
-}
-
-async fn node_on(dir: &Path, surroundings: Surroundings) -> Broker {
-    let address = "127.0.0.1:17300".to_owned();
-    let options = BrokerOptions {
-        node_id: 1,
-        data_dir: dir.to_owned(),
-        advertised_address: address.clone(),
-        peer_address: address,
-        seeds: Vec::new(),
-        rack: String::new(),
-        journal: JournalOptions { file_bytes: 16 << 20, files_max: 4, files_hard_max: 8, ..JournalOptions::default() },
-        segments: SegmentOptions::default(),
-        proposal_bytes_max: 16 << 20,
-        tail_bytes_max: 16 << 20,
-        produce: ProduceLimits { decompressed_bytes_max: 1 << 20, records_per_batch_max: 1_000 },
-        retention_interval: Duration::from_secs(60),
-    };
-    let member = match Home::find(&options, &surroundings).unwrap() {
-        Home::Member(member) => member,
-        Home::Newcomer(newcomer) => newcomer.join(&CancellationToken::new()).await.unwrap(),
-    };
-    let broker = Broker::open(options, member, surroundings).await.unwrap();
-    broker.wait_ready().await.unwrap();
-    broker
+    alone(dir, Surroundings::real()).await
 }
 
 /// Appends one record; its offset, or why not.
@@ -128,7 +99,7 @@ async fn a_dead_group_is_started_again_and_the_others_do_not_notice() {
 async fn a_partition_that_cannot_be_opened_says_so_and_comes_up_once_it_can() {
     let (dir, disk) = (tempfile::tempdir().unwrap(), SimDisk::new(1));
     let surroundings = Surroundings { disk: Arc::new(disk.clone()), ..Surroundings::real() };
-    let broker = node_on(dir.path(), surroundings).await;
+    let broker = alone(dir.path(), surroundings).await;
     disk.inject(Injection::new(Operation::CreateDir, code::EACCES).on("/groups/").forever());
     let (creating, topic) = (broker.clone(), CreateTopic { name: TOPIC.into(), partitions: Some(1), ..CreateTopic::default() });
     let created = tokio::spawn(async move { creating.create_topic(topic).await });

@@ -6,8 +6,6 @@ use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use flotilla_raft::journal::JournalOptions;
-use flotilla_raft::segments::SegmentOptions;
 use flotilla_records::{BatchBuilder, Codec};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -15,8 +13,9 @@ use tonic::transport::Server;
 use super::*;
 use crate::founding::Home;
 use crate::open::BrokerOptions;
-use crate::produce::{Payload, Produce, ProduceLimits};
+use crate::produce::{Payload, Produce};
 use crate::surroundings::Surroundings;
+use crate::test_node::options;
 use crate::topics::CreateTopic;
 
 const TOPIC: &str = "t";
@@ -39,18 +38,9 @@ fn free_addresses() -> Vec<SocketAddr> {
 async fn node(node_id: u64, dir: &Path, addresses: &[SocketAddr], ahead_ms: Arc<AtomicI64>) -> Broker {
     let address = addresses[node_id as usize - 1];
     let options = BrokerOptions {
-        node_id,
-        data_dir: dir.join(node_id.to_string()),
-        advertised_address: address.to_string(),
-        peer_address: address.to_string(),
         seeds: addresses.iter().map(SocketAddr::to_string).collect(),
-        rack: String::new(),
-        journal: JournalOptions { file_bytes: 16 << 20, files_max: 4, files_hard_max: 8, ..JournalOptions::default() },
-        segments: SegmentOptions::default(),
-        proposal_bytes_max: 16 << 20,
-        tail_bytes_max: 16 << 20,
-        produce: ProduceLimits { decompressed_bytes_max: 1 << 20, records_per_batch_max: 1_000 },
         retention_interval: Duration::from_millis(50),
+        ..options(node_id, &dir.join(node_id.to_string()), &address.to_string())
     };
     let clock = Clock::new(move || now_ms() + ahead_ms.load(Ordering::SeqCst));
     let surroundings = Surroundings { clock, ..Surroundings::real() };

@@ -58,6 +58,18 @@ async fn comes_back(node: &mut Node, what: &str) {
     is_whole(&start(node).await.unwrap(), what).await;
 }
 
+/// Whether an error was met on the way to `brought_up`. In either case nothing is lost.
+async fn met_and_survived(node: &mut Node, brought_up: Result<Group, StartError>, what: &str) -> bool {
+    let met = clear(node);
+    match brought_up {
+        // What it met on its way did not stop it; what it met afterwards may have stopped the journal.
+        Ok(group) if node.registry().failure().get().is_none() => is_whole(&group, what).await,
+        Ok(_) => node.kill(),
+        Err(_) => comes_back(node, what).await,
+    }
+    met
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_that_meets_an_error_loses_nothing() {
     let mut met_at = 0;
@@ -68,14 +80,7 @@ async fn a_start_that_meets_an_error_loses_nothing() {
             node.disk.inject(Injection::new(operation, code::EACCES).on("/groups").after(after).forever());
             let started = start(&node).await;
             let what = format!("{operation:?} after {after}: {started:?}");
-            let met = clear(&node);
-            match started {
-                // What it met while it started did not stop it; what it met afterwards may have stopped the journal.
-                Ok(group) if node.registry().failure().get().is_none() => is_whole(&group, &what).await,
-                Ok(_) => node.kill(),
-                Err(_) => comes_back(&mut node, &what).await,
-            }
-            if !met {
+            if !met_and_survived(&mut node, started, &what).await {
                 break;
             }
             met_at += 1;
@@ -93,13 +98,7 @@ async fn a_restart_that_meets_an_error_loses_nothing() {
             node.disk.inject(Injection::new(operation, code::EACCES).on("/groups").after(after).forever());
             let restarted = node.registry().restart(GROUP, Box::new(Ledger::default()), None).await;
             let what = format!("{operation:?} after {after}: {restarted:?}");
-            let met = clear(&node);
-            match restarted {
-                Ok(group) if node.registry().failure().get().is_none() => is_whole(&group, &what).await,
-                Ok(_) => node.kill(),
-                Err(_) => comes_back(&mut node, &what).await,
-            }
-            if !met {
+            if !met_and_survived(&mut node, restarted, &what).await {
                 break;
             }
             met_at += 1;
