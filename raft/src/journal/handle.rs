@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::frame::HEADER_GROUP_BYTES;
 use super::record::Record;
@@ -61,6 +61,14 @@ struct Queue {
     woken: bool,
 }
 
+/// How far the writer is.
+#[derive(Debug, Clone, Copy, Default)]
+struct Progress {
+    durable: JournalSeq,
+    /// Whether it writes no more.
+    failed: bool,
+}
+
 /// What handles and the writer share.
 #[derive(Default)]
 pub(super) struct Shared {
@@ -70,13 +78,13 @@ pub(super) struct Shared {
     wake: Condvar,
     /// The same for a writer that is a task.
     notify: Notify,
-    durable: AtomicU64,
+    progress: watch::Sender<Progress>,
     queued_bytes: AtomicU64,
 }
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("durable", &self.durable).field("queued_bytes", &self.queued_bytes).finish()
+        f.debug_struct("Shared").field("progress", &self.progress.borrow()).field("queued_bytes", &self.queued_bytes).finish()
     }
 }
 
@@ -160,7 +168,21 @@ impl JournalHandle {
     /// Everything submitted up to here is durable. May run ahead of the callbacks, never behind them.
     #[must_use]
     pub fn durable(&self) -> JournalSeq {
-        JournalSeq(self.shared.durable.load(Ordering::Acquire))
+        self.shared.durable()
+    }
+
+    /// Returns when everything submitted up to here is durable or refused; waits for nothing that was submitted later.
+    ///
+    /// # Errors
+    /// If it will not be: writing failed.
+    pub async fn wait_durable(&self, seq: JournalSeq) -> io::Result<()> {
+        let mut progress = self.shared.progress.subscribe();
+        let came = progress.wait_for(|progress| progress.durable >= seq || progress.failed).await;
+        if came.is_ok_and(|progress| progress.durable >= seq) {
+            return Ok(());
+        }
+        let failed = self.shared.lock().failed.clone();
+        Err(failed.map_or_else(|| io::Error::other("the journal stopped"), |(kind, message)| io::Error::new(kind, message)))
     }
 
     /// Bytes that wait to be written.
@@ -280,11 +302,11 @@ impl Shared {
     }
 
     pub(super) fn publish(&self, seq: JournalSeq) {
-        self.durable.fetch_max(seq.0, Ordering::Release);
+        self.progress.send_modify(|progress| progress.durable = progress.durable.max(seq));
     }
 
     pub(super) fn durable(&self) -> JournalSeq {
-        JournalSeq(self.durable.load(Ordering::Acquire))
+        self.progress.borrow().durable
     }
 
     /// Refuses everything that waits, and from now on everything that comes.
@@ -293,6 +315,7 @@ impl Shared {
         queue.failed = Some((error.kind(), error.to_string()));
         let waiting: Vec<_> = std::mem::take(&mut queue.moves).into_iter().chain(queue.ordinary.drain(..)).collect();
         drop(queue);
+        self.progress.send_modify(|progress| progress.failed = true);
         self.queued_bytes.store(0, Ordering::Relaxed);
         for submission in waiting {
             submission.reply(JournalSeq(0), Err(io::Error::new(error.kind(), error.to_string())));
@@ -327,5 +350,30 @@ impl Shared {
             Some(timeout) => self.wake.wait_timeout_while(queue, timeout, asleep).unwrap_or_else(PoisonError::into_inner).0,
         };
         queue.woken = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use futures::FutureExt;
+
+    use super::*;
+
+    /// What is applied makes room in the journal. If it waited for what is queued behind it, and that for room, neither would
+    /// ever come.
+    #[test]
+    fn who_waits_waits_for_nothing_that_came_later() {
+        let shared = Arc::new(Shared::new(1 << 20));
+        let handle = JournalHandle::new(shared.clone());
+        let (first, later) = (handle.submit(Vec::new(), |_| {}), handle.submit(Vec::new(), |_| {}));
+        assert!(handle.wait_durable(first).now_or_never().is_none());
+        shared.publish(first);
+        handle.wait_durable(first).now_or_never().unwrap().unwrap();
+        assert!(handle.wait_durable(later).now_or_never().is_none());
+        shared.fail(&io::Error::other("the device is gone"));
+        let error = handle.wait_durable(later).now_or_never().unwrap().unwrap_err();
+        assert_eq!(error.to_string(), "the device is gone");
+        handle.wait_durable(first).now_or_never().unwrap().unwrap();
     }
 }

@@ -251,10 +251,9 @@ impl GroupLog {
     /// Waits until the entry at `index` is durable on this node.
     pub(crate) async fn wait_durable(&self, index: u64) -> io::Result<()> {
         let seq = self.lock().tail.seq(index);
-        match seq {
-            Some(seq) if seq > self.journal.durable() => self.submit_and_wait(Vec::new()).await,
-            Some(_) | None => Ok(()),
-        }
+        let Some(seq) = seq else { return Ok(()) };
+        self.journal.wait_durable(seq).await?;
+        if self.is_all_done() { Ok(()) } else { Err(io::Error::other("the journal did not take everything of this group")) }
     }
 
     /// Notes what apply decided about the entry at `index`; from now on its kept items can be read.
@@ -402,12 +401,8 @@ impl GroupLog {
     }
 
     async fn write_through(&self, record: Record) -> io::Result<()> {
-        self.submit_and_wait(vec![record]).await
-    }
-
-    async fn submit_and_wait(&self, records: Vec<Record>) -> io::Result<()> {
         let (tx, rx) = oneshot::channel();
-        self.journal.submit(records, move |result| {
+        self.journal.submit(vec![record], move |result| {
             let _ = tx.send(result);
         });
         let result = rx.await.unwrap_or_else(|_| Err(io::Error::other("the journal stopped")));

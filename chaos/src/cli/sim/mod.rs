@@ -30,7 +30,7 @@ pub(super) struct SimArgs {
     /// Which faults
     #[arg(long, value_enum, default_value = "all", value_name = "SCENARIO")]
     scenario: Scenario,
-    /// Nodes [default: 3 to 5, by the seed; 5 where replicas move, and 3 in the other scenarios]
+    /// Nodes [default: 3 to 5, by the seed; in scenarios of one kind 5 where replicas move, 4 where data is damaged, else 3]
     #[arg(long, value_parser = clap::value_parser!(u64).range(2..=9), value_name = "N")]
     nodes: Option<u64>,
     /// Partitions of the replicated topic [default: by the seed; 3 in the scenarios of one kind]

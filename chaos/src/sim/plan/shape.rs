@@ -62,8 +62,8 @@ impl Shape {
             strange_times: random.one_of([0, 0, 7, 20]),
         };
         let mut classes: Vec<Class> = Class::ALL.into_iter().filter(|_| random.below(5) < 3).collect();
-        // Of what has no other copy nothing may be destroyed.
-        classes.retain(|class| *class != Class::Damage || shape.singles == 0);
+        // Of what has no other copies on a majority nothing may be destroyed. The topic that can always move has one less than nodes.
+        classes.retain(|class| *class != Class::Damage || shape.singles == 0 && shape.nodes > 3);
         Self { classes, ..shape }
     }
 
@@ -71,7 +71,11 @@ impl Shape {
     pub(super) fn usual(scenario: Scenario) -> Self {
         let moves = scenario == Scenario::Moves;
         Self {
-            nodes: if moves { 5 } else { 3 },
+            nodes: match scenario {
+                Scenario::Moves => 5,
+                Scenario::Damage => 4,
+                _ => 3,
+            },
             partitions: 3,
             singles: u32::from(!matches!(scenario, Scenario::Damage | Scenario::Founding)),
             faults_ms: 30_000,
