@@ -173,8 +173,10 @@ fn cannot_start(error: std::io::Error) -> SweepError {
     SweepError::Prepare(format!("the node cannot be started again: {error}"))
 }
 
-/// Whether a log names the file and says that something went wrong with it.
+/// Whether a log names the file, or the directory in which it is, and says that something went wrong there.
 fn says_why(log: &str, path: &std::path::Path) -> bool {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    log.lines().rev().any(|line| line.to_lowercase().contains("error") && line.contains(&name))
+    let directory = path.parent().map(|parent| parent.to_string_lossy().into_owned()).filter(|parent| parent.contains('/'));
+    let names_it = |line: &str| line.contains(&name) || directory.as_ref().is_some_and(|directory| line.contains(directory));
+    log.lines().rev().any(|line| line.to_lowercase().contains("error") && names_it(line))
 }
