@@ -8,6 +8,9 @@ use super::plan::{Corruption, Fault};
 use super::world::{LATENCY, RESTART_AFTER, World};
 use crate::history::{Done, micros};
 
+/// How much later than a majority the other nodes start after the power was gone everywhere: there is a leader by then.
+const STRAGGLE: Duration = Duration::from_secs(3);
+
 /// Something to be done at some time.
 #[derive(Debug, Clone)]
 pub(super) enum Action {
@@ -65,7 +68,7 @@ impl World {
         match fault {
             Fault::Kill { node } => self.end(node, until, Node::killed),
             Fault::PowerCut { node } => self.lose_power(node, until),
-            Fault::PowerCutAll => self.ids().into_iter().for_each(|node| self.lose_power(node, until)),
+            Fault::PowerCutAll => self.lose_all_power(until),
             Fault::TornWrite { node, after } => {
                 self.torn.insert(node, until);
                 self.with(node, |node| node.disk().faults(|faults| faults.power_fails_in = Some(after)));
@@ -138,6 +141,17 @@ impl World {
     }
 
     /// Nobody hears a machine that lost its power, not even that its connections have ended.
+    /// A majority comes back first, and has gone on without the others when they come: those may be who had the most.
+    fn lose_all_power(&mut self, until: Duration) {
+        let mut nodes = self.ids();
+        let count = nodes.len().max(1);
+        nodes.rotate_left(until.subsec_millis() as usize % count);
+        for (place, node) in nodes.into_iter().enumerate() {
+            let late = if place > count / 2 { STRAGGLE } else { Duration::ZERO };
+            self.lose_power(node, until + late);
+        }
+    }
+
     fn lose_power(&mut self, node: u64, until: Duration) {
         self.isolate(node, until);
         self.end(node, until, Node::power_cut);

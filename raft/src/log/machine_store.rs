@@ -166,7 +166,7 @@ impl RaftStateMachine<TypeConfig> for MachineStore {
         let mut pending = Pending::default();
         while let Some((entry, responder)) = entries.try_next().await? {
             // A follower may learn that an entry is committed before it is durable here.
-            if !is_planted(Bug::ApplyBeforeDurable) {
+            if !is_planted(Bug::ApplyBeforeDurable) && !is_planted(Bug::AckBeforeSync) {
                 self.log.wait_durable(entry.log_id.index).await?;
             }
             let outcomes = self.apply_entry(entry, &mut pending)?;
