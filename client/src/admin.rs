@@ -59,6 +59,8 @@ calls! {
     committed: GroupsClient(CommittedRequest) -> CommittedResponse, Safe;
     /// The cluster and its nodes.
     describe_cluster: ClusterClient(DescribeClusterRequest) -> DescribeClusterResponse, Safe;
+    /// Compares what the replicas have applied.
+    verify_replicas: ClusterClient(VerifyReplicasRequest) -> VerifyReplicasResponse, Safe;
     /// Moves every leader off a node, before a restart or maintenance. Returns at once.
     drain_node: NodesClient(DrainNodeRequest) -> DrainNodeResponse, Safe;
     /// Takes back a node that was drained or is leaving.

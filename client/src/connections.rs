@@ -272,6 +272,13 @@ mod tests {
             let cluster_id = if self.old { String::new() } else { self.cluster_id.to_owned() };
             Ok(Response::new(v1::GetMetadataResponse { cluster_id, ..Default::default() }))
         }
+
+        async fn verify_replicas(
+            &self,
+            _: Request<v1::VerifyReplicasRequest>,
+        ) -> Result<Response<v1::VerifyReplicasResponse>, Status> {
+            Err(Status::unimplemented("not here"))
+        }
     }
 
     async fn node(cluster_id: &'static str, old: bool) -> String {

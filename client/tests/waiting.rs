@@ -39,6 +39,13 @@ impl Cluster for Moody {
     async fn get_metadata(&self, _: Request<v1::GetMetadataRequest>) -> Result<Response<v1::GetMetadataResponse>, Status> {
         Ok(Response::new(v1::GetMetadataResponse { cluster_id: "moody".to_owned(), ..Default::default() }))
     }
+
+    async fn verify_replicas(
+        &self,
+        _: Request<v1::VerifyReplicasRequest>,
+    ) -> Result<Response<v1::VerifyReplicasResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
 }
 
 async fn start() -> (Client, watch::Sender<Mood>) {

@@ -4,6 +4,8 @@
 //! while the last entries are on their way rides together in the next entry, so small proposals share one sync
 //! without waiting for each other.
 
+mod error;
+
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -35,7 +37,9 @@ use crate::roster::Roster;
 use crate::segments::{SegmentError, SegmentInfo, StoredItem};
 use crate::standing::Standing;
 use crate::tail_budget::TailBudget;
+use crate::tripwire::Tripwire;
 use crate::types::{GroupId, Item, LogId, NodeId, Replica, ReplicaId};
+pub use error::{ProposeError, ReadError};
 
 /// openraft's handle of one group.
 pub(crate) type Raft = openraft::Raft<TypeConfig, MachineStore>;
@@ -72,6 +76,7 @@ pub(crate) struct Parts {
     pub(crate) urgency: Urgency,
     pub(crate) heard: Arc<Heard>,
     pub(crate) joining: Arc<Joining>,
+    pub(crate) tripwire: Tripwire,
     pub(crate) standing: watch::Receiver<Standing>,
     /// Cancelled when the group is stopped on purpose.
     pub(crate) stopping: CancellationToken,
@@ -88,62 +93,6 @@ pub struct Admitted<'a> {
 /// A submitted proposal: its place in the order is fixed. Await it for the outcome.
 pub struct Ticket {
     reply: oneshot::Receiver<Result<Outcome, ProposeError>>,
-}
-
-/// Why a proposal has no outcome.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum ProposeError {
-    /// Not appended: another node leads the group.
-    #[error("this node does not lead group {group}")]
-    NotLeader {
-        /// The group.
-        group: GroupId,
-        /// The node that leads it, if that is known.
-        leader: Option<NodeId>,
-    },
-    /// It may or may not be committed, now or later. Retry with the same producer sequence to find out.
-    #[error("group {group} lost its leader or stopped while the proposal was on its way: {reason}")]
-    Unknown {
-        /// The group.
-        group: GroupId,
-        /// What happened.
-        reason: String,
-    },
-    /// Not appended: most of the group's replicas cannot be reached, so that it would only wait.
-    #[error("group {group} has no majority: its replicas on {offline:?} are out of reach")]
-    NoQuorum {
-        /// The group.
-        group: GroupId,
-        /// Those that are missing.
-        offline: Vec<NodeId>,
-    },
-    /// Not appended: the group does not run any more.
-    #[error("group {group} is stopped")]
-    Stopped {
-        /// The group.
-        group: GroupId,
-    },
-}
-
-/// Why a group could not be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// The stored data is damaged or cannot be read.
-    #[error(transparent)]
-    Segment(#[from] SegmentError),
-    /// The read was broken off: the node is closing.
-    #[error("reading was broken off: {0}")]
-    Stopped(io::Error),
-    /// This node cannot confirm that it leads the group.
-    #[error("group {group}: leadership could not be confirmed: {reason}")]
-    NotLeader {
-        /// The group.
-        group: GroupId,
-        /// The node that leads it, if that is known.
-        leader: Option<NodeId>,
-        /// What openraft said.
-        reason: String,
-    },
 }
 
 impl Group {
@@ -184,8 +133,11 @@ impl Group {
     /// Waits until there is room in memory for a proposal of `bytes`, as long as a majority can be reached.
     ///
     /// # Errors
-    /// [`ProposeError::NoQuorum`], or [`ProposeError::Stopped`] when the group or the node closes.
+    /// [`ProposeError::NoQuorum`], or [`ProposeError::Stopped`] when the group or the node closes, or [`ProposeError::Halted`].
     pub async fn admit(&self, bytes: usize) -> Result<Admitted<'_>, ProposeError> {
+        if let Some(reason) = self.halted() {
+            return Err(ProposeError::Halted { group: self.inner.id, reason: reason.to_string() });
+        }
         let (group, Parts { tail_budget, admission, quorum, stopping, .. }) = (self.inner.id, &self.inner.parts);
         if tail_budget.has_room()
             && let Some(room) = admission.try_take(bytes)
@@ -224,6 +176,7 @@ impl Group {
         if is_planted(Bug::ReadWithoutQuorum) {
             return Ok(());
         }
+        self.check_not_halted()?;
         let group = self.inner.id;
         let passed = self.inner.parts.barriers.pass(|| self.confirm_lead()).await;
         passed.map_err(|Unconfirmed { leader, reason }| ReadError::NotLeader { group, leader, reason })
@@ -244,6 +197,7 @@ impl Group {
     /// # Errors
     /// If the disk fails or holds damaged data in this range.
     pub async fn read(&self, offset: u64, bytes_max: usize) -> Result<Vec<StoredItem>, ReadError> {
+        self.check_not_halted()?;
         if let Some(items) = self.inner.parts.log.read_tail(offset, bytes_max) {
             return Ok(items);
         }
@@ -263,6 +217,7 @@ impl Group {
     /// # Errors
     /// If the disk fails or holds damaged data.
     pub async fn find_timestamp(&self, timestamp_ms: i64, from: u64) -> Result<Option<StoredItem>, ReadError> {
+        self.check_not_halted()?;
         let log = self.inner.parts.log.clone();
         let find = move || -> Result<Option<StoredItem>, SegmentError> {
             match log.noting_damage(log.reader().offset_for_timestamp(timestamp_ms, from))? {
@@ -271,6 +226,13 @@ impl Group {
             }
         };
         Ok(self.driver().run(find).await.map_err(ReadError::Stopped)??)
+    }
+
+    fn check_not_halted(&self) -> Result<(), ReadError> {
+        match self.halted() {
+            None => Ok(()),
+            Some(reason) => Err(ReadError::Halted { group: self.inner.id, reason: reason.to_string() }),
+        }
     }
 
     /// The term that this node is in.
@@ -395,6 +357,10 @@ impl Group {
     /// Whether this replica only copies the group so far.
     pub(crate) fn joining(&self) -> &Arc<Joining> {
         &self.inner.parts.joining
+    }
+
+    pub(crate) fn tripwire(&self) -> &Tripwire {
+        &self.inner.parts.tripwire
     }
 
     /// Whether this replica may campaign and vote, as far as its log goes.

@@ -34,5 +34,6 @@ pub mod snapshot;
 pub mod standing;
 pub mod state;
 mod tail_budget;
+pub mod tripwire;
 pub mod troubles;
 pub mod types;

@@ -33,6 +33,8 @@ pub enum Subject {
     Clock,
     /// A group: it does not run, or a part of its data is damaged.
     Group(GroupId),
+    /// The replicas of a group: they contradict each other.
+    Replicas(GroupId),
     /// Writing what a group has applied into its segments.
     Segments(GroupId),
     /// Removing what retention gave up of a group.
@@ -78,7 +80,11 @@ impl Subject {
     pub fn group(self) -> Option<GroupId> {
         match self {
             Self::Space | Self::Journal | Self::Rows | Self::Clock => None,
-            Self::Group(group) | Self::Segments(group) | Self::Retention(group) | Self::Deletion(group) => Some(group),
+            Self::Group(group)
+            | Self::Replicas(group)
+            | Self::Segments(group)
+            | Self::Retention(group)
+            | Self::Deletion(group) => Some(group),
         }
     }
 }
@@ -91,6 +97,7 @@ impl fmt::Display for Subject {
             Self::Rows => f.write_str("the rows"),
             Self::Clock => f.write_str("the clock"),
             Self::Group(group) => write!(f, "group {group}"),
+            Self::Replicas(group) => write!(f, "the replicas of group {group}"),
             Self::Segments(group) => write!(f, "the segments of group {group}"),
             Self::Retention(group) => write!(f, "retention of group {group}"),
             Self::Deletion(group) => write!(f, "the deletion of group {group}"),

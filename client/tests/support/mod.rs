@@ -198,6 +198,13 @@ impl Cluster for Fake {
         let (nodes, cluster_id) = (self.nodes(), self.cluster_id.clone());
         Ok(Response::new(v1::GetMetadataResponse { version: 1, nodes, topics, limits: Some(limits), cluster_id }))
     }
+
+    async fn verify_replicas(
+        &self,
+        _: Request<v1::VerifyReplicasRequest>,
+    ) -> Result<Response<v1::VerifyReplicasResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
 }
 
 /// Numbers that look random and come again with the same seed (xorshift64).

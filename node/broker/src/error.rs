@@ -387,6 +387,7 @@ impl Failed {
                 let leader = leader.map(|node| (node, String::new()));
                 Self::NotServing(NotServing::NotLeader { what: what(), leader })
             }
+            ProposeError::Halted { reason, .. } => Self::NotServing(NotServing::Down { what: what(), reason }),
             ProposeError::NoQuorum { offline, .. } => Self::NotServing(NotServing::NoQuorum { what: what(), offline }),
             ProposeError::Stopped { .. } => Self::NotServing(match storage {
                 Some(reason) => NotServing::StorageFailed { reason },
@@ -428,6 +429,7 @@ pub(crate) fn not_leader(error: ReadError, what: impl FnOnce() -> String) -> Res
         ReadError::NotLeader { leader, .. } => {
             Ok(NotServing::NotLeader { what: what(), leader: leader.map(|node| (node, String::new())) })
         }
+        ReadError::Halted { reason, .. } => Ok(NotServing::Down { what: what(), reason }),
         ReadError::Segment(error) => Err(error.to_string()),
         ReadError::Stopped(_) => Ok(NotServing::ShuttingDown),
     }

@@ -108,6 +108,10 @@ impl Broker {
     /// Damage was met in the data of a group that runs. If the others can do without this replica, it stops, and is healed;
     /// if not, what is not damaged is better than nothing. `true`: it stopped.
     pub(crate) async fn give_up_damaged(&self, group_id: u64) -> bool {
+        if group_id == 0 {
+            self.give_up_controller();
+            return false;
+        }
         let Some(group) = self.hosted_group(group_id) else { return false };
         let Some(reason) = group.damage() else { return false };
         if !group.can_be_spared() {
@@ -121,6 +125,14 @@ impl Broker {
         }
         self.set_hosted(group_id, Hosted::Down(Outage::damaged(reason)));
         true
+    }
+
+    /// Where this node's replica of the controller is condemned, nothing that it says may be acted on: the node begins anew, finds
+    /// it damaged, and asks the others for another.
+    fn give_up_controller(&self) {
+        if let Some(reason) = self.controller().condemned() {
+            self.failure().set(format!("this node's replica of the controller is given up: {reason}"));
+        }
     }
 
     /// Makes another replica the leader, if this one leads; not for ever.

@@ -40,6 +40,7 @@ mod test_node;
 mod topic_ref;
 mod topics;
 mod troubles;
+mod verify;
 
 pub use broker::Broker;
 pub use cluster::{ClusterDescription, NodeDescription, PartitionHealth};
@@ -71,6 +72,7 @@ pub use surroundings::{Clock, OpenState, Surroundings};
 pub use topic_ref::TopicRef;
 pub use topics::{ConfigChange, CreateTopic, CreatedTopic, PartitionDescription, PartitionTime, TopicDescription};
 pub use troubles::{ClusterTroubles, NodeTrouble};
+pub use verify::{Finding, VerifiedGroup};
 
 /// A record as a client sends it: plain, not yet part of a batch.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -100,6 +100,15 @@ impl PeerCalls {
         answer.map(|answer| answer.troubles).ok()
     }
 
+    /// What the replicas of groups on the node at `address` have applied; `None` if it does not say.
+    pub(crate) async fn tracks(&self, address: &str, group_ids: Vec<u64>) -> Option<Vec<v1::ReplicaTrack>> {
+        let mut client = self.client(address).ok()?;
+        let mut request = Request::new(v1::TracksRequest { group_ids });
+        request.set_timeout(ASK_TIMEOUT);
+        let answer = self.within(ASK_TIMEOUT, address, client.tracks(request)).await;
+        answer.map(|answer| answer.replicas).ok()
+    }
+
     /// Asks the node at `address` that groups which it leads go on without a damaged replica.
     pub(crate) async fn release(&self, address: &str, request: v1::ReleaseRequest) -> Option<v1::ReleaseResponse> {
         let mut client = self.client(address).ok()?;

@@ -128,6 +128,14 @@ impl Peer for PeerService {
         Ok(Response::new(v1::TroublesResponse { troubles }))
     }
 
+    async fn tracks(&self, request: Request<v1::TracksRequest>) -> Result<Response<v1::TracksResponse>, Status> {
+        let replicas = match &self.0 {
+            Stage::Newcomer(_) => Vec::new(),
+            Stage::Member(broker) => broker.told_tracks(request.into_inner().group_ids),
+        };
+        Ok(Response::new(v1::TracksResponse { replicas }))
+    }
+
     async fn release(&self, request: Request<v1::ReleaseRequest>) -> Result<Response<v1::ReleaseResponse>, Status> {
         match &self.0 {
             Stage::Newcomer(_) => Ok(Response::new(v1::ReleaseResponse::default())),

@@ -19,6 +19,7 @@ use super::tail::Tail;
 use crate::journal::{JournalHandle, JournalSeq, Record, RecoveredGroup};
 use crate::segments::{Frame, SegmentReader, SegmentWriter};
 use crate::tail_budget::TailBudget;
+use crate::tripwire::chain::Chain;
 use crate::types::{Decision, Entry, GroupId, Incarnation, LogId, ReplicaId, Vote};
 
 /// Applied bytes from which on a group is flushed: one large sequential write.
@@ -35,7 +36,11 @@ pub(crate) struct GroupLog {
     /// Used by the flusher alone, until an installed snapshot replaces it. Locked before `inner`.
     writer: Mutex<SegmentWriter>,
     inner: Mutex<Inner>,
+    /// Over what is applied. Locked last.
+    chain: Mutex<Chain>,
     damage: watch::Sender<Option<String>>,
+    /// Whether it is noted durably that this life is not to be used any more.
+    condemned: AtomicBool,
     budget: TailBudget,
     /// Whether the flusher has been asked to write and has not begun yet.
     flush_asked: AtomicBool,
@@ -102,7 +107,7 @@ impl GroupLog {
             last,
             decision_rows: VecDeque::new(),
         };
-        let (writer, inner) = (Mutex::new(writer), Mutex::new(inner));
+        let (writer, inner, chain) = (Mutex::new(writer), Mutex::new(inner), Mutex::new(Chain::resume(None, None, 0)));
         let damage = watch::Sender::new(None);
         Ok(Self {
             group,
@@ -111,7 +116,9 @@ impl GroupLog {
             journal,
             writer,
             inner,
+            chain,
             damage,
+            condemned: AtomicBool::new(false),
             budget,
             flush_asked: AtomicBool::new(false),
             retired: AtomicBool::new(false),
@@ -151,6 +158,18 @@ impl GroupLog {
 
     pub(crate) fn last(&self) -> Option<LogId> {
         self.lock().last
+    }
+
+    /// Vote, last committed and last entry, as of one moment: the log never lacks what another leader took away before it has
+    /// the vote for that one.
+    pub(crate) fn stand(&self) -> (Option<Vote>, Option<LogId>, Option<LogId>) {
+        let inner = self.lock();
+        (inner.vote, inner.committed, inner.last.max(inner.purged))
+    }
+
+    /// The hash chain over what is applied.
+    pub(crate) fn chain(&self) -> MutexGuard<'_, Chain> {
+        self.chain.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the flusher should be asked to write now. Says so once until it has begun.
@@ -257,8 +276,9 @@ impl GroupLog {
     }
 
     /// Notes what apply decided about the entry at `index`; from now on its kept items can be read.
-    pub(crate) fn mark_applied(&self, index: u64, decisions: Arc<[Decision]>) -> io::Result<()> {
-        self.lock().tail.mark_applied(index, decisions)
+    /// `checksums` are the payloads', or none.
+    pub(crate) fn mark_applied(&self, index: u64, decisions: Arc<[Decision]>, checksums: Arc<[u32]>) -> io::Result<()> {
+        self.lock().tail.mark_applied(index, decisions, checksums)
     }
 
     /// Remembers that a decisions row covers these entries.

@@ -10,6 +10,8 @@ use super::lives::Lives;
 use crate::segments::{SegmentError, SegmentReader, SegmentWriter, StoredFrame};
 use crate::state::WriteBatch;
 use crate::state::keys::GroupKeys;
+use crate::tripwire::ChainEnd;
+use crate::tripwire::chain::Chain;
 use crate::types::{GroupId, Incarnation, LogId};
 
 /// See the module.
@@ -97,16 +99,17 @@ impl LifeWriter {
         })
     }
 
-    /// Makes it complete through `last`, and durable.
+    /// Makes it complete through `last`, and durable. `chain` is the hash chain through there, where it is known.
     ///
     /// # Errors
     /// If disk or state refuse.
-    pub(crate) fn finish(mut self, last: LogId, membership: Bytes) -> io::Result<NewLife> {
+    pub(crate) fn finish(mut self, last: LogId, membership: Bytes, chain: Option<ChainEnd>) -> io::Result<NewLife> {
         self.writer.skip_through(last).map_err(io::Error::other)?;
         self.writer.sync().map_err(io::Error::other)?;
         let mut batch = WriteBatch::default();
         batch.put(self.keys.membership(), membership.to_vec());
-        batch.put(self.keys.applied(), GroupKeys::encode_log_id(last));
+        let chain = chain.unwrap_or_else(|| Chain::resume(Some(last), None, 0).end());
+        batch.put(self.keys.applied(), GroupKeys::encode_applied(last, chain));
         self.lives.state().write(batch).map_err(io::Error::other)?;
         self.lives.state().flush().map_err(io::Error::other)?;
         let segments = (self.writer, self.reader);

@@ -21,6 +21,7 @@ use crate::planted::{Bug, is_planted};
 use crate::snapshot::{Held, SnapshotData, SnapshotView};
 use crate::state::WriteBatch;
 use crate::state::keys::GroupKeys;
+use crate::tripwire::chain::Link;
 use crate::types::{Decision, Incarnation, Item, LogId};
 
 /// Bytes of rows after which an apply call writes what it has.
@@ -92,20 +93,29 @@ impl MachineStore {
 
     fn apply_entry(&mut self, entry: RaftEntry, pending: &mut Pending) -> io::Result<Outcomes> {
         let log_id = log_id_from_raft(&entry.log_id);
-        let applied = match entry.payload {
-            EntryPayload::Blank => Vec::new(),
+        let (mut applied, mut checksums) = (Vec::new(), Arc::default());
+        match entry.payload {
+            EntryPayload::Blank => self.log.chain().add(log_id, Link::Blank, std::iter::empty()),
             EntryPayload::Membership(membership) => {
                 self.membership = RaftMembership::new(Some(entry.log_id), membership);
                 let stored = encode_stored_membership(&self.membership);
+                let link = (0, crc32c::crc32c(&stored), Decision::Drop);
+                self.log.chain().add(log_id, Link::Membership, std::iter::once(link));
                 pending.batch.put(self.keys.membership(), stored.to_vec());
-                Vec::new()
             }
-            EntryPayload::Normal(Command(items)) => self.apply_items(log_id, &items, pending)?,
-        };
+            EntryPayload::Normal(Command(items)) => {
+                applied = self.apply_items(log_id, &items, pending)?;
+                // The segment gets the same.
+                checksums = items.iter().map(|item| crc32c::crc32c(&item.payload)).collect::<Arc<[u32]>>();
+                let links = items.iter().zip(&*checksums).zip(&applied);
+                let links = links.map(|((item, checksum), applied)| (item.kind, *checksum, applied.decision));
+                self.log.chain().add(log_id, Link::Items, links);
+            }
+        }
         let decisions: Arc<[Decision]> = applied.iter().map(|applied| applied.decision).collect();
         decisions::encode(log_id.index, &decisions, &mut pending.decisions);
         pending.first_index.get_or_insert(log_id.index);
-        self.log.mark_applied(log_id.index, decisions)?;
+        self.log.mark_applied(log_id.index, decisions, checksums)?;
         self.applied = Some(log_id);
         Ok(Outcomes(applied.into_iter().map(|applied| applied.outcome).collect()))
     }
@@ -130,10 +140,10 @@ impl MachineStore {
         }
         if is_planted(Bug::AppliedBeforeRows) {
             let mut alone = WriteBatch::default();
-            alone.put(self.keys.applied(), GroupKeys::encode_log_id(applied));
+            alone.put(self.keys.applied(), GroupKeys::encode_applied(applied, self.log.chain().end()));
             self.log.lives().state().write(alone).map_err(io::Error::other)?;
         }
-        batch.put(self.keys.applied(), GroupKeys::encode_log_id(applied));
+        batch.put(self.keys.applied(), GroupKeys::encode_applied(applied, self.log.chain().end()));
         self.log.lives().state().write(batch).map_err(io::Error::other)?;
         self.log.note_decision_row(first, applied.index);
         self.flusher.applied(pending.payload_bytes);

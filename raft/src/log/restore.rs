@@ -15,6 +15,7 @@ use super::type_config::RaftMembership;
 use crate::machine::Row;
 use crate::state::State;
 use crate::state::keys::GroupKeys;
+use crate::tripwire::chain::Chain;
 use crate::types::{Decision, LogId};
 
 /// Rows read from state at once.
@@ -32,10 +33,14 @@ pub(crate) struct Restored {
 /// # Errors
 /// If rows cannot be read or decoded, or if state and log do not fit together.
 pub(crate) fn restore(state: &dyn State, keys: &GroupKeys, log: &GroupLog) -> io::Result<Restored> {
-    let applied = match state.get(&keys.applied()).map_err(io::Error::other)? {
-        Some(value) => Some(GroupKeys::decode_log_id(&value).map_err(undecodable)?),
-        None => None,
+    if let Some(reason) = state.get(&keys.condemned()).map_err(io::Error::other)? {
+        return Err(undecodable(String::from_utf8_lossy(&reason)));
+    }
+    let (applied, chain) = match state.get(&keys.applied()).map_err(io::Error::other)? {
+        Some(value) => GroupKeys::decode_applied(&value).map(|(applied, chain)| (Some(applied), chain)).map_err(undecodable)?,
+        None => (None, None),
     };
+    *log.chain() = Chain::resume(applied, chain, log.lives().next().0);
     let membership = match state.get(&keys.membership()).map_err(io::Error::other)? {
         Some(value) => decode_membership(&Bytes::from(value))?,
         None => RaftMembership::default(),
@@ -79,7 +84,7 @@ fn restore_decisions(state: &dyn State, keys: &GroupKeys, log: &GroupLog, applie
                 format!("group {group}: entry {index} is applied but nothing says what was decided about it"),
             ));
         };
-        log.mark_applied(index, decisions).map_err(undecodable)?;
+        log.mark_applied(index, decisions, Arc::default()).map_err(undecodable)?;
     }
     Ok(())
 }

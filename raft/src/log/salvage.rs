@@ -143,7 +143,7 @@ impl<'a> Salvager<'a> {
             Body::Items(items) => self.decide(entry.log_id, items),
             Body::Blank | Body::Membership(_) => Arc::from([]),
         };
-        self.keep(StoredFrame::of(&Frame { entry, decisions }).map_err(io::Error::other)?)
+        self.keep(StoredFrame::of(&Frame { entry, decisions, checksums: Arc::default() }).map_err(io::Error::other)?)
     }
 
     fn decide(&mut self, log_id: LogId, items: &[Item]) -> Arc<[Decision]> {
@@ -175,7 +175,8 @@ impl<'a> Salvager<'a> {
         let last = LogId { index: last.index.saturating_add(INDEXES_GIVEN_UP), ..last };
         let rows = std::mem::take(&mut self.rows.0);
         self.life.write_rows(rows.into_iter().map(|((table, key), value)| (table, key, value)))?;
-        let life = self.life.finish(last, convert::sole_voter(replica, last)?)?;
+        // Nobody has the same.
+        let life = self.life.finish(last, convert::sole_voter(replica, last)?, None)?;
         Ok((life, self.salvaged))
     }
 
@@ -239,7 +240,7 @@ fn end_of(kept: &Kept) -> u64 {
 /// The rows that `machine` was restored from, and the last entry that they include; `None` if there are none.
 fn intact_rows(state: &dyn State, keys: &GroupKeys, machine: &mut dyn Machine) -> io::Result<Option<(Vec<Row>, LogId)>> {
     let Some(applied) = state.get(&keys.applied()).map_err(io::Error::other)? else { return Ok(None) };
-    let applied = GroupKeys::decode_log_id(&applied).map_err(restore::undecodable)?;
+    let (applied, _) = GroupKeys::decode_applied(&applied).map_err(restore::undecodable)?;
     let rows = restore::read_rows(state, keys)?;
     machine.restore(rows.clone()).map_err(restore::undecodable)?;
     Ok(Some((rows, applied)))

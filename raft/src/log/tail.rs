@@ -22,6 +22,8 @@ struct TailEntry {
 
 struct AppliedEntry {
     decisions: Arc<[Decision]>,
+    /// crc32c of the items' payloads; none: not known.
+    checksums: Arc<[u32]>,
     /// Offset behind the last kept item of this entry and all before it.
     end_offset: u64,
 }
@@ -144,7 +146,7 @@ impl Tail {
     ///
     /// # Errors
     /// If entries before it are not applied, or the entry is missing.
-    pub(crate) fn mark_applied(&mut self, index: u64, decisions: Arc<[Decision]>) -> io::Result<()> {
+    pub(crate) fn mark_applied(&mut self, index: u64, decisions: Arc<[Decision]>, checksums: Arc<[u32]>) -> io::Result<()> {
         let next = self.first_index + self.applied_count as u64;
         if index < next {
             return Ok(());
@@ -158,7 +160,7 @@ impl Tail {
             Decision::Keep(kept) => kept.base_offset + u64::from(kept.offset_count),
         });
         self.applied_bytes += memory_bytes(&held.entry);
-        held.applied = Some(AppliedEntry { decisions, end_offset });
+        held.applied = Some(AppliedEntry { decisions, checksums, end_offset });
         self.applied_count += 1;
         Ok(())
     }
@@ -173,8 +175,8 @@ impl Tail {
             fits
         });
         fits.filter_map(|held| {
-            let applied = held.applied.as_ref()?;
-            Some(Frame { entry: held.entry.clone(), decisions: applied.decisions.clone() })
+            let AppliedEntry { decisions, checksums, .. } = held.applied.as_ref()?;
+            Some(Frame { entry: held.entry.clone(), decisions: decisions.clone(), checksums: checksums.clone() })
         })
         .collect()
     }

@@ -18,6 +18,7 @@ use super::peers::Peers;
 use super::wire;
 use crate::group::Group;
 use crate::log::type_config::TypeConfig;
+use crate::tripwire::{REPORTS_MAX, Report};
 use crate::types::{GroupId, Replica, ReplicaId};
 
 /// Streams of appends that a peer may have open: two for each of many groups.
@@ -83,12 +84,27 @@ impl Inbound {
                 Kind::TransferLeader(request) => self.transfer(asked, request)?,
                 Kind::Cast(message) => self.peers.received(self.link.peer, message).await,
                 Kind::Probe(_) => {}
+                Kind::Reports(reports) => self.reports(reports)?,
                 answer @ (Kind::AppendResult(_) | Kind::VoteResponse(_) | Kind::Refused(_) | Kind::Done(_)) => {
                     if !self.link.answered(id, answer) {
                         return Err(wire::invalid("there are more results than appends"));
                     }
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Passes on what the peer's replicas tell.
+    fn reports(&self, pb::Reports { reports }: pb::Reports) -> io::Result<()> {
+        if reports.len() > REPORTS_MAX {
+            return Err(wire::invalid("too many reports"));
+        }
+        for report in reports {
+            let report = Report::from_wire(report)?;
+            let Some(group) = self.peers.group(report.group) else { continue };
+            check_term(report.vote.term, || Some(group.clone()))?;
+            group.hear((self.link.peer, self.link.state), &report);
         }
         Ok(())
     }

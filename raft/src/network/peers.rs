@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
+use flotilla_proto::internal::v1 as pb;
 use flotilla_proto::internal::v1::Hello;
 use flotilla_proto::internal::v1::frame::Kind;
 use flotilla_proto::internal::v1::raft_peer_server::RaftPeerServer;
@@ -26,13 +27,15 @@ use super::wire;
 use crate::data_dir::ClusterId;
 use crate::group::Group;
 use crate::registry::Groups;
+use crate::tripwire::REPORTS_MAX;
 use crate::types::{GroupId, NodeId};
 
 /// Messages of the layer above that wait for their reader.
 const CASTS_MAX: usize = 1024;
-/// The version of the protocol that this code speaks: from 2 on, replicas have ids of their own. Nodes that speak another one
-/// would take one replica for another, so there is no link to them.
-const VERSION: u32 = 2;
+/// The version of the protocol that this code speaks: from 2 on, replicas have ids of their own; from 3 on, they tell what they
+/// have. Nodes that speak another one would take one replica for another, or not understand, so there is no link to them. What
+/// goes into a replica's hash chain belongs to the protocol, too.
+const VERSION: u32 = 3;
 
 /// This node's links. Cheap to clone.
 #[derive(Clone)]
@@ -166,6 +169,14 @@ impl Peers {
         let Some(link) = self.link(node) else { return false };
         link.send(GroupId(0), 0, Kind::Cast(message), Pace::Now);
         true
+    }
+
+    /// Sends what replicas here have to tell to `node`, if there is a link.
+    pub(crate) fn report(&self, node: NodeId, reports: Vec<pb::Report>) {
+        let Some(link) = self.link(node) else { return };
+        for reports in reports.chunks(REPORTS_MAX) {
+            link.send(GroupId(0), 0, Kind::Reports(pb::Reports { reports: reports.to_vec() }), Pace::Idle);
+        }
     }
 
     /// Receives what others cast, with the node that did. There is one receiver: a new one takes over. While it does not

@@ -13,6 +13,7 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, StreamAppendResult, TransferLeaderRequest, VoteRequest,
     VoteResponse,
 };
+use prost::Message as _;
 
 use crate::log::convert::{entry_from_raft, entry_to_raft, log_id_from_raft, log_id_to_raft, vote_from_raft, vote_to_raft};
 use crate::log::type_config::{RaftLogId, TypeConfig};
@@ -41,6 +42,7 @@ pub(super) fn frame_bytes(kind: &pb::frame::Kind) -> usize {
     match kind {
         pb::frame::Kind::Cast(message) => FRAME_BYTES + message.len(),
         pb::frame::Kind::Refused(reason) => FRAME_BYTES + reason.len(),
+        pb::frame::Kind::Reports(reports) => FRAME_BYTES + reports.encoded_len(),
         _ => FRAME_BYTES,
     }
 }

@@ -51,6 +51,7 @@ use crate::network::{Peers, Transfers};
 use crate::standing::Changes;
 use crate::state::{State, WatchedState};
 use crate::tail_budget::TailBudget;
+use crate::tripwire;
 use crate::troubles::{Subject, Troubles};
 use crate::types::{GroupId, ReplicaId};
 pub use options::{Begin, OpenError, RegistryOptions, StartError, TransferOptions};
@@ -166,6 +167,8 @@ impl Registry {
         let elections = Elections::new(registry.options.peers.clone(), registry.groups.clone(), recovered.boot_epoch);
         tokio::spawn(elections.run(registry.changes.clone(), registry.stop.clone()));
         tokio::spawn(pulse::run(registry.groups.clone(), registry.stop.clone()));
+        let told = tripwire::run(registry.groups.clone(), registry.options.peers.clone(), registry.stop.clone());
+        tokio::spawn(told);
         Ok(registry)
     }
 

@@ -26,6 +26,7 @@ use crate::network::{Network, Urgency};
 use crate::proposals::{Preamble, Proposals};
 use crate::quorum::Quorum;
 use crate::standing::{Standing, Watched};
+use crate::tripwire::Tripwire;
 use crate::types::{GroupId, Replica, ReplicaId};
 
 /// A leader's node that is gone is noticed by the links; what these times catch is rare. The second is also how long a
@@ -176,6 +177,7 @@ impl Registry {
             urgency,
             heard,
             joining,
+            tripwire: Tripwire::new(group, self.troubles.clone()),
             standing: standing_now,
             stopping,
             machine_gone,

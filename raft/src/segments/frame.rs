@@ -46,6 +46,8 @@ pub struct Frame {
     pub entry: Entry,
     /// One decision per item; empty for a blank entry and for a membership.
     pub decisions: Arc<[Decision]>,
+    /// crc32c of each item's payload, where apply has computed them; else empty.
+    pub checksums: Arc<[u32]>,
 }
 
 /// What a frame stands for.
@@ -103,14 +105,15 @@ impl StoredFrame {
         let (body, items, payloads) = match &frame.entry.body {
             Body::Blank => (BodyKind::Blank, Vec::new(), Vec::new()),
             Body::Membership(bytes) => {
-                (BodyKind::Membership, vec![ItemHeader::of(0, Decision::Drop, bytes)?], vec![bytes.clone()])
+                (BodyKind::Membership, vec![ItemHeader::of(0, Decision::Drop, bytes, None)?], vec![bytes.clone()])
             }
             Body::Items(items) => {
                 if items.len() != frame.decisions.len() {
                     return Err("it has not one decision per item");
                 }
-                let pairs = items.iter().zip(frame.decisions.iter());
-                let headers = pairs.map(|(item, decision)| ItemHeader::of(item.kind, *decision, &item.payload));
+                let known = frame.checksums.iter().copied().map(Some).chain(std::iter::repeat(None));
+                let parts = items.iter().zip(frame.decisions.iter()).zip(known);
+                let headers = parts.map(|((item, decision), known)| ItemHeader::of(item.kind, *decision, &item.payload, known));
                 let payloads = items.iter().map(|item| item.payload.clone()).collect();
                 (BodyKind::Items, headers.collect::<Result<_, _>>()?, payloads)
             }
@@ -311,9 +314,10 @@ impl FrameHeader {
 }
 
 impl ItemHeader {
-    pub(super) fn of(kind: u8, decision: Decision, payload: &Bytes) -> Result<ItemHeader, &'static str> {
+    pub(super) fn of(kind: u8, decision: Decision, payload: &Bytes, known_crc: Option<u32>) -> Result<ItemHeader, &'static str> {
         let payload_bytes = u32::try_from(payload.len()).map_err(|_| "an item is larger than 4 GiB")?;
-        Ok(ItemHeader { payload_bytes, payload_crc: crc32c::crc32c(payload), kind, decision })
+        let payload_crc = known_crc.unwrap_or_else(|| crc32c::crc32c(payload));
+        Ok(ItemHeader { payload_bytes, payload_crc, kind, decision })
     }
 
     /// Where the item is found, if it is kept.

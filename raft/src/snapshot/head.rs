@@ -6,6 +6,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::log::convert::decode_membership;
+use crate::tripwire::ChainEnd;
 use crate::types::{GroupId, LogId};
 
 /// Longest encoded head, in bytes: memberships name nodes, not data.
@@ -22,6 +23,8 @@ pub struct SnapshotHead {
     pub membership: Bytes,
     /// The first offset that is still alive: items below it are not streamed.
     pub live_from: u64,
+    /// The hash chain through the last entry, where it is known.
+    pub chain: Option<ChainEnd>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -36,14 +39,20 @@ struct HeadValue {
     membership: Bytes,
     #[prost(uint64, tag = "5")]
     live_from: u64,
+    #[prost(uint64, optional, tag = "6")]
+    chain_from: Option<u64>,
+    #[prost(fixed32, optional, tag = "7")]
+    chain_hash: Option<u32>,
 }
 
 impl SnapshotHead {
     /// For the wire.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let Self { group, last, membership, live_from } = self.clone();
-        let value = HeadValue { group: group.0, term: last.term, index: last.index, membership, live_from };
+        let Self { group, last, membership, live_from, chain } = self.clone();
+        let (chain_from, chain_hash) = chain.map(|ChainEnd { from, hash }| (from, hash)).unzip();
+        let LogId { term, index } = last;
+        let value = HeadValue { group: group.0, term, index, membership, live_from, chain_from, chain_hash };
         value.encode_to_vec().into()
     }
 
@@ -62,7 +71,9 @@ impl SnapshotHead {
         if last.index == u64::MAX {
             return Err(invalid("there is no such log index".into()));
         }
-        Ok(Self { group: GroupId(value.group), last, membership: value.membership, live_from: value.live_from })
+        let HeadValue { membership, live_from, chain_from, chain_hash, .. } = value;
+        let chain = chain_from.zip(chain_hash).map(|(from, hash)| ChainEnd { from, hash });
+        Ok(Self { group: GroupId(value.group), last, membership, live_from, chain })
     }
 }
 
@@ -76,9 +87,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_head_comes_back(group: u64, term: u64, index in 0..u64::MAX, live_from: u64) {
+        fn a_head_comes_back(group: u64, term: u64, index in 0..u64::MAX, live_from: u64, chain: Option<(u64, u32)>) {
             let last = LogId { term, index };
-            let head = SnapshotHead { group: GroupId(group), last, membership: Bytes::new(), live_from };
+            let chain = chain.map(|(from, hash)| ChainEnd { from, hash });
+            let head = SnapshotHead { group: GroupId(group), last, membership: Bytes::new(), live_from, chain };
             prop_assert_eq!(SnapshotHead::decode(head.encode()).unwrap(), head);
         }
 

@@ -115,7 +115,7 @@ impl IncomingSnapshot {
         if self.cursor != Cursor::End {
             return Err(self.invalid("it is not complete"));
         }
-        let life = self.life.finish(self.head.last, self.head.membership.clone())?;
+        let life = self.life.finish(self.head.last, self.head.membership.clone(), self.head.chain)?;
         Ok(ReceivedSnapshot { head: self.head, life })
     }
 

@@ -15,6 +15,7 @@ use crate::log::type_config::{RaftMembership, TypeConfig};
 use crate::segments::{Frame, ItemHeader, SegmentReader, StoredFrame};
 use crate::state::keys::GroupKeys;
 use crate::state::{State, StateView};
+use crate::tripwire::ChainEnd;
 use crate::types::{GroupId, LogId};
 
 /// Rows read from the state at once.
@@ -30,6 +31,7 @@ pub(crate) struct SnapshotView {
     applied: Option<LogId>,
     membership: RaftMembership,
     live_from: u64,
+    chain: ChainEnd,
     keys: GroupKeys,
     rows: Arc<dyn StateView>,
     segments: SegmentReader,
@@ -53,6 +55,7 @@ impl SnapshotView {
             applied,
             membership: membership.clone(),
             live_from,
+            chain: log.chain().end(),
             keys: GroupKeys::new(log.group(), log.incarnation()),
             rows: state.snapshot().into(),
             segments,
@@ -85,7 +88,8 @@ impl SnapshotView {
     /// What it is; `None` if nothing was applied yet.
     pub(crate) fn head(&self) -> Option<SnapshotHead> {
         let membership = encode_stored_membership(&self.membership);
-        Some(SnapshotHead { group: self.group, last: self.applied?, membership, live_from: self.live_from })
+        let Self { group, applied, live_from, chain, .. } = *self;
+        Some(SnapshotHead { group, last: applied?, membership, live_from, chain: Some(chain) })
     }
 
     /// The piece that starts at `from`, of about `bytes_max` bytes: at least a row or a frame if there is one. Blocks.

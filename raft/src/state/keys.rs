@@ -4,10 +4,12 @@
 //! group u64 · incarnation u64 · table u8 · the rest depends on the table
 //!
 //! table 0, this crate's     row u8         key behind it        value
-//!   1  applied                             -                    log id: term u64 · index u64
+//!   1  applied                             -                    log id: term u64 · index u64 · chain: first entry u64 ·
+//!                                                               hash u32 (older versions wrote no chain)
 //!   2  membership                          -                    the membership (`log/convert.rs`)
 //!   3  decisions                           first index u64      decisions of applied entries (`log/decisions.rs`)
 //!   4  machine                             -                    kind and version of the machine that wrote the rows
+//!   5  condemned                           -                    why this life is not to be used any more, in words
 //! tables 1 to 255, the machine's           as the machine says
 //!
 //! group 2^64-1 is reserved for rows of the node itself; it has none yet
@@ -15,13 +17,16 @@
 //!
 //! Retired tables and rows stay reserved. None is retired yet.
 
+use crate::tripwire::ChainEnd;
 use crate::types::{GroupId, Incarnation, LogId};
 
 const PREFIX_BYTES: usize = 16;
+const APPLIED_BYTES: usize = 28;
 const ROW_APPLIED: u8 = 1;
 const ROW_MEMBERSHIP: u8 = 2;
 const ROW_DECISIONS: u8 = 3;
 const ROW_MACHINE: u8 = 4;
+const ROW_CONDEMNED: u8 = 5;
 
 /// A key or value that is not one of ours.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -62,7 +67,7 @@ impl GroupKeys {
         self.prefix.to_vec()
     }
 
-    /// The row of the last applied log id; see [`GroupKeys::encode_log_id`].
+    /// The row of the last applied log id; see [`GroupKeys::encode_applied`].
     #[must_use]
     pub fn applied(&self) -> Vec<u8> {
         self.row(Self::META_TABLE, &[ROW_APPLIED])
@@ -78,6 +83,12 @@ impl GroupKeys {
     #[must_use]
     pub fn machine(&self) -> Vec<u8> {
         self.row(Self::META_TABLE, &[ROW_MACHINE])
+    }
+
+    /// The row that says that this life is condemned.
+    #[must_use]
+    pub fn condemned(&self) -> Vec<u8> {
+        self.row(Self::META_TABLE, &[ROW_CONDEMNED])
     }
 
     /// The row of the decisions about applied entries from raft index `first_index` on.
@@ -124,22 +135,34 @@ impl GroupKeys {
         parts.ok_or(MalformedRow { what: "key", bytes: row.len() })
     }
 
-    /// The value of a log id.
+    /// The value of what is applied: the last log id, and the hash chain through it.
     #[must_use]
-    pub fn encode_log_id(log_id: LogId) -> Vec<u8> {
-        let number = (u128::from(log_id.term) << 64) | u128::from(log_id.index);
-        number.to_be_bytes().to_vec()
+    pub fn encode_applied(log_id: LogId, chain: ChainEnd) -> Vec<u8> {
+        let mut value = Vec::with_capacity(APPLIED_BYTES);
+        [log_id.term, log_id.index, chain.from].into_iter().for_each(|number| value.extend(number.to_be_bytes()));
+        value.extend(chain.hash.to_be_bytes());
+        value
     }
 
-    /// A log id from its value.
+    /// The last applied log id, and the hash chain through it, unless an older version wrote the row.
     ///
     /// # Errors
     /// If `value` has a wrong length.
-    pub fn decode_log_id(value: &[u8]) -> Result<LogId, MalformedRow> {
-        let malformed = MalformedRow { what: "log id", bytes: value.len() };
-        let (term, index) = value.split_at_checked(8).ok_or(malformed.clone())?;
-        let number = |bytes: &[u8]| bytes.try_into().map(u64::from_be_bytes).map_err(|_| malformed.clone());
-        Ok(LogId { term: number(term)?, index: number(index)? })
+    pub fn decode_applied(value: &[u8]) -> Result<(LogId, Option<ChainEnd>), MalformedRow> {
+        let malformed = || MalformedRow { what: "applied log id", bytes: value.len() };
+        let mut rest = value;
+        let mut number = || {
+            let (number, behind) = rest.split_first_chunk()?;
+            rest = behind;
+            Some(u64::from_be_bytes(*number))
+        };
+        let (term, index) = number().zip(number()).ok_or_else(malformed)?;
+        let chain = match (number(), rest) {
+            (Some(from), hash) => Some(ChainEnd { from, hash: u32::from_be_bytes(hash.try_into().map_err(|_| malformed())?) }),
+            (None, []) => None,
+            (None, _) => return Err(malformed()),
+        };
+        Ok((LogId { term, index }, chain))
     }
 }
 
@@ -153,7 +176,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_key_comes_back(group: u64, incarnation: u64, index: u64, term: u64, table: u8, key: Vec<u8>) {
+        fn every_key_comes_back(group: u64, incarnation: u64, index: u64, term: u64, from: u64, hash: u32, table: u8, key: Vec<u8>) {
             let keys = GroupKeys::new(GroupId(group), Incarnation(incarnation));
             let row = keys.row(table, &key);
             prop_assert_eq!(keys.decode_row(&row).unwrap(), (table, key.as_slice()));
@@ -162,7 +185,10 @@ mod tests {
             prop_assert_eq!(keys.decode_decisions(&keys.decisions(index)).unwrap(), index);
             prop_assert!(keys.decisions(index).starts_with(&keys.decisions_prefix()));
             let log_id = LogId { term, index };
-            prop_assert_eq!(GroupKeys::decode_log_id(&GroupKeys::encode_log_id(log_id)).unwrap(), log_id);
+            let chain = ChainEnd { from, hash };
+            let applied = GroupKeys::encode_applied(log_id, chain);
+            prop_assert_eq!(GroupKeys::decode_applied(&applied).unwrap(), (log_id, Some(chain)));
+            prop_assert_eq!(GroupKeys::decode_applied(&applied[..16]).unwrap(), (log_id, None), "as older versions wrote it");
         }
 
         #[test]
@@ -177,7 +203,7 @@ mod tests {
             prop_assert!(keys.decode_row(&bytes).is_err() || bytes.starts_with(&keys.prefix()));
             let _ = keys.decode_decisions(&bytes);
             let _ = GroupKeys::owner(&bytes);
-            prop_assert_eq!(GroupKeys::decode_log_id(&bytes).is_ok(), bytes.len() == 16);
+            prop_assert_eq!(GroupKeys::decode_applied(&bytes).is_ok(), [16, APPLIED_BYTES].contains(&bytes.len()));
         }
     }
 
@@ -190,6 +216,9 @@ mod tests {
         assert_eq!(keys.membership(), [&prefix[..], &[0, 2]].concat());
         assert_eq!(keys.decisions(3), [&prefix[..], &[0, 3, 0, 0, 0, 0, 0, 0, 0, 3]].concat());
         assert_eq!(keys.machine(), [&prefix[..], &[0, 4]].concat());
+        assert_eq!(keys.condemned(), [&prefix[..], &[0, 5]].concat());
+        let applied = GroupKeys::encode_applied(LogId { term: 1, index: 2 }, ChainEnd { from: 3, hash: 4 });
+        assert_eq!(applied, [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 4]);
         assert_eq!(keys.row(7, b"k"), [&prefix[..], &[7, b'k']].concat());
     }
 }

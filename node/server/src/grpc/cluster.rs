@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use flotilla_broker::{ClusterDescription, ClusterTroubles, Image, NodeDescription, NodeState, NodeTrouble, Topic};
+use flotilla_broker::{
+    ClusterDescription, ClusterTroubles, Finding, Image, NodeDescription, NodeState, NodeTrouble, Topic, VerifiedGroup,
+};
 use flotilla_proto::v1;
 use flotilla_proto::v1::cluster_server::Cluster;
 use tonic::{Request, Response, Status};
@@ -49,6 +51,17 @@ impl Cluster for ClusterService {
     async fn get_metadata(&self, request: Request<v1::GetMetadataRequest>) -> Result<Response<v1::GetMetadataResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
         unary(&self.0.metrics, "GetMetadata", &metadata, get_metadata(&self.0, Call::of(&metadata), &request)).await
+    }
+
+    async fn verify_replicas(
+        &self,
+        request: Request<v1::VerifyReplicasRequest>,
+    ) -> Result<Response<v1::VerifyReplicasResponse>, Status> {
+        let verify = async {
+            let groups = self.0.broker.verify_replicas().await.into_iter().map(verified).collect();
+            Ok(v1::VerifyReplicasResponse { groups })
+        };
+        unary(&self.0.metrics, "VerifyReplicas", request.metadata(), verify).await
     }
 }
 
@@ -125,6 +138,23 @@ fn node_trouble(trouble: NodeTrouble) -> v1::NodeTrouble {
     let NodeTrouble { node_id, subject, class, message, partition, age } = trouble;
     let (topic, partition) = partition.map(|(topic, number)| (topic.to_string(), number)).unzip();
     v1::NodeTrouble { node_id, subject, class, message, topic, partition, age: Some(convert::wire_duration(age)) }
+}
+
+fn verified(group: VerifiedGroup) -> v1::VerifiedGroup {
+    let (topic, partition) = group.partition.map(|(topic, number)| (topic.to_string(), number)).unzip();
+    let replica = |(node_id, finding): (u64, Finding)| {
+        use v1::ReplicaFinding as Found;
+        let (finding, entry) = match finding {
+            Finding::Equal { through } => (Found::Equal, Some(through)),
+            Finding::Differs { at } => (Found::Differs, Some(at)),
+            Finding::Behind { applied } => (Found::Behind, applied),
+            Finding::NotComparable => (Found::NotComparable, None),
+            Finding::Down => (Found::Down, None),
+            Finding::Unreachable => (Found::Unreachable, None),
+        };
+        v1::VerifiedReplica { node_id, finding: finding.into(), entry }
+    };
+    v1::VerifiedGroup { topic, partition, replicas: group.replicas.into_iter().map(replica).collect() }
 }
 
 fn limits(limits: &Limits) -> v1::Limits {

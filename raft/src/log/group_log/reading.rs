@@ -1,10 +1,16 @@
 //! Reading a group's log: from memory where it is recent, else from segments; and the damage that is met there.
 
+use std::io;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
 use tokio::sync::watch;
 
 use super::GroupLog;
 use crate::disk::error::Class;
 use crate::segments::{SegmentError, StoredItem};
+use crate::state::WriteBatch;
+use crate::state::keys::GroupKeys;
 use crate::troubles::Subject;
 use crate::types::Entry;
 
@@ -36,15 +42,44 @@ impl GroupLog {
     /// Remembers the damage that a read met.
     pub(crate) fn noting_damage<T>(&self, read: Result<T, SegmentError>) -> Result<T, SegmentError> {
         if let Err(SegmentError::Damaged(damage)) = &read {
-            let subject = Subject::Group(self.group);
-            self.lives.troubles().raise(subject, Class::Damage, Some(&damage.file), damage.to_string());
-            self.damage.send_if_modified(|noted| {
-                let first = noted.is_none();
-                noted.get_or_insert_with(|| damage.to_string());
-                first
-            });
+            self.note_damage(Some(&damage.file), damage.to_string());
         }
         read
+    }
+
+    fn note_damage(&self, file: Option<&Path>, damage: String) {
+        self.lives.troubles().raise(Subject::Group(self.group), Class::Damage, file, damage.clone());
+        self.damage.send_if_modified(|noted| {
+            let first = noted.is_none();
+            noted.get_or_insert(damage);
+            first
+        });
+    }
+
+    /// What this replica has applied is not what its group has: it counts as damaged from now on, after a restart, too.
+    pub(crate) async fn condemn(&self, reason: String) {
+        if self.damage.borrow().is_some() {
+            return;
+        }
+        let (state, key) = (self.lives.state().clone(), GroupKeys::new(self.group, self.incarnation()).condemned());
+        let row = reason.clone();
+        let note = move || {
+            let mut batch = WriteBatch::default();
+            batch.put(key, row);
+            state.write(batch)?;
+            state.flush()
+        };
+        let noted = self.lives.driver().try_run(move || note().map_err(io::Error::other)).await;
+        match noted {
+            Ok(()) => self.condemned.store(true, Ordering::SeqCst),
+            Err(error) => tracing::error!(group = %self.group, %error, "a restart will not know that the replica is condemned"),
+        }
+        self.note_damage(None, reason);
+    }
+
+    /// Whether a start from the disk would find this replica condemned.
+    pub(crate) fn is_condemned(&self) -> bool {
+        self.condemned.load(Ordering::SeqCst)
     }
 
     /// The damage that reads have met, the first of it; watched.

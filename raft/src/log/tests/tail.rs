@@ -26,7 +26,7 @@ fn tail() -> Tail {
         tail.push(entry(index), JournalSeq(index)).unwrap();
     }
     for index in 5..8 {
-        tail.mark_applied(index, decisions(index)).unwrap();
+        tail.mark_applied(index, decisions(index), Arc::default()).unwrap();
     }
     tail
 }
@@ -60,12 +60,12 @@ fn ranges_are_cut_at_a_size_but_never_empty() {
 #[test]
 fn apply_leaves_no_hole() {
     let mut tail = tail();
-    assert!(tail.mark_applied(9, decisions(9)).is_err(), "8 is not applied");
-    tail.mark_applied(7, decisions(3)).unwrap();
+    assert!(tail.mark_applied(9, decisions(9), Arc::default()).is_err(), "8 is not applied");
+    tail.mark_applied(7, decisions(3), Arc::default()).unwrap();
     assert_eq!(offsets(&tail, 70, usize::MAX), Some(vec![70]), "what was decided once stays");
-    tail.mark_applied(8, decisions(8)).unwrap();
-    tail.mark_applied(9, decisions(9)).unwrap();
-    assert!(tail.mark_applied(10, decisions(10)).is_err(), "there is no entry 10");
+    tail.mark_applied(8, decisions(8), Arc::default()).unwrap();
+    tail.mark_applied(9, decisions(9), Arc::default()).unwrap();
+    assert!(tail.mark_applied(10, decisions(10), Arc::default()).is_err(), "there is no entry 10");
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn a_snapshot_replaces_what_is_up_to_it_and_leaves_what_is_behind() {
     assert_eq!((one.first_index(), one.next_index(), one.bytes()), (9, 10, before - freed));
     assert_eq!((one.applied_count(), one.applied_bytes()), (0, 0));
     assert_eq!(offsets(&one, 89, usize::MAX), None);
-    one.mark_applied(9, decisions(9)).unwrap();
+    one.mark_applied(9, decisions(9), Arc::default()).unwrap();
     assert_eq!(offsets(&one, 90, usize::MAX), Some(vec![90]));
 
     let mut other = tail();

@@ -159,6 +159,20 @@ impl Cluster {
         self.nodes[&id].dir.path().join("data/damaged")
     }
 
+    /// A copy of all that a node has on its disk. It must not run.
+    pub(super) fn keep_data(&self, id: NodeId) -> TempDir {
+        let copy = tempfile::tempdir().unwrap();
+        copy_all(&self.nodes[&id].dir.path().join("data"), &copy.path().join("data"));
+        copy
+    }
+
+    /// The node's disk has what it had when `kept` was copied.
+    pub(super) fn restore_data(&self, id: NodeId, kept: &TempDir) {
+        let data = self.nodes[&id].dir.path().join("data");
+        std::fs::remove_dir_all(&data).unwrap();
+        copy_all(&kept.path().join("data"), &data);
+    }
+
     pub(super) fn line(&self, from: NodeId, to: NodeId) -> &Line {
         &self.lines[&(from, to)]
     }
@@ -265,6 +279,19 @@ fn free_port() -> u16 {
     let start = (std::process::id().wrapping_mul(37) % u32::from(COUNT)) as u16;
     let mut ports = (0..COUNT).map(|_| FIRST + (start + TAKEN.fetch_add(1, Ordering::Relaxed) % COUNT) % COUNT);
     ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a port is free")
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_all(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
 }
 
 /// Returns when the runtime's tasks are gone, and with them what they hold.

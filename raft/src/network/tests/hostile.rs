@@ -31,6 +31,10 @@ fn append(previous: Option<(u64, u64)>, entries: Vec<pb::Entry>) -> pb::Append {
     pb::Append { stream_id: 1, vote: vote(2, true), previous, leader_commit: None, entries }
 }
 
+fn report(vote: Option<pb::Vote>) -> pb::Report {
+    pb::Report { group_id: GROUP.0, replica_id: 2, vote, ..pb::Report::default() }
+}
+
 fn frame(kind: Kind) -> pb::Frame {
     pb::Frame { group_id: GROUP.0, request_id: 1, kind: Some(kind), to_replica: replica(1).id.0 }
 }
@@ -120,6 +124,9 @@ async fn a_peer_that_sends_nonsense_loses_its_link_and_the_groups_go_on() {
         frames(vec![Kind::TransferLeader(pb::TransferLeader { from_leader: vote(1, false), to_replica: 1, last: None })]),
         frames(vec![Kind::Vote(pb::VoteRequest { vote: last_term(false), last: None, leadership_transfer: true })]),
         frames(vec![Kind::Append(pb::Append { vote: last_term(true), ..append(None, vec![entry(0, 0)]) })]),
+        frames(vec![Kind::Reports(pb::Reports { reports: vec![pb::Report::default()] })]),
+        frames(vec![Kind::Reports(pb::Reports { reports: vec![report(vote(1, true)); 65] })]),
+        frames(vec![Kind::Reports(pb::Reports { reports: vec![report(last_term(true))] })]),
     ];
     for nonsense in nonsense {
         let channel = crate::network::endpoint(&format!("127.0.0.1:{}", cluster.port(to))).unwrap().connect().await.unwrap();

@@ -13,3 +13,4 @@ mod links;
 mod members;
 mod replication;
 mod snapshots;
+mod tripwire;

@@ -71,7 +71,11 @@ fn frame_of(index: u64, payload_bytes: usize) -> Frame {
     let items = [("a", payload_bytes), ("b", 3), ("c", payload_bytes / 2)]
         .map(|(name, bytes)| Item { kind: 3, payload: format!("{name}{index:0bytes$}").into() });
     let entry = Entry { log_id: LogId { term: 1, index }, body: Body::Items(Arc::new(items)) };
-    Frame { entry, decisions: Arc::new([keep(4 * index, time), Decision::Drop, keep(4 * index + 2, time + 5)]) }
+    Frame {
+        entry,
+        decisions: Arc::new([keep(4 * index, time), Decision::Drop, keep(4 * index + 2, time + 5)]),
+        checksums: Arc::default(),
+    }
 }
 
 fn frames(indexes: std::ops::Range<u64>) -> Vec<Frame> {
@@ -81,7 +85,7 @@ fn frames(indexes: std::ops::Range<u64>) -> Vec<Frame> {
 /// The kept items of `frames`, as a reader must return them.
 fn items_of(frames: &[Frame]) -> Vec<StoredItem> {
     let mut found = Vec::new();
-    for Frame { entry, decisions } in frames {
+    for Frame { entry, decisions, .. } in frames {
         let Body::Items(items) = &entry.body else { continue };
         for (item, decision) in items.iter().zip(decisions.iter()) {
             if let Decision::Keep(kept) = *decision {

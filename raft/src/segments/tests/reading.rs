@@ -31,7 +31,7 @@ fn blank_entries_and_memberships_come_back() {
     let log_id = |index| LogId { term: 2, index };
     let bodies = [Body::Blank, Body::Membership(Bytes::from_static(b"voters")), Body::Items(Arc::new([]))];
     let entries = bodies.into_iter().zip(5..).map(|(body, index)| Entry { log_id: log_id(index), body });
-    let frames: Vec<Frame> = entries.map(|entry| Frame { entry, decisions: Arc::new([]) }).collect();
+    let frames: Vec<Frame> = entries.map(|entry| Frame { entry, decisions: Arc::new([]), checksums: Arc::default() }).collect();
     let synced = home.write(&frames);
     let (_, reader) = home.open(Some(synced));
     assert_eq!(reader.first_index(), Some(5));
@@ -128,11 +128,11 @@ proptest! {
         let (mut writer, reader) = home.open(None);
         let mut kept_items = Vec::new();
         for (index, time) in (0..).zip(&times) {
-            let Frame { entry, decisions } = frame(index);
+            let Frame { entry, decisions, .. } = frame(index);
             let kept = Kept { base_offset: 3 * index, offset_count: 3, max_timestamp_ms: *time };
             kept_items.push(kept);
             let decisions = decisions.iter().enumerate().map(|(at, _)| if at == 1 { Decision::Keep(kept) } else { Decision::Drop });
-            writer.append(&[Frame { entry, decisions: decisions.collect() }]).unwrap();
+            writer.append(&[Frame { entry, decisions: decisions.collect(), checksums: Arc::default() }]).unwrap();
         }
         for wanted in [i64::MIN, -51, -50, -3, 0, 7, 49, 50, i64::MAX] {
             for from in [0, 2, 3, 31, 3 * times.len() as u64] {

@@ -2,6 +2,7 @@
 
 mod health;
 mod status;
+mod verify;
 
 use clap::Subcommand;
 
@@ -21,6 +22,8 @@ enum Verb {
     Status,
     /// Say what is wrong; the exit code is 0 if nothing is, 1 if something is, 5 if no node answers
     Health,
+    /// Compare what the replicas have applied; the exit code is 0 if all are equal, 1 if one is not or cannot be compared
+    Verify,
 }
 
 /// Runs the verb.
@@ -31,5 +34,6 @@ pub async fn run(args: ClusterArgs, global: &Global) -> Result<(), CliError> {
     match args.verb {
         Verb::Status => status::run(global).await,
         Verb::Health => health::run(global).await,
+        Verb::Verify => verify::run(global).await,
     }
 }

@@ -17,6 +17,7 @@ impl Nature {
             "/flotilla.v1.Producer/ProduceStream" => (true, true),
             "/flotilla.v1.Cluster/DescribeCluster"
             | "/flotilla.v1.Cluster/GetMetadata"
+            | "/flotilla.v1.Cluster/VerifyReplicas"
             | "/flotilla.v1.Consumer/Fetch"
             | "/flotilla.v1.Consumer/ListOffsets"
             | "/flotilla.v1.Groups/Committed"
