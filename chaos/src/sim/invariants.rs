@@ -1,11 +1,14 @@
 //! What holds at every moment, whatever fails: one leader per term, who has everything that was committed before; logs that
-//! match; nothing committed that changes, and no replica that forgets what it had applied while it runs.
+//! match; nothing committed that changes, no replica that forgets what it had applied while it runs or has applied something
+//! else than another, and no alarm of the tripwire, which sees the same from inside.
 //! Looks into all nodes while they run; [`checkers`](crate::checkers) judge what clients were told.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use flotilla_broker::{Broker, Image};
+use flotilla_raft::group::Group;
 use flotilla_raft::inspect::Fingerprint;
+use flotilla_raft::tripwire::Point;
 use flotilla_raft::types::{GroupId, LogId, NodeId, ReplicaId};
 
 /// Violations that are kept in words; the first one is what matters.
@@ -25,6 +28,8 @@ pub struct Invariants {
     entries: BTreeMap<(GroupId, u64, u64), u32>,
     /// What was applied somewhere, by group and index: the term and what it holds.
     committed: BTreeMap<(GroupId, u64), (u64, u32)>,
+    /// The hash chain over what was applied, by group, where the chain began, and index.
+    chains: BTreeMap<(GroupId, u64, u64), u32>,
     /// How far each replica was looked at: applied and last entry.
     looked: BTreeMap<(NodeId, GroupId, ReplicaId), Reach>,
     /// Who the replicas of each group were, and how often they became others.
@@ -54,6 +59,9 @@ impl Invariants {
                     self.has_all_committed(id, term, leader, extent.last);
                 }
             }
+            if let Some(alarm) = group.halted() {
+                self.violated(format!("group {id}: node {node} raises an alarm: {alarm}"));
+            }
             let key = (node, id, group.replica());
             let (applied, last) = self.looked.get(&key).copied().unwrap_or_default();
             if (applied, last) == (extent.applied, extent.last) {
@@ -65,6 +73,7 @@ impl Invariants {
             {
                 self.violated(format!("group {id}: node {node} had applied {before}, and without a restart only {now}"));
             }
+            self.chains(node, &group);
             let applied = applied.filter(|applied| Some(*applied) <= extent.applied);
             // What was applied does not change in one life of a replica; what is behind it may be replaced.
             let readable = extent.purged.map_or(0, |purged| purged.index + 1);
@@ -160,6 +169,18 @@ impl Invariants {
             if known != committed {
                 let before = LogId { term: known.0, index };
                 self.violated(format!("group {group}: node {node} has applied {} where {before} was committed", entry.log_id));
+            }
+        }
+    }
+
+    fn chains(&mut self, node: NodeId, group: &Group) {
+        let (id, (track, _)) = (group.id(), group.track());
+        for Point { index, hash } in track.points {
+            let known = *self.chains.entry((id, track.from, index)).or_insert(hash);
+            if known != hash {
+                self.violated(format!(
+                    "group {id}: node {node} has applied something else through entry {index} than another node"
+                ));
             }
         }
     }

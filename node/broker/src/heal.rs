@@ -174,3 +174,7 @@ impl Broker {
         near.count() > layout.replicas.len() / 2
     }
 }
+
+#[cfg(test)]
+#[path = "heal_tests.rs"]
+mod tests;

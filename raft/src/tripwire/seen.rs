@@ -172,7 +172,8 @@ impl Seen {
             }
         }
         let of_entry = |((_, index), camps): ((u64, u64), BTreeMap<u32, BTreeSet<ReplicaId>>)| {
-            let camps: Vec<_> = camps.into_values().collect();
+            let mut camps: Vec<_> = camps.into_values().collect();
+            camps.sort();
             let said: Vec<String> = camps.iter().map(|camp| all_named(camp, members)).collect();
             Quarrel { about: format!("what was applied through entry {index} differs: {}", said.join(" against ")), camps }
         };

@@ -18,8 +18,8 @@ use crate::surroundings::Surroundings;
 use crate::test_node::options;
 use crate::topics::CreateTopic;
 
-const TOPIC: &str = "t";
-const NODES: u64 = 3;
+pub(crate) const TOPIC: &str = "t";
+pub(crate) const NODES: u64 = 3;
 const DAY_MS: i64 = 24 * 3_600_000;
 /// What does not happen by then does not come.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -29,13 +29,13 @@ fn now_ms() -> i64 {
 }
 
 /// Addresses that nobody listened at a moment ago.
-fn free_addresses() -> Vec<SocketAddr> {
+pub(crate) fn free_addresses() -> Vec<SocketAddr> {
     let listeners: Vec<_> = (0..NODES).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     listeners.iter().map(|listener| listener.local_addr().unwrap()).collect()
 }
 
 /// A node, ready, whose clock is ahead as far as `ahead_ms` says.
-async fn node(node_id: u64, dir: &Path, addresses: &[SocketAddr], ahead_ms: Arc<AtomicI64>) -> Broker {
+pub(crate) async fn node(node_id: u64, dir: &Path, addresses: &[SocketAddr], ahead_ms: Arc<AtomicI64>) -> Broker {
     let address = addresses[node_id as usize - 1];
     let options = BrokerOptions {
         seeds: addresses.iter().map(SocketAddr::to_string).collect(),
@@ -63,7 +63,7 @@ async fn node(node_id: u64, dir: &Path, addresses: &[SocketAddr], ahead_ms: Arc<
     broker
 }
 
-async fn until(what: &str, holds: impl Fn() -> bool) {
+pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
     let held = async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -72,7 +72,7 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
     assert!(tokio::time::timeout(PATIENCE, held).await.is_ok(), "{what}");
 }
 
-async fn produce(broker: &Broker, timestamp_ms: i64) {
+pub(crate) async fn produce(broker: &Broker, timestamp_ms: i64) {
     let mut builder = BatchBuilder::new();
     builder.add(timestamp_ms, None, Some(b"value"), []).unwrap();
     let payload = Payload::Batch(builder.finish(Codec::None, None).unwrap());

@@ -190,4 +190,4 @@ fn whole_ms(duration: Duration) -> i64 {
 }
 
 #[cfg(test)]
-mod cluster_tests;
+pub(crate) mod cluster_tests;

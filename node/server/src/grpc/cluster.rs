@@ -147,6 +147,7 @@ fn verified(group: VerifiedGroup) -> v1::VerifiedGroup {
         let (finding, entry) = match finding {
             Finding::Equal { through } => (Found::Equal, Some(through)),
             Finding::Differs { at } => (Found::Differs, Some(at)),
+            Finding::Alone => (Found::Alone, None),
             Finding::Behind { applied } => (Found::Behind, applied),
             Finding::NotComparable => (Found::NotComparable, None),
             Finding::Down => (Found::Down, None),

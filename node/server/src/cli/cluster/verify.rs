@@ -46,6 +46,7 @@ struct Replica {
 enum Finding {
     Equal,
     Differs,
+    Alone,
     Behind,
     NotComparable,
     Down,
@@ -81,7 +82,8 @@ impl From<api::VerifiedGroup> for Group {
     fn from(group: api::VerifiedGroup) -> Self {
         let replicas: Vec<Replica> = group.replicas.into_iter().map(Replica::from).collect();
         let equals = || replicas.iter().filter(|replica| replica.finding == Finding::Equal);
-        let equal = !replicas.is_empty() && equals().count() == replicas.len();
+        let alone = matches!(replicas.as_slice(), [only] if only.finding == Finding::Alone);
+        let equal = alone || !replicas.is_empty() && equals().count() == replicas.len();
         let through_entry = equals().filter_map(|replica| replica.entry).min();
         Self { topic: group.topic, partition: group.partition, equal, through_entry, replicas }
     }
@@ -92,6 +94,7 @@ impl From<api::VerifiedReplica> for Replica {
         let finding = match replica.finding() {
             ReplicaFinding::Equal => Finding::Equal,
             ReplicaFinding::Differs => Finding::Differs,
+            ReplicaFinding::Alone => Finding::Alone,
             ReplicaFinding::Behind => Finding::Behind,
             ReplicaFinding::NotComparable => Finding::NotComparable,
             ReplicaFinding::Down => Finding::Down,
@@ -103,7 +106,7 @@ impl From<api::VerifiedReplica> for Replica {
 }
 
 fn text(verified: &Verified) -> String {
-    let compared: usize = verified.groups.iter().map(|group| group.equals().count()).filter(|equal| *equal > 1).sum();
+    let compared: usize = verified.groups.iter().map(|group| group.equals().count()).sum();
     let alone = verified.groups.iter().filter(|group| group.replicas.len() == 1).count();
     let mut lines: Vec<String> = verified.groups.iter().filter(|group| !group.equal).map(Group::line).collect();
     let more = lines.len().saturating_sub(LINES_MAX);
@@ -130,8 +133,7 @@ impl Group {
         };
         let equal: Vec<String> = self.equals().map(|replica| replica.node_id.to_string()).collect();
         let through = match (equal.as_slice(), self.through_entry) {
-            ([], _) | (_, None) => "nothing is compared".to_owned(),
-            ([one], _) => format!("the replica on node {one} is alone"),
+            ([], _) | (_, None) => "nothing is equal".to_owned(),
             (several, Some(through)) => format!("equal through entry {through} on nodes {}", several.join(", ")),
         };
         let others = self.replicas.iter().filter(|replica| replica.finding != Finding::Equal).map(Replica::words);
@@ -145,6 +147,7 @@ impl Replica {
         let what = match self.finding {
             Finding::Equal => "is equal".to_owned(),
             Finding::Differs => format!("differs at {}", of(self.entry)),
+            Finding::Alone => "has nobody who is equal".to_owned(),
             Finding::Behind => format!("is behind, at {}", of(self.entry)),
             Finding::NotComparable => "has hashes that begin elsewhere".to_owned(),
             Finding::Down => "does not run".to_owned(),
@@ -175,7 +178,7 @@ mod tests {
 
     #[test]
     fn all_are_equal() {
-        let groups = vec![group(None, &[equal(1, 9), equal(2, 9)]), group(Some("t"), &[equal(1, 7)])];
+        let groups = vec![group(None, &[equal(1, 9), equal(2, 9)]), group(Some("t"), &[(1, ReplicaFinding::Alone, None)])];
         let verified = Verified::from(api::VerifyReplicasResponse { groups });
         assert!(verified.equal);
         let expected = "2 groups: 2 replicas have applied the same; 1 with one replica, so that there is nothing to compare";
@@ -187,14 +190,17 @@ mod tests {
     fn who_is_not_known_to_be_equal_is_named() {
         let groups = vec![
             group(None, &[equal(1, 9), equal(2, 8), (3, ReplicaFinding::Differs, Some(5))]),
-            group(Some("t"), &[equal(1, 7), (2, ReplicaFinding::Unreachable, None), (3, ReplicaFinding::Behind, Some(2))]),
+            group(
+                Some("t"),
+                &[(1, ReplicaFinding::Alone, None), (2, ReplicaFinding::Unreachable, None), (3, ReplicaFinding::Behind, Some(2))],
+            ),
             group(Some("u"), &[(1, ReplicaFinding::Down, None), (2, ReplicaFinding::NotComparable, None)]),
         ];
         let verified = Verified::from(api::VerifyReplicasResponse { groups });
         assert!(!verified.equal);
         let expected = "the controller: equal through entry 8 on nodes 1, 2; node 3 differs at entry 5\n\
-            partition 4 of topic t: the replica on node 1 is alone; node 2 did not answer; node 3 is behind, at entry 2\n\
-            partition 4 of topic u: nothing is compared; node 1 does not run; node 2 has hashes that begin elsewhere\n\
+            partition 4 of topic t: nothing is equal; node 1 has nobody who is equal; node 2 did not answer; node 3 is behind, at entry 2\n\
+            partition 4 of topic u: nothing is equal; node 1 does not run; node 2 has hashes that begin elsewhere\n\
             3 groups: 2 replicas have applied the same";
         assert_eq!(text(&verified), expected);
         let shown = serde_json::to_value(&verified).unwrap_or_default();
