@@ -289,6 +289,7 @@ fn nobody_listens() {
     for line in [
         "topic list",
         "cluster health",
+        "cluster verify",
         "node drain 2",
         "produce t",
         "consume t --until-end",

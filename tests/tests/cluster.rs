@@ -27,10 +27,16 @@ async fn without_a_majority_writes_are_refused_by_name_and_what_is_committed_can
     // What is committed is told with what comes next: of the last record the survivor may not know.
     all.input("produce t", b"last\n").ok();
     cluster.wait_in_sync("t", PATIENCE).await;
+    let verified: Value = serde_json::from_str(&all.run("cluster verify -o json").ok()).unwrap();
+    let found = |group: usize| verified["groups"][group]["replicas"].as_array().unwrap().iter().map(|of| of["finding"].clone());
+    assert!(verified["equal"] == true && found(0).chain(found(1)).eq(vec!["equal"; 6]), "{verified}");
     cluster.node(2).kill();
     cluster.node(3).kill();
 
     let one = Cli::new(cluster.node(1).address());
+    let verified = one.run("cluster verify");
+    let said = String::from_utf8_lossy(&verified.stdout);
+    assert!(verified.code == Some(1) && said.contains("node 2 did not answer; node 3 did not answer"), "{said}");
     let refused = one.input("produce t --delivery-timeout 6s", b"lost\n");
     assert_ne!(refused.code, Some(0));
     let says = |words: &str| refused.stderr.contains(words);
