@@ -35,7 +35,7 @@ fn history(rng: &mut Rng) -> Vec<Frame> {
             1 => (Body::Membership(payload(rng, 40)), Vec::new()),
             _ => items(rng, &mut next_offset),
         };
-        frames.push(Frame { entry: Entry { log_id, body }, decisions: decisions.into() });
+        frames.push(Frame { entry: Entry { log_id, body }, decisions: decisions.into(), checksums: [].into() });
     }
     frames
 }

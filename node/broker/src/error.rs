@@ -434,3 +434,20 @@ pub(crate) fn not_leader(error: ReadError, what: impl FnOnce() -> String) -> Res
         ReadError::Stopped(_) => Ok(NotServing::ShuttingDown),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use flotilla_raft::types::GroupId;
+
+    use super::*;
+
+    #[test]
+    fn a_group_whose_replicas_contradict_each_other_is_unavailable_and_says_why() {
+        let (group, reason) = (GroupId(7), "they differ".to_owned());
+        let said = |not_serving: &NotServing| matches!(not_serving, NotServing::Down { reason, .. } if reason == "they differ");
+        let written = Failed::of(ProposeError::Halted { group, reason: reason.clone() }, String::new, None);
+        assert!(matches!(written, Failed::NotServing(not_serving) if said(&not_serving)));
+        let read = not_leader(ReadError::Halted { group, reason }, String::new);
+        assert!(matches!(read, Ok(not_serving) if said(&not_serving)));
+    }
+}

@@ -251,3 +251,43 @@ impl Telling {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+    use super::*;
+    use crate::types::Vote;
+
+    fn report(life: u64, points: &[u64]) -> Report {
+        let points: Vec<Point> = points.iter().map(|index| Point { index: *index, hash: 1 }).collect();
+        Report {
+            group: GroupId(5),
+            replica: ReplicaId(11),
+            life,
+            vote: Vote::default(),
+            committed: None,
+            last: None,
+            acknowledged: None,
+            applied: points.last().map(|point| point.index),
+            track: Track { from: 0, points },
+            accused: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_node_is_told_once_what_is_new() {
+        let mut telling = Telling::default();
+        let mut told = |node, link, of: Report| {
+            let said = telling.says(of);
+            let news = telling.news(node, &LinkState { number: link, boot: 1 }, &said);
+            news.map(|news| news.track.unwrap().indexes)
+        };
+        assert_eq!(told(2, 1, report(1, &[9, 20])), Some(vec![9, 20]));
+        assert_eq!(told(2, 1, report(1, &[9, 20])), None);
+        assert_eq!(told(2, 1, report(1, &[9, 20, 30])), Some(vec![30]));
+        assert_eq!(told(3, 1, report(1, &[9, 20, 30])), Some(vec![9, 20, 30]), "another node");
+        assert_eq!(told(2, 2, report(1, &[9, 20, 30])), Some(vec![9, 20, 30]), "what was sent over the link before may be lost");
+        assert_eq!(told(2, 2, report(2, &[20, 30])), Some(vec![20, 30]), "another life");
+    }
+}

@@ -7,10 +7,11 @@ use super::cluster::*;
 use crate::group::{Group, ProposeError, ReadError};
 use crate::log::tests::node::{KEEP, Ledger, PATIENCE, RELEASE, fill, payload, propose};
 use crate::machine::{Applied, Machine, RestoreError, Row, Rows};
+use crate::network::LinkState;
 use crate::registry::{Begin, StartError};
-use crate::tripwire::{CHECKPOINT_ENTRIES, Compared};
+use crate::tripwire::{CHECKPOINT_ENTRIES, Compared, Point, Report, Track};
 use crate::troubles::Subject;
-use crate::types::{Decision, Item, LogId};
+use crate::types::{Decision, Item, LogId, Vote};
 
 const NODES: [u64; 3] = [1, 2, 3];
 /// Long enough for every replica to tell and to hear something twice.
@@ -164,6 +165,41 @@ async fn without_a_majority_the_group_takes_and_gives_nothing() {
         assert!(said.contains("contradict each other") && said.contains("cluster verify"), "{said}");
         assert!(group.damage().is_none(), "nobody is given up");
     }
+    let registry = cluster.registry(2);
+    cluster.on(2, async move { registry.condemn(GROUP, "it is stopped".into()).await.unwrap() }).await;
+    drop(leading);
+    eventually(PATIENCE, "it says nothing more", || alarm(&cluster, 2).is_none().then_some(())).await;
+}
+
+/// What a node tells of a replica that lives elsewhere counts for nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_speaks_for_another() {
+    let cluster = Cluster::new(3).await;
+    cluster.found(GROUP, &NODES).await;
+    let leader = cluster.leader(GROUP, &NODES).await;
+    let group = cluster.group(leader, GROUP);
+    fill(&group, 0..4).await;
+    let (track, applied) = cluster.group(leader, GROUP).track();
+    let points = track.points.iter().map(|point| Point { hash: !point.hash, ..*point }).collect();
+    let [about, from] = [leader % 3 + 1, (leader + 1) % 3 + 1];
+    let lie = Report {
+        group: GROUP,
+        replica: replica(about).id,
+        life: 1,
+        vote: Vote { term: group.term(), ..Vote::default() },
+        committed: None,
+        last: applied,
+        acknowledged: None,
+        applied,
+        track: Track { points, ..track },
+        accused: vec![replica(from).id],
+    };
+    let link = LinkState { number: u64::MAX, boot: 1 };
+    group.hear((from, link), &lie);
+    tokio::time::sleep(TWICE).await;
+    assert_eq!((alarm(&cluster, leader), group.halted()), (None, None));
+    group.hear((about, link), &lie);
+    eventually(PATIENCE, "it is heard of that one", || alarm(&cluster, leader)).await;
 }
 
 /// A disk that goes back to what it held before, as one does that lies about syncing.

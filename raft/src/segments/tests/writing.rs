@@ -208,3 +208,13 @@ impl DiskFile for CountingFile {
         self.0.allocate(len)
     }
 }
+
+#[test]
+fn what_apply_has_computed_of_a_payload_is_what_is_stored() {
+    let computed = Frame { checksums: Arc::new([1, 2, 3]), ..frame(5) };
+    let stored = StoredFrame::of(&computed).unwrap();
+    assert_eq!(stored.header.items.iter().map(|item| item.payload_crc).collect::<Vec<_>>(), [1, 2, 3]);
+    assert!(stored.check().is_err(), "a payload that was altered since then is found out");
+    let stored = StoredFrame::of(&frame(5)).unwrap();
+    assert!(stored.check().is_ok());
+}
