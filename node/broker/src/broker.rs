@@ -56,6 +56,8 @@ pub(crate) struct Inner {
     pub(crate) found: Mutex<BTreeMap<u64, String>>,
     pub(crate) leaders: Leaders,
     pub(crate) releases: Releases,
+    /// Held while the replicas of all groups are compared: once at a time.
+    pub(crate) verifying: tokio::sync::Mutex<()>,
     /// Somebody waits for a new partition to be founded.
     pub(crate) founding: Arc<Notify>,
     /// The controller's group: another handle once it was started again.

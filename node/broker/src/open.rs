@@ -106,6 +106,7 @@ impl Broker {
             found: Mutex::new(known),
             leaders: Leaders::default(),
             releases: Releases::default(),
+            verifying: tokio::sync::Mutex::default(),
             founding: Arc::default(),
             controller: ArcSwap::from_pointee(controller),
             image,

@@ -77,6 +77,7 @@ struct Replica {
 impl Broker {
     /// Compares the replicas of all groups, as far as their nodes can be reached: the controller's first, then by topic.
     pub async fn verify_replicas(&self) -> Vec<VerifiedGroup> {
+        let _alone = self.inner.verifying.lock().await;
         let image = self.image();
         let partitions =
             image.topics().flat_map(|topic| (0..).zip(&topic.partitions).map(move |(number, of)| (topic, number, of)));
