@@ -162,6 +162,7 @@ impl Group {
         let report = telling.says(report);
         // No link leads here.
         lock(seen).take(&report, 0);
+        lock(seen).keep(members);
         let nodes = members.voters.iter().chain(&members.learners).map(|(_, node)| *node).filter(|node| *node != self.node());
         nodes.filter_map(|node| Some((node, telling.news(node, links.get(&node)?, &report)?))).collect()
     }

@@ -85,7 +85,7 @@ impl Seen {
     }
 
     /// Forgets who is no replica of the group any more.
-    fn keep(&mut self, members: &Membership) {
+    pub(crate) fn keep(&mut self, members: &Membership) {
         self.replicas.retain(|id, _| members.holds(*id));
         for believers in self.leaders.values_mut().flat_map(BTreeMap::values_mut) {
             believers.retain(|id| members.holds(*id));
