@@ -8,9 +8,11 @@ use std::sync::Arc;
 use flotilla_raft::state::keys::GroupKeys;
 use flotilla_raft::state::{RocksOptions, RocksState, State, WriteBatch};
 use flotilla_raft::troubles::Subject;
+use flotilla_records::{BatchBuilder, Codec};
 
 use super::*;
-use crate::clock::cluster_tests::{NODES, TOPIC, free_addresses, node, produce, until};
+use crate::clock::cluster_tests::{NODES, TOPIC, free_addresses, node, until};
+use crate::produce::{Payload, Produce};
 use crate::topics::CreateTopic;
 use crate::verify::Finding;
 
@@ -45,6 +47,26 @@ async fn tamper(dir: &Path, node_id: u64, group_id: u64) {
     state.flush().unwrap();
 }
 
+/// Appends a record through whoever leads, however often that changes meanwhile.
+async fn produce(brokers: &[Broker]) {
+    let mut builder = BatchBuilder::new();
+    builder.add(1, None, Some(b"value"), []).unwrap();
+    let batch = builder.finish(Codec::None, None).unwrap();
+    let produced = async {
+        for broker in brokers.iter().cycle() {
+            let request = Produce { topic: TOPIC.into(), partition: Some(0), payload: Payload::Batch(batch.clone()) };
+            if let Ok(prepared) = broker.prepare(request)
+                && let Ok(submitted) = broker.submit(&prepared.parts[0]).await
+                && submitted.appended().await.is_ok()
+            {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), produced).await.expect("somebody leads");
+}
+
 fn findings(verified: &[crate::VerifiedGroup]) -> Vec<Finding> {
     verified.iter().flat_map(|group| group.replicas.iter().map(|(_, finding)| *finding)).collect()
 }
@@ -59,10 +81,8 @@ async fn a_replica_that_applied_otherwise_is_found_and_replaced() {
     let create = CreateTopic { name: TOPIC.into(), partitions: Some(1), ..CreateTopic::default() };
     let topic = controller.create_topic(create).await.unwrap().topic;
     let group_id = topic.partitions[0].group_id;
-    until("the partition has a leader", || brokers.iter().any(|broker| broker.is_leader_here(group_id))).await;
-    let leading = brokers.iter().find(|broker| broker.is_leader_here(group_id)).unwrap();
-    produce(leading, 1).await;
-    let verified = leading.verify_replicas().await;
+    produce(&brokers).await;
+    let verified = brokers[0].verify_replicas().await;
     assert_eq!((verified.len(), verified[0].partition.is_none()), (2, true), "{verified:?}");
     assert!(findings(&verified).iter().all(|finding| matches!(finding, Finding::Equal { .. })), "{verified:?}");
 
@@ -85,13 +105,12 @@ async fn a_replica_that_applied_otherwise_is_found_and_replaced() {
         broker.hosted_group(group_id).is_some_and(|group| group.membership().voters.contains_key(&ReplicaId(replica(&broker))))
     };
     until("it votes", whole).await;
-    let leading = brokers.iter().find(|broker| broker.is_leader_here(group_id)).unwrap();
-    produce(leading, 2).await;
+    produce(&brokers).await;
     until("all is well", || {
         brokers.iter().chain([&broker]).all(|broker| broker.troubles().of(Subject::Replicas(GroupId(group_id))).is_none())
     })
     .await;
-    let verified = leading.verify_replicas().await;
+    let verified = brokers[0].verify_replicas().await;
     assert!(findings(&verified).iter().all(|finding| matches!(finding, Finding::Equal { .. })), "{verified:?}");
     for broker in brokers.into_iter().chain([broker]) {
         broker.close().await;

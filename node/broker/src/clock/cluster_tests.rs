@@ -72,7 +72,7 @@ pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
     assert!(tokio::time::timeout(PATIENCE, held).await.is_ok(), "{what}");
 }
 
-pub(crate) async fn produce(broker: &Broker, timestamp_ms: i64) {
+async fn produce(broker: &Broker, timestamp_ms: i64) {
     let mut builder = BatchBuilder::new();
     builder.add(timestamp_ms, None, Some(b"value"), []).unwrap();
     let payload = Payload::Batch(builder.finish(Codec::None, None).unwrap());
