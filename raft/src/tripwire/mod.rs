@@ -143,8 +143,14 @@ impl Group {
     /// Hears what a replica on another node tells. Who is not known here as a replica of the group is not heard.
     pub(crate) fn hear(&self, (from, link): (NodeId, LinkState), report: &Report) {
         let lives_on = self.standing().borrow().membership.node_of(report.replica);
-        if lives_on == Some(from) {
-            lock(&self.tripwire().seen).take(report, link.number);
+        if lives_on != Some(from) {
+            return;
+        }
+        let Tripwire { seen, telling, .. } = self.tripwire();
+        let begins = lock(seen).take(report, link.number);
+        if begins {
+            // What it was told before, it may not have been there to hear.
+            lock(telling).known.remove(&from);
         }
     }
 

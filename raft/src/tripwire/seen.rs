@@ -63,11 +63,13 @@ struct Quarrel {
 
 impl Seen {
     /// Takes in what a replica of the group says. Over one link it comes in order; what comes over a link with a lower number
-    /// than another did is older, and passed over.
-    pub(crate) fn take(&mut self, report: &Report, link: u64) {
-        if self.replicas.get(&report.replica).is_some_and(|told| told.link > link) {
-            return;
+    /// than another did is older, and passed over. `true`: the replica was not heard in this life before.
+    pub(crate) fn take(&mut self, report: &Report, link: u64) -> bool {
+        let known = self.replicas.get(&report.replica);
+        if known.is_some_and(|told| told.link > link) {
+            return false;
         }
+        let begins = known.is_none_or(|told| told.life != report.life);
         self.note_leader(report);
         let told = self.replicas.entry(report.replica).or_default();
         if told.broken.is_none() {
@@ -77,6 +79,7 @@ impl Seen {
         self.doubt |= told.broken.is_some() || !told.accused.is_empty();
         let others = self.replicas.iter().filter(|(id, _)| **id != report.replica);
         self.doubt |= others.map(|(_, other)| report.track.against(&other.track)).any(differs);
+        begins
     }
 
     /// Whether anything does not fit.

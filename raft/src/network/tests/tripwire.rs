@@ -171,6 +171,29 @@ async fn without_a_majority_the_group_takes_and_gives_nothing() {
     eventually(PATIENCE, "it says nothing more", || alarm(&cluster, 2).is_none().then_some(())).await;
 }
 
+/// What was told over its node's link before it was there to hear is told again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_later_than_its_node_hears_what_the_others_have() {
+    let mut cluster = Cluster::new(3).await;
+    found_with_a_wrong_one(&cluster, &NODES).await;
+    let leader = cluster.leader(GROUP, &NODES).await;
+    let leading = cluster.group(1, GROUP);
+    if leader != 1 {
+        cluster.group(leader, GROUP).transfer_leader(replica(1).id).await.unwrap();
+        eventually(SOON, "node 1 leads", || leading.is_leader().then_some(())).await;
+    }
+    fill(&leading, 0..5).await;
+    agreed(&cluster, &NODES).await;
+    cluster.kill(3);
+    fill(&leading, 5..10).await;
+    agreed(&cluster, &[1, 2]).await;
+    cluster.start_node(3).await;
+    cluster.linked().await;
+    tokio::time::sleep(TWICE).await;
+    let late = cluster.start_machine(3, GROUP, Begin::Resume, Box::new(Wrong::default())).await;
+    eventually(PATIENCE, "it is given up", || late.damage()).await;
+}
+
 /// What a node tells of a replica that lives elsewhere counts for nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_speaks_for_another() {

@@ -45,7 +45,7 @@ fn in_term(term: u64, leader: Option<u64>, report: Report) -> Report {
 
 fn seen(reports: &[Report]) -> Seen {
     let mut seen = Seen::default();
-    reports.iter().for_each(|report| seen.take(report, 1));
+    reports.iter().for_each(|report| _ = seen.take(report, 1));
     seen
 }
 
@@ -99,11 +99,10 @@ fn what_replicas_may_do_raises_nothing() {
 #[test]
 fn what_an_older_link_brings_late_is_passed_over() {
     let mut seen = Seen::default();
-    seen.take(&report(2, 10), 2);
-    seen.take(&report(2, 5), 1);
-    assert!(!seen.has_doubt());
-    seen.take(&report(2, 5), 2);
-    assert!(seen.has_doubt());
+    assert!(seen.take(&report(2, 10), 2), "it is heard for the first time");
+    assert!(!seen.take(&report(2, 5), 1) && !seen.has_doubt());
+    assert!(!seen.take(&report(2, 5), 2) && seen.has_doubt());
+    assert!(seen.take(&Report { life: 2, ..report(2, 5) }, 2));
 }
 
 #[test]
