@@ -1,5 +1,7 @@
 //! Peers that do not keep to the protocol: they lose the link, and nothing else happens.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use flotilla_proto::internal::v1 as pb;
 use flotilla_proto::internal::v1::frame::Kind;
@@ -134,7 +136,13 @@ async fn a_peer_that_sends_nonsense_loses_its_link_and_the_groups_go_on() {
         let said = format!("{nonsense:?}");
         let messages = [Message::Hello(hello.clone()), nonsense];
         let messages = stream::iter(messages.map(|message| pb::LinkMessage { message: Some(message) }));
-        let messages = futures::StreamExt::chain(messages, stream::pending());
+        // So that the link does not end because nothing more comes.
+        let goes_on = stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let probe = Message::Frames(pb::Frames { frames: vec![frame(Kind::Probe(pb::Probe {}))] });
+            Some((pb::LinkMessage { message: Some(probe) }, ()))
+        });
+        let messages = futures::StreamExt::chain(messages, goes_on);
         let mut answers = client.link(messages).await.unwrap().into_inner();
         let ended = async { while let Ok(Some(_)) = answers.message().await {} };
         tokio::time::timeout(PATIENCE, ended).await.unwrap_or_else(|_| panic!("the link stays up after {said}"));
