@@ -58,7 +58,7 @@ impl GroupLog {
 
     /// What this replica has applied is not what its group has: it counts as damaged from now on, after a restart, too.
     pub(crate) async fn condemn(&self, reason: String) {
-        if self.damage.borrow().is_some() {
+        if self.is_condemned() {
             return;
         }
         let (state, key) = (self.lives.state().clone(), GroupKeys::new(self.group, self.incarnation()).condemned());
