@@ -6,8 +6,8 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 /// How many seeds of what, unless FLOTILLA_SIM_SEEDS and FLOTILLA_SIM_SCENARIO say otherwise.
-const SEEDS: u64 = 10;
-const SCENARIO: &str = "kill";
+const SEEDS: u64 = 100;
+const SCENARIO: &str = "all";
 
 fn sim(args: &str) -> Output {
     Command::new(env!("CARGO_BIN_EXE_flotilla-chaos")).arg("sim").args(args.split_whitespace()).output().unwrap()

@@ -21,7 +21,7 @@ pub(super) struct SweepArgs {
     /// The flotilla binary [default: the one beside this program]
     #[arg(long, value_name = "PATH")]
     flotilla: Option<PathBuf>,
-    /// When the harm is done; several, or all
+    /// When the harm is done; several [default: all]
     #[arg(long, value_delimiter = ',', value_name = "PHASE")]
     phase: Vec<Phase>,
     /// Try so many points, drawn by the seed [default: all]
