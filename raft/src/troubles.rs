@@ -120,7 +120,7 @@ impl Troubles {
             let trouble = Trouble { subject, class, file: file.map(Path::to_owned), message, since };
             if known != Some(class) {
                 let file = trouble.file.as_ref().map(|file| file.display().to_string());
-                tracing::error!(%subject, %class, file, message = trouble.message, "storage trouble");
+                tracing::error!(%subject, %class, file, message = trouble.message, "trouble");
                 self.count(class);
             }
             let changed = before != Some(&trouble);
@@ -144,7 +144,7 @@ impl Troubles {
         self.now.send_if_modified(|now| {
             let over = now.remove(&subject);
             if let Some(over) = &over {
-                tracing::info!(%subject, class = %over.class, lasted = ?over.since.elapsed(), "storage trouble is over");
+                tracing::info!(%subject, class = %over.class, lasted = ?over.since.elapsed(), "trouble is over");
             }
             over.is_some()
         });
