@@ -108,6 +108,14 @@ impl Group {
         self.leader() == Some(self.replica())
     }
 
+    /// The term in which this replica leads, if it believes that it does.
+    #[must_use]
+    pub fn leads_in(&self) -> Option<u64> {
+        let standing = self.standing();
+        let standing = standing.borrow();
+        (standing.leader == Some(self.replica())).then_some(standing.term)
+    }
+
     /// How far each replica's log agrees with that of this leader, by index; those of which nothing is known yet are
     /// missing. `None` if this replica does not lead.
     #[must_use]

@@ -4,7 +4,9 @@
 //! The goal is `target` while the partition moves, and `replicas` otherwise. Each pass looks at where the membership is
 //! and takes the next step: learners first, then, when they have caught up, voters, then the word to the controller. So
 //! whoever leads next goes on where the last one stopped, and a move that was cancelled is undone by the same steps: it has
-//! the present replicas as its target. A replica
+//! the present replicas as its target. What the metadata does not say any more must not be done, though, however late this node
+//! hears of it: another leader may have come further, and nodes delete what it left behind. So members change only where this
+//! node, while it leads, has made sure that it knows all that is decided. A replica
 //! whose node asks to be let go, because its data is damaged (`release.rs`), is left out of the goal for as long as it asks.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -75,7 +77,7 @@ impl Broker {
         let (mut copies, mut steps, mut counted_on) = (0, Vec::new(), Vec::new());
         let (led, mut waits) = (self.led(image), false);
         unfounded.keep(|group_id| led.iter().any(|led| !led.founded && led.partition.group.id().0 == group_id));
-        for Led { partition, goal, fresh, founded, move_epoch } in led {
+        for Led { partition, term, goal, fresh, founded, move_epoch } in led {
             let (group_id, group) = (partition.group.id().0, &partition.group);
             let established = |ids: &BTreeSet<ReplicaId>| v1::EstablishedReplicas {
                 group_id,
@@ -102,13 +104,17 @@ impl Broker {
                     continue;
                 }
             }
-            steps.push((partition, goal, step));
+            steps.push((partition, term, goal, step));
         }
         let busy = !steps.is_empty() || !counted_on.is_empty() || waits;
         self.establish(counted_on).await;
-        let mut running =
-            futures::stream::iter(steps.into_iter().map(|(partition, goal, step)| self.take(partition, goal, step)))
-                .buffer_unordered(STEPS_AT_ONCE);
+        let changes = steps.iter().any(|(.., step)| step.changes_members());
+        // Asked after the terms were looked at: whoever leads in a later one is not led by what this node knows.
+        if changes && !(self.knows_what_is_decided().await && self.image().version() == image.version()) {
+            steps.retain(|(.., step)| !step.changes_members());
+        }
+        let taken = steps.into_iter().map(|(partition, term, goal, step)| self.take(partition, term, goal, step));
+        let mut running = futures::stream::iter(taken).buffer_unordered(STEPS_AT_ONCE);
         while running.next().await.is_some() {}
         busy
     }
@@ -121,6 +127,7 @@ impl Broker {
             if !partition.group.is_leader() {
                 return None;
             }
+            let term = partition.group.leads_in()?;
             let layout = image.partition(*group_id)?;
             let mut goal = replicas(layout.target.as_ref().unwrap_or(&layout.replicas));
             let without = self.inner.releases.of(*group_id, &partition.group.membership());
@@ -131,13 +138,16 @@ impl Broker {
             let fresh = fresh.map(|replica| ReplicaId(replica.id)).collect();
             let moving = layout.target.is_some() && without.is_empty();
             let move_epoch = moving.then_some(layout.move_epoch);
-            Some(Led { partition: partition.clone(), goal, fresh, founded, move_epoch })
+            Some(Led { partition: partition.clone(), term, goal, fresh, founded, move_epoch })
         });
         led.collect()
     }
 
-    async fn take(&self, partition: Arc<Partition>, goal: Vec<Replica>, step: Step) {
+    async fn take(&self, partition: Arc<Partition>, term: u64, goal: Vec<Replica>, step: Step) {
         let group = &partition.group;
+        if step.changes_members() && group.leads_in() != Some(term) {
+            return;
+        }
         let done = match step {
             Step::AddLearner(replica) => group.add_learner(replica).await,
             Step::AwaitLearners => Ok(()),
@@ -209,6 +219,8 @@ impl Broker {
 /// A partition that this node leads.
 struct Led {
     partition: Arc<Partition>,
+    /// In which this node leads it.
+    term: u64,
     /// The replicas that it should have.
     goal: Vec<Replica>,
     /// On whom it may not count yet.
@@ -232,6 +244,13 @@ enum Step {
     Finish {
         move_epoch: u64,
     },
+}
+
+impl Step {
+    /// Whether it makes somebody a replica, or exchanges who votes.
+    fn changes_members(&self) -> bool {
+        matches!(self, Self::AddLearner(_) | Self::ChangeVoters(_) | Self::RemoveLearner(_))
+    }
 }
 
 /// This replica leads the group; `in_sync` are the voters that have everything and can be reached.

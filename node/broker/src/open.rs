@@ -182,22 +182,19 @@ impl Broker {
     /// Returns when everything that was decided about the cluster before this node started is applied here.
     async fn metadata_is_current(&self) {
         const RETRY: Duration = Duration::from_millis(50);
-        loop {
-            let controller = self.controller();
-            let current = if controller.is_leader() {
-                controller.read_barrier().await.is_ok()
-            } else {
-                self.knows_what_is_decided(controller.leader_node()).await
-            };
-            if current || self.inner.stop.is_cancelled() {
-                return;
-            }
+        while !self.knows_what_is_decided().await && !self.inner.stop.is_cancelled() {
             tokio::time::sleep(RETRY).await;
         }
     }
 
-    /// Whether everything is applied here that the controller's leader says is decided.
-    async fn knows_what_is_decided(&self, leader: Option<u64>) -> bool {
+    /// Whether everything is applied here that was decided about the cluster before this was asked, as the controller's leader
+    /// says.
+    pub(crate) async fn knows_what_is_decided(&self) -> bool {
+        let controller = self.controller();
+        if controller.is_leader() {
+            return controller.read_barrier().await.is_ok();
+        }
+        let leader = controller.leader_node();
         let address = leader.and_then(|leader| self.peer_address(leader).or_else(|| self.inner.found_address(leader)));
         let Some(address) = address else { return false };
         let introduction =

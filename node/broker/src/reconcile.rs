@@ -193,6 +193,10 @@ impl Broker {
     ) -> Hosted {
         let founding = Founding::new(self.inner.image.clone(), self.inner.founding.clone());
         let shared = (self.failure().clone(), self.inner.peers.clone(), founding);
+        let image = self.image();
+        if let Some(roster) = image.partition(group.id().0).and_then(|layout| roster(&image, layout)) {
+            group.learn_roster(roster);
+        }
         Hosted::Running(Arc::new(Partition::new(name, group, machine, ends, shared)))
     }
 

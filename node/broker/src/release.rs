@@ -95,11 +95,8 @@ impl Broker {
     async fn release_one(&self, node_id: u64, lost: v1::LostReplica, group: Group) -> Released {
         let (membership, group_id) = (group.membership(), lost.group_id);
         let lost = match self.controller_replica(node_id).filter(|named| group_id == 0 && *named != lost.replica_id) {
-            // It asks once more, because it did not get the answer. On this one the group does not count yet.
-            Some(named) if !membership.holds(ReplicaId(named)) => {
-                return Released::Renewed { group_id, replica_id: Some(named) };
-            }
-            // It does not even know which one it has lost.
+            // It does not know which one it has lost, or did not get the answer when it asked before. The one that is named may
+            // have been counted on since: it is never given out a second time.
             Some(named) => v1::LostReplica { group_id, replica_id: named },
             None => lost,
         };
