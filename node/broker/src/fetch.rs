@@ -334,6 +334,12 @@ pub struct Room {
 }
 
 impl Fetched {
+    /// Bytes of the stored batches.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.batches.iter().map(|batch| batch.payload.len()).sum()
+    }
+
     /// The plain records from the position up to `stop`, as many as there is room for; and where the next read goes on,
     /// which may be inside of a batch. One batch is decompressed at a time, and not kept for a few records of it.
     ///

@@ -1,6 +1,5 @@
 //! The Consumer service: fetch, list offsets, and [`super::consume`] for streams.
 
-use std::pin::Pin;
 use std::time::Duration;
 
 use flotilla_broker::{FetchError, Fetched, FetchedRecord, PartitionOffset, Position, Room, Stop, Topic, TopicMissing, TopicRef};
@@ -8,13 +7,14 @@ use flotilla_proto::v1;
 use flotilla_proto::v1::consumer_client::ConsumerClient;
 use flotilla_proto::v1::consumer_server::Consumer;
 use flotilla_proto::v1::position::At;
-use futures::Stream;
+use prost::Message;
+use tokio_stream::Empty;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::call::{Call, unary};
 use super::convert;
-use super::forward::{self, Envelope, Repeat, Target, verbatim};
-use super::load::Handover;
+use super::forward::{self, Envelope, Repeat, Target};
+use super::load::{Handover, Messages};
 use super::problem::{Problem, Reason};
 use super::{Shared, consume};
 
@@ -39,7 +39,19 @@ impl Consumer for ConsumerService {
                 Position::Latest | Position::Timestamp(_) => Repeat::Read,
             };
             let here = || fetch(shared, &topic, request.clone(), &made_of);
-            let there = verbatim!(shared.gateway, ConsumerClient::fetch(request.clone()));
+            // Until there is something to read it would hold room for nothing.
+            let room_bytes = if request.wait_max.is_some() { 0 } else { bytes_max(shared, &request) };
+            let there = |channel, envelope: Envelope| {
+                let request = envelope.around(request.clone());
+                let (sent, made_of, message_bytes_max) =
+                    (&shared.load.clients.sent, &made_of, shared.gateway.message_bytes_max());
+                async move {
+                    let lot = sent.room(room_bytes as u64).await;
+                    let fetched = ConsumerClient::new(channel).max_decoding_message_size(message_bytes_max).fetch(request).await;
+                    made_of.put(Some(lot));
+                    fetched
+                }
+            };
             shared.gateway.at_leader(call, &target, repeat, here, there).await
         };
         let mut answer = unary(&shared.metrics, "Fetch", &metadata, serve).await?;
@@ -47,12 +59,14 @@ impl Consumer for ConsumerService {
         Ok(answer)
     }
 
-    type ConsumeStream = Pin<Box<dyn Stream<Item = Result<v1::ConsumeResponse, Status>> + Send>>;
+    /// What is pushed goes beside it, encoded.
+    type ConsumeStream = Empty<Result<v1::ConsumeResponse, Status>>;
 
     async fn consume(&self, request: Request<Streaming<v1::ConsumeRequest>>) -> Result<Response<Self::ConsumeStream>, Status> {
         let (metadata, _, asks) = request.into_parts();
         let (pushes, made_of) = consume::open(self.0.clone(), Call::of(&metadata), asks);
-        let mut answer: Response<Self::ConsumeStream> = Response::new(Box::pin(pushes));
+        let mut answer = Response::new(tokio_stream::empty());
+        answer.extensions_mut().insert(Messages::of(pushes));
         answer.extensions_mut().insert(made_of);
         Ok(answer)
     }
@@ -94,6 +108,11 @@ pub async fn list_offsets(
     shared.gateway.by_leader(call, topic, partitions, here, there).await
 }
 
+/// What a fetch may return, unless a single batch is larger.
+fn bytes_max(shared: &Shared, request: &v1::FetchRequest) -> usize {
+    (request.bytes_max.unwrap_or(FETCH_BYTES_DEFAULT) as usize).min(shared.limits.request_bytes_max)
+}
+
 async fn fetch(
     shared: &Shared,
     topic: &Topic,
@@ -102,19 +121,35 @@ async fn fetch(
 ) -> Result<v1::FetchResponse, Problem> {
     let batches = convert::wants_batches(request.encoding)?;
     let wait = request.wait_max.map_or(Ok(Duration::ZERO), |wait| convert::duration("wait_max", wait))?;
-    let bytes_max = (request.bytes_max.unwrap_or(FETCH_BYTES_DEFAULT) as usize).min(shared.limits.request_bytes_max);
+    let bytes_max = bytes_max(shared, &request);
     let stop = request.stop_offset.map_or(Stop::Never, Stop::Before);
     let position = position(request.position)?;
     let mut reader = shared.broker.reader(topic, request.partition, position, stop).await?;
-    let read = async {
-        reader.ready(wait.min(shared.limits.wait_max)).await?;
-        let lot = shared.load.clients.sent.room(bytes_max as u64).await;
-        Ok::<_, FetchError>((reader.read(bytes_max).await?, lot))
-    };
-    let (fetched, lot) = read.await.map_err(|error| unless_deleted(shared, topic, error))?;
+    let ready = reader.ready(wait.min(shared.limits.wait_max)).await;
+    ready.map_err(|error| unless_deleted(shared, topic, error))?;
     let room = Room { records: request.records_max.unwrap_or(u32::MAX) as usize, bytes: bytes_max };
-    let taken = take(shared, (request.partition, reader.stop()), fetched, batches, room)?;
-    made_of.put(Some(lot));
+    // One batch, and one record of it, comes however large. What was larger than there was room for is read again, with room.
+    let mut expected_bytes = shared.limits.batch_bytes(topic);
+    let from = reader.position();
+    let taken = loop {
+        let room_bytes = bytes_max.max(expected_bytes);
+        let mut lot = shared.load.clients.sent.room(room_bytes as u64).await;
+        reader.seek(from);
+        let reading = shared.load.reading().await;
+        let fetched = reader.read(bytes_max).await.map_err(|error| unless_deleted(shared, topic, error))?;
+        drop(reading);
+        expected_bytes = fetched.bytes();
+        if expected_bytes > room_bytes {
+            continue;
+        }
+        let taken = take(shared, (request.partition, reader.stop()), fetched, batches, room)?;
+        expected_bytes = taken.encoded_len();
+        if expected_bytes <= room_bytes {
+            lot.resize(expected_bytes as u64);
+            made_of.put(Some(lot));
+            break taken;
+        }
+    };
     Ok(v1::FetchResponse {
         next_offset: taken.next_offset,
         high_watermark: taken.high_watermark,

@@ -27,7 +27,7 @@ mod topics;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flotilla_broker::Broker;
+use flotilla_broker::{Broker, Topic};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -80,6 +80,11 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// What reading any batch of a topic takes but for the largest.
+    pub fn batch_bytes(&self, topic: &Topic) -> usize {
+        usize::try_from(topic.config.batch_bytes_max).unwrap_or(usize::MAX).min(self.push_bytes_max)
+    }
+
     /// Largest message to accept from another node: an answer to the largest request, with its records decompressed.
     pub fn peer_message_bytes_max(&self) -> usize {
         self.request_bytes_max.saturating_add(self.decompressed_bytes_max).saturating_mul(4)

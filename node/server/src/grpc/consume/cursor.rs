@@ -15,12 +15,12 @@ use super::super::Shared;
 use super::super::call::Call;
 use super::super::consumer::{take, unless_deleted};
 use super::super::forward::PAUSE;
-use super::super::load::{Lot, PIECE_BYTES};
+use super::super::load::{AROUND_STREAM_BYTES, Lot, PIECE_BYTES};
 use super::super::problem::{Problem, Reason};
 use super::super::refusals::broken;
 use super::feed::{Event, Feeds};
 use super::lane::{Lane, Source};
-use super::{End, Pushes, send};
+use super::{End, Pushes, encoded, send};
 
 /// A sleeping stream looks around this often: whether its partitions have moved, and in case that nothing wakes it.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -61,13 +61,12 @@ impl Cursor<'_> {
     /// Takes what another node says.
     pub fn handle(&mut self, event: Event) -> Result<(), Problem> {
         match event {
-            Event::Records(feed, records) => {
-                let bytes = records.encoded_len() as u64;
+            Event::Records(feed, records, lot) => {
                 let lane = self.lanes.iter_mut().find(|lane| lane.partition == records.partition && lane.is_fed_by(feed));
                 match lane {
-                    Some(lane) => lane.fed(records, self.shared.load.clients.sent.lot(bytes)),
+                    Some(lane) => lane.fed(records, lot),
                     None => {
-                        self.feeds.used(feed, bytes);
+                        self.feeds.used(feed, lot.bytes());
                         Ok(())
                     }
                 }
@@ -106,7 +105,7 @@ impl Cursor<'_> {
                 let end =
                     v1::PartitionEnd { partition: lane.partition, next_offset: lane.next, high_watermark: lane.high_watermark() };
                 self.lanes.remove(turn);
-                send(pushes, Push::PartitionEnd(end), None).await?;
+                send(pushes, encoded(Push::PartitionEnd(end)), None).await?;
                 return Ok(true);
             }
             self.turn = turn + 1;
@@ -118,30 +117,42 @@ impl Cursor<'_> {
         Ok(false)
     }
 
+    /// One batch, and one record of it, comes however large. What was larger than there was room for is read again, with room.
     async fn push(&mut self, turn: usize, pushes: &Pushes) -> Result<(), End> {
         let shared = self.shared;
         let credit_bytes = usize::try_from(self.credit.bytes).unwrap_or(usize::MAX);
         // Where bytes are short each gets little at a time: who of them does not read shows only later.
         let fair_bytes = if shared.load.clients.sent.is_half_used() { PIECE_BYTES } else { usize::MAX };
         let bytes_max = shared.limits.push_bytes_max.min(credit_bytes).min(fair_bytes);
-        let Some(mut lot) = room(shared, bytes_max, pushes).await? else { return Ok(()) };
         let Some(lane) = self.lanes.get_mut(turn) else { return Ok(()) };
+        let room_bytes = bytes_max.max(lane.expected_bytes);
+        let Some(mut lot) = room(shared, room_bytes as u64 + AROUND_STREAM_BYTES, pushes).await? else { return Ok(()) };
+        let reading = shared.load.reading().await;
         let fetched = match lane.read(bytes_max).await {
             Ok(Some(fetched)) => fetched,
             Ok(None) => return Ok(()),
             Err(error) => return Ok(self.failed(turn, error)?),
         };
+        drop(reading);
+        lane.expected_bytes = fetched.bytes();
+        if lane.expected_bytes > room_bytes {
+            return Ok(());
+        }
         let from = fetched.from;
         let room = Room { records: usize::try_from(self.credit.records).unwrap_or(usize::MAX), bytes: bytes_max };
         let taken = take(shared, (lane.partition, lane.stop), fetched, self.batches, room)?;
+        lane.expected_bytes = taken.encoded_len();
+        if lane.expected_bytes > room_bytes {
+            return Ok(());
+        }
         if let Some((feed, bytes)) = lane.pushed(taken.next_offset) {
             self.feeds.used(feed, bytes);
         }
         self.credit.records = self.credit.records.saturating_sub(taken.next_offset - from);
-        let bytes = taken.encoded_len() as u64;
-        self.credit.bytes = self.credit.bytes.saturating_sub(bytes);
-        lot.resize(bytes);
-        send(pushes, Push::Records(taken), Some(lot)).await
+        self.credit.bytes = self.credit.bytes.saturating_sub(lane.expected_bytes as u64);
+        let push = encoded(Push::Records(taken));
+        lot.resize(push.len() as u64 + AROUND_STREAM_BYTES);
+        send(pushes, push, Some(lot)).await
     }
 
     /// A lane could not be read here. If its partition moves, it goes on elsewhere.
@@ -183,10 +194,10 @@ impl Cursor<'_> {
 }
 
 /// Waits until the node may hold so many bytes more for its clients. `None`: it is stopping.
-async fn room(shared: &Shared, bytes: usize, pushes: &Pushes) -> Result<Option<Lot>, End> {
+async fn room(shared: &Shared, bytes: u64, pushes: &Pushes) -> Result<Option<Lot>, End> {
     tokio::select! {
         biased;
-        lot = shared.load.clients.sent.room(bytes as u64) => Ok(Some(lot)),
+        lot = shared.load.clients.sent.room(bytes) => Ok(Some(lot)),
         () = pushes.closed() => Err(End::Done),
         () = shared.draining.cancelled() => Ok(None),
     }

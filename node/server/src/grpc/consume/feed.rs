@@ -1,6 +1,7 @@
 //! What other nodes push: one consume stream for all partitions of a client's stream that the same node leads, in stored
 //! batches, whatever the client wants. A feed runs ahead of the client by a small window, which grows as the client reads,
-//! while there is memory for it: many clients that do not read must not cost much.
+//! while there is memory for it: many clients that do not read must not cost much. What it has pushed is taken off the
+//! connection at once, and counted: others share that connection, and must not wait for a client that does not read.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,13 +11,14 @@ use flotilla_proto::v1;
 use flotilla_proto::v1::consume_request::Request as Ask;
 use flotilla_proto::v1::consume_response::Response as Push;
 use flotilla_proto::v1::consumer_client::ConsumerClient;
+use prost::Message;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, Streaming};
 
 use super::super::forward::{Gateway, Repeat};
-use super::super::load::Budget;
+use super::super::load::{Budget, Lot};
 use super::super::problem::{Problem, Reason};
 
 /// Names a feed; never used twice by a stream.
@@ -24,16 +26,14 @@ pub type FeedId = u64;
 
 /// What a feed may run ahead before its client has read anything.
 const FIRST_WINDOW_BYTES: u64 = 64 << 10;
-/// Pushes of all feeds that wait for the client's stream, besides what their windows allow.
-const EVENTS_MAX: usize = 4;
 /// Credits that wait for the connection.
 const ASKS_MAX: usize = 4;
 
 /// What comes from a feed.
 #[derive(Debug)]
 pub enum Event {
-    /// Records of one partition.
-    Records(FeedId, v1::ConsumedRecords),
+    /// Records of one partition, and their bytes.
+    Records(FeedId, v1::ConsumedRecords, Lot),
     /// Nothing more comes.
     Ended(FeedId, Problem),
 }
@@ -46,7 +46,7 @@ pub struct Feeds {
     budget: Arc<Budget>,
     open: HashMap<FeedId, Feed>,
     next_id: FeedId,
-    events: mpsc::Sender<Event>,
+    events: mpsc::UnboundedSender<Event>,
 }
 
 struct Feed {
@@ -60,8 +60,9 @@ struct Feed {
 
 impl Feeds {
     /// Each feed runs ahead by up to `window_bytes_max`.
-    pub fn new(gateway: Gateway, window_bytes_max: u64, budget: Arc<Budget>) -> (Self, mpsc::Receiver<Event>) {
-        let (events, received) = mpsc::channel(EVENTS_MAX);
+    pub fn new(gateway: Gateway, window_bytes_max: u64, budget: Arc<Budget>) -> (Self, mpsc::UnboundedReceiver<Event>) {
+        #[expect(clippy::disallowed_methods, reason = "bounded by the credits that feeds are given")]
+        let (events, received) = mpsc::unbounded_channel();
         (Self { gateway, window_bytes_max, budget, open: HashMap::new(), next_id: 0, events }, received)
     }
 
@@ -82,11 +83,15 @@ impl Feeds {
         };
         // Cannot fail: the channel is empty and its receiver is here.
         let _ = asks.try_send(v1::ConsumeRequest { request: Some(Ask::Open(open)) });
-        let (gateway, events) = (self.gateway.clone(), self.events.clone());
+        let (gateway, events, budget) = (self.gateway.clone(), self.events.clone(), self.budget.clone());
         let task = tokio::spawn(async move {
-            let problem = run(&gateway, id, (node, &address), receiver, &events).await;
-            // The client's stream has ended if it does not listen.
-            let _ = events.send(Event::Ended(id, problem)).await;
+            let records = |records: v1::ConsumedRecords| {
+                let lot = budget.lot(records.encoded_len() as u64);
+                // The client's stream has ended if it does not listen, and ends this.
+                let _ = events.send(Event::Records(id, records, lot));
+            };
+            let problem = run(&gateway, (node, &address), receiver, records).await;
+            let _ = events.send(Event::Ended(id, problem));
         });
         self.open.insert(id, Feed { asks, window_bytes, used_bytes: 0, _task: AbortOnDropHandle::new(task) });
         id
@@ -116,13 +121,12 @@ impl Feeds {
     }
 }
 
-/// Opens a feed and reports what it pushes until it ends. Returns why it did.
+/// Opens a feed and hands on what it pushes until it ends. Returns why it did.
 async fn run(
     gateway: &Gateway,
-    id: FeedId,
     (node, address): (u64, &str),
     asks: mpsc::Receiver<v1::ConsumeRequest>,
-    events: &mpsc::Sender<Event>,
+    records: impl FnMut(v1::ConsumedRecords),
 ) -> Problem {
     let connection = match gateway.connection(node, address).await {
         Ok(connection) => connection,
@@ -131,7 +135,7 @@ async fn run(
     let mut stub = ConsumerClient::new(connection.channel.clone()).max_decoding_message_size(gateway.message_bytes_max());
     let opened = stub.consume(gateway.envelope(None).around(ReceiverStream::new(asks))).await;
     let ended = match opened {
-        Ok(pushes) => relay(id, pushes.into_inner(), events).await,
+        Ok(pushes) => relay(pushes.into_inner(), records).await,
         Err(status) => Err(status),
     };
     match ended {
@@ -140,12 +144,10 @@ async fn run(
     }
 }
 
-async fn relay(id: FeedId, mut pushes: Streaming<v1::ConsumeResponse>, events: &mpsc::Sender<Event>) -> Result<(), Status> {
+async fn relay(mut pushes: Streaming<v1::ConsumeResponse>, mut records: impl FnMut(v1::ConsumedRecords)) -> Result<(), Status> {
     while let Some(push) = pushes.message().await? {
         match push.response {
-            Some(Push::Records(records)) => {
-                let _ = events.send(Event::Records(id, records)).await;
-            }
+            Some(Push::Records(pushed)) => records(pushed),
             // The node is leaving.
             Some(Push::Drain(_)) => return Ok(()),
             // Whether a partition is at its stop is known from its position.

@@ -23,6 +23,8 @@ pub struct Lane {
     pub stop: Option<u64>,
     /// Where its records come from.
     pub source: Source,
+    /// What the next push may take, however little is asked for: as much as the one before, or a batch.
+    pub expected_bytes: usize,
     high_watermark: u64,
 }
 
@@ -58,13 +60,14 @@ impl Lane {
     pub fn new((partition, group_id): (u32, u64), next: u64, stop: Option<u64>, high_watermark: u64) -> Self {
         let now = Instant::now();
         let source = Source::Nowhere { since: now, look_at: now, cause: None };
-        Self { partition, group_id, next, stop, source, high_watermark }
+        Self { partition, group_id, next, stop, source, expected_bytes: 0, high_watermark }
     }
 
     /// A lane that reads here.
     pub fn here(reader: PartitionReader, group_id: u64) -> Self {
         let (partition, next, stop) = (reader.partition(), reader.position(), reader.stop());
-        Self { partition, group_id, next, stop, high_watermark: 0, source: Source::Here(Box::new(reader)) }
+        let source = Source::Here(Box::new(reader));
+        Self { partition, group_id, next, stop, source, expected_bytes: 0, high_watermark: 0 }
     }
 
     /// Whether its stop position is reached.

@@ -3,7 +3,7 @@
 //! Partitions that this node leads are read here; the others come from their leaders ([`feed`]), and follow them when
 //! they move. Nothing is read here before there is credit for it and the connection took what was read before, and feeds
 //! run ahead by a small window, so a client that does not read costs the memory of a few pushes, whatever it granted. All
-//! clients together may cost as much as [`super::load`] says.
+//! clients together may cost as much as [`super::load`] says. What waits is encoded already: it takes what it is counted as.
 
 mod cursor;
 mod feed;
@@ -13,6 +13,7 @@ mod place;
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use flotilla_proto::v1;
 use flotilla_proto::v1::consume_request::Request as Ask;
 use flotilla_proto::v1::consume_response::Response as Push;
@@ -23,7 +24,7 @@ use tonic::{Status, Streaming};
 
 use super::Shared;
 use super::call::Call;
-use super::load::{Handover, Lot};
+use super::load::{Handover, Lot, framed};
 use super::problem::Problem;
 use super::refusals::broken;
 use cursor::Cursor;
@@ -31,8 +32,8 @@ use cursor::Cursor;
 /// Pushes that wait for the connection.
 const PUSHES_QUEUED_MAX: usize = 2;
 
-/// What is pushed, and its bytes, which are counted until the connection takes it.
-type Pushes = mpsc::Sender<(Result<v1::ConsumeResponse, Status>, Option<Lot>)>;
+/// What is pushed, encoded, and its bytes, which are counted until the connection takes it.
+type Pushes = mpsc::Sender<(Result<Bytes, Status>, Option<Lot>)>;
 
 /// Why a stream ends before the client ends it.
 enum End {
@@ -47,12 +48,12 @@ impl From<Problem> for End {
     }
 }
 
-/// Serves the stream in a task of its own, and returns its pushes, with what they are made of.
+/// Serves the stream in a task of its own, and returns its encoded pushes, with what they are made of.
 pub fn open(
     shared: Shared,
     call: Call,
     asks: Streaming<v1::ConsumeRequest>,
-) -> (impl Stream<Item = Result<v1::ConsumeResponse, Status>> + Send, Handover) {
+) -> (impl Stream<Item = Result<Bytes, Status>> + Send, Handover) {
     let (pushes, stream) = mpsc::channel(PUSHES_QUEUED_MAX);
     tokio::spawn(async move {
         let _open = shared.metrics.stream_opened("Consume");
@@ -81,7 +82,7 @@ async fn serve(shared: &Shared, call: Call, mut asks: Streaming<v1::ConsumeReque
     };
     let (mut cursor, mut events) = Cursor::open(shared, call.renewed(None), open).await?;
     let push_bytes_max = shared.limits.push_bytes_max as u64;
-    send(pushes, Push::Opened(v1::ConsumeOpened { push_bytes_max }), None).await?;
+    send(pushes, encoded(Push::Opened(v1::ConsumeOpened { push_bytes_max })), None).await?;
     loop {
         // Credits that have come meanwhile count before the next look at what there is to push.
         while cursor.client_speaks
@@ -90,7 +91,7 @@ async fn serve(shared: &Shared, call: Call, mut asks: Streaming<v1::ConsumeReque
             cursor.ask(ask)?;
         }
         if shared.draining.is_cancelled() {
-            return send(pushes, Push::Drain(v1::Drain {}), None).await;
+            return send(pushes, encoded(Push::Drain(v1::Drain {})), None).await;
         }
         cursor.place().await?;
         if cursor.advance(pushes).await? {
@@ -110,6 +111,10 @@ async fn serve(shared: &Shared, call: Call, mut asks: Streaming<v1::ConsumeReque
     }
 }
 
-async fn send(pushes: &Pushes, response: Push, lot: Option<Lot>) -> Result<(), End> {
-    pushes.send((Ok(v1::ConsumeResponse { response: Some(response) }), lot)).await.map_err(|_| End::Done)
+fn encoded(response: Push) -> Bytes {
+    framed(&v1::ConsumeResponse { response: Some(response) })
+}
+
+async fn send(pushes: &Pushes, push: Bytes, lot: Option<Lot>) -> Result<(), End> {
+    pushes.send((Ok(push), lot)).await.map_err(|_| End::Done)
 }

@@ -29,7 +29,11 @@ struct Remote {
 
 impl<'a> Cursor<'a> {
     /// With what comes from other nodes.
-    pub async fn open(shared: &'a Shared, call: Call, open: v1::ConsumeOpen) -> Result<(Self, mpsc::Receiver<Event>), Problem> {
+    pub async fn open(
+        shared: &'a Shared,
+        call: Call,
+        open: v1::ConsumeOpen,
+    ) -> Result<(Self, mpsc::UnboundedReceiver<Event>), Problem> {
         if open.partitions.is_empty() || open.partitions.len() > PARTITIONS_MAX {
             return Err(Problem::field("open.partitions", format!("must name 1 to {PARTITIONS_MAX} partitions")));
         }
@@ -63,6 +67,7 @@ impl<'a> Cursor<'a> {
             }
         }
         lanes.extend(resolve(shared, call, &topic, remote, open.until_end).await?);
+        lanes.iter_mut().for_each(|lane| lane.expected_bytes = shared.limits.batch_bytes(&topic));
         let window_bytes_max = shared.limits.push_bytes_max as u64 * FEED_WINDOW_PUSHES;
         let (feeds, events) = Feeds::new(shared.gateway.clone(), window_bytes_max, shared.load.clients.sent.clone());
         let credit = open.credit.unwrap_or_default();

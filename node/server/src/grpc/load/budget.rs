@@ -1,14 +1,13 @@
-//! Bytes that all calls together may hold, in one direction. Who wants more waits; while somebody waits, what its client
-//! has kept waiting for longest gives way.
+//! Bytes that all calls together may hold, in one direction. Who wants more waits; while somebody waits, or more are held
+//! than there may be, what its client has kept waiting for longest gives way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
+use tokio::sync::{Notify, oneshot};
 
 /// This part of all bytes is made free when they are used up.
 const FREED_PART: u64 = 8;
@@ -22,7 +21,16 @@ pub struct Budget {
     pub(super) used: AtomicU64,
     pub(super) waiting: AtomicUsize,
     freed: Arc<Notify>,
+    /// Who waits for room, in order.
+    wanted: Mutex<VecDeque<Wanted>>,
     holders: Mutex<Holders>,
+}
+
+/// Room that somebody waits for.
+#[derive(Debug)]
+struct Wanted {
+    bytes: u64,
+    granted: oneshot::Sender<Lot>,
 }
 
 #[derive(Debug, Default)]
@@ -63,19 +71,6 @@ pub struct Lot {
 #[derive(Debug, Clone, Default)]
 pub struct Handover(Arc<Mutex<Option<Lot>>>);
 
-/// What one call holds: bytes that are counted for as long as anything of them is left, wherever that is.
-#[derive(Debug)]
-pub struct Share {
-    budget: Arc<Budget>,
-    bytes: AtomicU64,
-}
-
-/// Data that is counted until its last slice is dropped.
-struct Held {
-    data: Bytes,
-    share: Arc<Share>,
-}
-
 /// Keeps a holder known to its budget.
 #[derive(Debug)]
 pub struct Membership {
@@ -93,9 +88,8 @@ pub struct Waiting {
 impl Budget {
     /// Of `bytes_max`. A client may take `grace` to do its part while others wait.
     pub fn new(bytes_max: u64, grace: Duration) -> Self {
-        let holders = Mutex::default();
         let (used, waiting, freed) = (AtomicU64::new(0), AtomicUsize::new(0), Arc::default());
-        Self { bytes_max, grace, used, waiting, freed, holders }
+        Self { bytes_max, grace, used, waiting, freed, wanted: Mutex::default(), holders: Mutex::default() }
     }
 
     /// Whether bytes are left.
@@ -114,9 +108,10 @@ impl Budget {
     }
 
     /// Counts bytes as freed.
-    pub fn sub(&self, bytes: u64) {
+    pub fn sub(self: &Arc<Self>, bytes: u64) {
         self.used.fetch_sub(bytes, Ordering::AcqRel);
         if bytes > 0 && self.waiting.load(Ordering::Acquire) > 0 {
+            self.grant();
             self.freed.notify_waiters();
         }
     }
@@ -127,22 +122,48 @@ impl Budget {
         Lot { budget: self.clone(), bytes }
     }
 
-    /// Waits until `bytes` are left, and takes them. All bytes at once are given to whoever wants more than there are.
+    /// Waits until `bytes` are left, behind all who wait already, and takes them. All bytes at once are given to whoever
+    /// wants more than there are.
     pub async fn room(self: &Arc<Self>, bytes: u64) -> Lot {
-        if let Some(lot) = self.try_room(bytes) {
+        let bytes = bytes.min(self.bytes_max);
+        if self.waiting.load(Ordering::Acquire) == 0
+            && let Some(lot) = self.try_room(bytes)
+        {
             return lot;
         }
-        loop {
-            let mut waiting = self.wait();
-            if let Some(lot) = self.try_room(bytes) {
-                return lot;
-            }
-            waiting.freed.as_mut().await;
+        let _waiting = self.wait();
+        let (granted, lot) = oneshot::channel();
+        self.wanted().push_back(Wanted { bytes, granted });
+        self.grant();
+        match lot.await {
+            Ok(lot) => lot,
+            // Whoever waits keeps the budget, which keeps this.
+            Err(_) => std::future::pending().await,
         }
     }
 
+    /// Gives what is left to those who wait for it.
+    fn grant(self: &Arc<Self>) {
+        let mut wanted = self.wanted();
+        while let Some(first) = wanted.front() {
+            if !first.granted.is_closed() {
+                let Some(lot) = self.try_room(first.bytes) else { return };
+                let left = wanted.pop_front().and_then(|first| first.granted.send(lot).err());
+                // Who has left just now: it is taken back here, as this is the one who gives it to the next.
+                if let Some(mut lot) = left {
+                    self.used.fetch_sub(std::mem::take(&mut lot.bytes), Ordering::AcqRel);
+                }
+            } else {
+                wanted.pop_front();
+            }
+        }
+    }
+
+    fn wanted(&self) -> MutexGuard<'_, VecDeque<Wanted>> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn try_room(self: &Arc<Self>, bytes: u64) -> Option<Lot> {
-        let bytes = bytes.min(self.bytes_max);
         let more = |used: u64| Some(used + bytes).filter(|used| *used <= self.bytes_max);
         self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok()?;
         Some(Lot { budget: self.clone(), bytes })
@@ -167,7 +188,9 @@ impl Budget {
     pub fn look(&self, now: Instant) {
         let holders: Vec<Arc<dyn Holder>> = self.lock().by_id.values().filter_map(Weak::upgrade).collect();
         holders.iter().for_each(|holder| holder.look(now));
-        if self.waiting.load(Ordering::Acquire) == 0 {
+        // What was there before it was counted may have been too much.
+        let is_over = self.used.load(Ordering::Relaxed) > self.bytes_max;
+        if self.waiting.load(Ordering::Acquire) == 0 && !is_over {
             return;
         }
         let waits = |holder: &Arc<dyn Holder>| holder.kept_waiting().map(|(since, bytes)| (since, bytes, holder.clone()));
@@ -216,42 +239,6 @@ impl Handover {
     /// The message that comes next is made of this.
     pub fn put(&self, lot: Option<Lot>) {
         drop(std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), lot));
-    }
-}
-
-impl Share {
-    /// Nothing yet.
-    pub fn of(budget: &Arc<Budget>) -> Arc<Self> {
-        Arc::new(Self { budget: budget.clone(), bytes: AtomicU64::new(0) })
-    }
-
-    /// How many.
-    pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
-    /// The same data, counted.
-    pub fn hold(self: &Arc<Self>, data: Bytes) -> Bytes {
-        let bytes = data.len() as u64;
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.budget.add(bytes);
-        Bytes::from_owner(Held { data, share: self.clone() })
-    }
-}
-
-impl AsRef<[u8]> for Held {
-    fn as_ref(&self) -> &[u8] {
-        &self.data
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        let bytes = self.data.len() as u64;
-        // The memory goes first: whoever hears that it is free may take as much at once.
-        self.data = Bytes::new();
-        self.share.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        self.share.budget.sub(bytes);
     }
 }
 

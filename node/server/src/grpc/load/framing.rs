@@ -1,7 +1,20 @@
 //! Where messages begin and end in the bytes of a call: each has one byte of flags and four of length before it (see
 //! "Length-Prefixed-Message" of the specification "gRPC over HTTP2").
 
+use bytes::{BufMut, Bytes, BytesMut};
+use prost::Message;
+
 const PREFIX_BYTES: usize = 5;
+
+/// A message as it is sent, in memory of its own and no more than it takes.
+pub fn framed(message: &impl Message) -> Bytes {
+    let length = message.encoded_len();
+    let mut framed = BytesMut::with_capacity(PREFIX_BYTES + length);
+    framed.put_u8(0);
+    framed.put_u32(length as u32);
+    message.encode_raw(&mut framed);
+    framed.freeze()
+}
 
 /// Follows the bytes of one direction.
 #[derive(Debug, Default)]
@@ -84,6 +97,13 @@ mod tests {
                 assert_eq!(began, at > begin && (passed || !was_inside), "{piece} to {at}");
             }
         }
+    }
+
+    #[test]
+    fn a_message_is_framed_as_it_is_found() {
+        let framed = framed(&flotilla_proto::v1::Credit { records: 1, bytes: 300 });
+        assert_eq!(framed, [0, 0, 0, 0, 5, 8, 1, 16, 0xac, 2].as_slice());
+        assert!(!Framing::default().take(&framed), "it is complete");
     }
 
     #[test]

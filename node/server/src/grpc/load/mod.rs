@@ -4,6 +4,7 @@
 mod budget;
 mod framing;
 mod intake;
+mod messages;
 mod nature;
 mod outgo;
 #[cfg(test)]
@@ -16,14 +17,17 @@ use std::time::{Duration, Instant};
 
 use axum::http::{Request, Response};
 use futures::future::{FutureExt, Map};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::body::Body;
 use tower::Service;
 
 pub use budget::{Budget, Handover, Lot};
+pub use framing::framed;
 use intake::{Incoming, Intake};
+pub use messages::Messages;
 use nature::Nature;
 use outgo::Outgoing;
-pub use outgo::PIECE_BYTES;
+pub use outgo::{AROUND_STREAM_BYTES, PIECE_BYTES};
 
 use crate::net::Slot;
 
@@ -32,8 +36,11 @@ const SEND_GRACE: Duration = Duration::from_secs(2);
 /// Of a client that reads while others wait for it to be done.
 const READ_GRACE: Duration = Duration::from_secs(5);
 
-/// A message up to this size takes no more than a call does anyway, and there is a limit to calls.
+/// A request up to this size takes no more than a call does anyway, and there is a limit to calls.
 const SMALL_BYTES: usize = 8 << 10;
+
+/// Reads at once: enough to keep a disk busy. Each goes on in a thread of its own, which keeps some of the memory it has used.
+const READS_MAX: usize = 8;
 
 /// How often it is looked at who gives way.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
@@ -45,6 +52,7 @@ pub struct Load {
     pub clients: Directions,
     /// Of what nodes ask of each other.
     peers: Directions,
+    reads: Arc<Semaphore>,
 }
 
 /// Both directions.
@@ -63,7 +71,13 @@ impl Load {
             received: Arc::new(Budget::new(receive_bytes_max, SEND_GRACE)),
             sent: Arc::new(Budget::new(send_bytes_max, READ_GRACE)),
         };
-        Self { clients: directions(), peers: directions() }
+        Self { clients: directions(), peers: directions(), reads: Arc::new(Semaphore::new(READS_MAX)) }
+    }
+
+    /// Waits for a turn to read stored records, until what is returned is dropped.
+    pub async fn reading(&self) -> Option<SemaphorePermit<'_>> {
+        // Never closed.
+        self.reads.acquire().await.ok()
     }
 
     /// The service as a connection gets it.
@@ -116,7 +130,9 @@ where
             intake.answered();
             answer.map(|mut answer| {
                 let made_of = answer.extensions_mut().remove::<Handover>();
-                answer.map(|body| Body::new(Outgoing::new((body, made_of), nature, connection, &sent)))
+                let messages = answer.extensions_mut().remove::<Messages>();
+                let counted = |body| Body::new(Outgoing::new((body, made_of), nature, connection, &sent));
+                answer.map(|body| counted(messages.map_or(body, Messages::into_body)))
             })
         };
         self.inner.call(request).map(Box::new(answered))

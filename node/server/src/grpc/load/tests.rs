@@ -188,7 +188,11 @@ struct Answer {
 
 impl Answer {
     fn to(path: &str) -> Self {
-        let sent = Arc::new(Budget::new((PIECES_MAX * PIECE_BYTES) as u64, Duration::ZERO));
+        Self::within(path, Duration::ZERO)
+    }
+
+    fn within(path: &str, grace: Duration) -> Self {
+        let sent = Arc::new(Budget::new((PIECES_MAX * PIECE_BYTES) as u64, grace));
         let (feed, body) = fed();
         let connection = Arc::new(Arc::new(Slots::new(1, 0)).admit().unwrap());
         let made_of = Handover::default();
@@ -196,8 +200,9 @@ impl Answer {
         Self { sent, feed, connection, body, made_of }
     }
 
-    fn used_pieces(&self) -> f64 {
-        used(&self.sent) as f64 / PIECE_BYTES as f64
+    /// Without the little that is counted around them.
+    fn used_pieces(&self) -> usize {
+        used(&self.sent) as usize / PIECE_BYTES
     }
 
     /// The piece that the connection takes.
@@ -227,28 +232,28 @@ const PRODUCE: &str = "/flotilla.v1.Producer/Produce";
 async fn what_the_connection_holds_counts_until_it_has_sent_the_last_of_it() {
     let mut answer = Answer::to(CONSUME);
     answer.made_of.put(Some(answer.sent.lot((3 * PIECE_BYTES) as u64)));
-    assert_eq!(answer.used_pieces(), 3.0, "what the message is made of");
+    assert_eq!(answer.used_pieces(), 3, "what the message is made of");
     answer.feed.try_send(pieces(3)).unwrap();
     let held = (answer.piece(), answer.piece(), answer.piece());
-    assert_eq!(answer.used_pieces(), 3.0);
+    assert_eq!(answer.used_pieces(), 3);
     drop((held.0, held.2));
-    assert_eq!(answer.used_pieces(), 3.0, "one piece keeps all of the message");
+    assert_eq!(answer.used_pieces(), 3, "one piece keeps all of the message");
     drop(held.1);
-    assert_eq!(answer.used_pieces(), 0.0);
+    assert_eq!(answer.used_pieces(), 0);
 }
 
 #[tokio::test]
 async fn where_bytes_are_short_a_piece_does_not_keep_its_message() {
     let mut answer = Answer::to(CONSUME);
-    let others = answer.sent.lot((3 * PIECE_BYTES) as u64);
+    let others = answer.sent.lot((5 * PIECE_BYTES) as u64);
     answer.feed.try_send(pieces(3)).unwrap();
     let held = answer.piece();
-    assert_eq!(answer.used_pieces(), 7.0);
-    let _wants = answer.wanted(2).await;
+    assert_eq!(answer.used_pieces(), 8);
+    let _wants = answer.wanted(3).await;
     answer.sent.look(Instant::now());
-    assert_eq!(answer.used_pieces(), 4.0, "the rest of the message gave way");
+    assert_eq!(answer.used_pieces(), 6, "the rest of the message gave way");
     drop((held, others));
-    assert_eq!(answer.used_pieces(), 0.0);
+    assert_eq!(answer.used_pieces(), 3, "of who has waited");
 }
 
 #[tokio::test]
@@ -261,7 +266,7 @@ async fn an_answer_that_is_not_read_gives_way_and_then_its_connection() {
     let wants = answer.wanted(6).await;
     answer.sent.look(Instant::now());
     assert!(answer.feed.is_closed(), "nobody goes on making the answer");
-    assert_eq!((answer.used_pieces(), answer.is_hung_up()), (3.0, false));
+    assert_eq!((answer.used_pieces(), answer.is_hung_up()), (3, false));
     answer.sent.look(Instant::now());
     assert!(answer.is_hung_up(), "nothing else frees what it holds");
     drop(held);
@@ -286,6 +291,88 @@ async fn an_answer_that_lacks_nothing_but_its_status_keeps_it() {
             drop((std::mem::replace(&mut answer.feed, mpsc::channel(1).0), held));
             assert!(next(&mut answer.body).unwrap().is_none(), "{path}: as the call ended, and no other status");
         }
+    }
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_finished_answer_gives_way_with_its_connection() {
+    let mut answer = Answer::to(PRODUCE);
+    answer.feed.try_send(vec![0; 100].into()).unwrap();
+    let held = answer.piece();
+    let _others = answer.sent.lot((PIECES_MAX * PIECE_BYTES) as u64);
+    let _wants = answer.wanted(1).await;
+    let Answer { sent, connection, body, .. } = answer;
+    drop(body);
+    sent.look(Instant::now());
+    assert!(connection.gave_way().now_or_never().is_none(), "it may be read yet");
+    sent.look(Instant::now());
+    assert!(connection.gave_way().now_or_never().is_some());
+    let before = used(&sent);
+    drop(held);
+    assert!(before - used(&sent) >= 100);
+}
+
+#[tokio::test]
+async fn who_reads_slowly_keeps_what_it_reads() {
+    const GRACE: Duration = Duration::from_secs(10);
+    let mut answer = Answer::within(CONSUME, GRACE);
+    let _others = answer.sent.lot((5 * PIECE_BYTES) as u64);
+    answer.feed.try_send(pieces(3)).unwrap();
+    let (first, second) = (answer.piece(), answer.piece());
+    let _wants = answer.wanted(1).await;
+    let begun = Instant::now();
+    answer.sent.look(begun);
+    drop(first);
+    answer.sent.look(begun + GRACE);
+    assert!(!answer.feed.is_closed(), "it has just read something");
+    let third = answer.piece();
+    answer.sent.look(begun + 2 * GRACE);
+    assert!(!answer.feed.is_closed(), "it has just asked for more");
+    answer.sent.look(begun + 3 * GRACE);
+    assert!(answer.feed.is_closed());
+    drop((second, third));
+}
+
+#[tokio::test]
+async fn who_has_read_everything_keeps_nobody_waiting() {
+    let mut answer = Answer::to(CONSUME);
+    answer.feed.try_send(pieces(1)).unwrap();
+    drop(answer.piece());
+    let _others = answer.sent.lot((PIECES_MAX * PIECE_BYTES) as u64);
+    let _wants = answer.wanted(1).await;
+    answer.sent.look(Instant::now());
+    answer.sent.look(Instant::now());
+    assert!(!answer.feed.is_closed() && !answer.is_hung_up());
+}
+
+#[tokio::test]
+async fn more_than_there_may_be_gives_way_though_nobody_waits() {
+    let mut answer = Answer::to(CONSUME);
+    answer.feed.try_send(pieces(3)).unwrap();
+    let _held = answer.piece();
+    let others = answer.sent.lot((4 * PIECE_BYTES) as u64);
+    answer.sent.look(Instant::now());
+    assert!(!answer.feed.is_closed());
+    let _more = answer.sent.lot(PIECE_BYTES as u64);
+    answer.sent.look(Instant::now());
+    assert!(answer.feed.is_closed());
+    drop(others);
+}
+
+#[tokio::test]
+async fn the_messages_of_a_stream_leave_nothing_behind_and_end_with_a_status() {
+    let message = || framed(&flotilla_proto::v1::Credit { records: 1, bytes: 1 });
+    for (end, code) in [(None, "0"), (Some(Status::aborted("as the test wants")), "10")] {
+        let messages = [Ok(message()), Ok(message())].into_iter().chain(end.map(Err));
+        let mut body = Messages::of(tokio_stream::iter(messages)).into_body();
+        for _ in 0..2 {
+            let data = next(&mut body).unwrap().unwrap().unwrap().into_data().unwrap();
+            assert_eq!(data, message());
+            assert!(data.is_unique(), "nothing else keeps its memory");
+            assert!(!body.is_end_stream());
+        }
+        assert_eq!(next(&mut body).unwrap().unwrap().unwrap().into_trailers().unwrap()["grpc-status"], code);
+        assert!(body.is_end_stream() && next(&mut body).unwrap().is_none());
     }
 }
 
