@@ -32,8 +32,10 @@ impl Broker {
         }
         self.condemn_damaged(group_id).await?;
         let group = GroupId(group_id);
-        let begun = self.inner.registry.damage_of(group).is_some() || self.inner.registry.salvaged(group).is_some();
-        if !begun {
+        let damaged = self.inner.registry.damage_of(group).is_some();
+        let salvaged = self.inner.registry.salvaged(group);
+        // Who asks again gets the same answer while it is true.
+        if !damaged && salvaged.is_none_or(|salvaged| self.has_gone_on(group_id, &salvaged)) {
             return Err(RecoverError::NotDamaged);
         }
         let (host, ..) = PartitionHost::new(group);
@@ -43,6 +45,13 @@ impl Broker {
         self.reconcile(&self.image()).await;
         self.wait_led(&[group], HOSTING_PATIENCE).await;
         Ok(salvaged)
+    }
+
+    /// Whether anything was written since the partition began again.
+    fn has_gone_on(&self, group_id: u64, salvaged: &Salvaged) -> bool {
+        let hosted = self.inner.hosted.load();
+        let Some(Hosted::Running(partition)) = hosted.get(&group_id) else { return false };
+        partition.ends().high_watermark > salvaged.next_offset
     }
 
     /// Stops the partition if it runs and damage was met in it.

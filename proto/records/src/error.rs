@@ -222,7 +222,7 @@ pub enum RecordError {
     },
     /// A time that is no date.
     #[error(
-        "timestamp {timestamp_ms} ms lies outside of the years 1 to 9999: use milliseconds since 1970 (not micro- or nanoseconds), or -1 for none"
+        "timestamp {timestamp_ms} ms lies outside of the years 1 to 9999: use milliseconds since 1970 (not micro- or nanoseconds), or leave it out (-1 in an encoded batch)"
     )]
     TimestampOutOfRange {
         /// Milliseconds since the Unix epoch.

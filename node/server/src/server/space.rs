@@ -32,18 +32,24 @@ pub struct Space {
     /// What was taken, and is not yet proposed.
     claimed: AtomicU64,
     free: AtomicU64,
+    /// What producers leave alone.
+    left_alone: AtomicU64,
     is_short: AtomicBool,
 }
 
 /// Nothing can be produced: too little of the disk is free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the node's disk is nearly full ({} are free): delete topics or records, lower their retention, or give the disk more space",
-    format_size(*free_bytes)
+    "the node's disk is nearly full ({} are free, and {} must stay so: disk_reserve_bytes, the journal's next file, and what is still to be \
+     written): delete topics or records, lower their retention, give the disk more space, or lower journal_bytes",
+    about(*free_bytes),
+    about(*claimed_bytes)
 )]
 pub struct DiskFull {
     /// What is free.
     pub free_bytes: u64,
+    /// What producers leave alone.
+    pub claimed_bytes: u64,
 }
 
 impl Space {
@@ -60,6 +66,7 @@ impl Space {
             room: AtomicI64::new(0),
             claimed: AtomicU64::new(0),
             free: AtomicU64::new(0),
+            left_alone: AtomicU64::new(0),
             is_short: AtomicBool::new(false),
         };
         space.found(space.disk(|| 0)?);
@@ -79,7 +86,7 @@ impl Space {
                 self.found(found);
             }
             if !self.has_room(bytes) {
-                return Err(DiskFull { free_bytes: self.free.load(Ordering::Relaxed) });
+                return Err(self.disk_full());
             }
         }
         self.claimed.fetch_add(bytes, Ordering::Relaxed);
@@ -88,8 +95,12 @@ impl Space {
 
     /// Why nothing can be produced, if nothing can.
     fn full(&self) -> Option<DiskFull> {
-        let free_bytes = self.free.load(Ordering::Relaxed);
-        self.is_short.load(Ordering::Relaxed).then_some(DiskFull { free_bytes })
+        self.is_short.load(Ordering::Relaxed).then(|| self.disk_full())
+    }
+
+    fn disk_full(&self) -> DiskFull {
+        let [free_bytes, claimed_bytes] = [&self.free, &self.left_alone].map(|bytes| bytes.load(Ordering::Relaxed));
+        DiskFull { free_bytes, claimed_bytes }
     }
 
     fn has_room(&self, bytes: u64) -> bool {
@@ -135,8 +146,9 @@ impl Space {
         let room = if reserve == 0 { u64::MAX } else { disk.free.saturating_sub(claimed) };
         self.room.store(i64::try_from(room).unwrap_or(i64::MAX), Ordering::Relaxed);
         self.free.store(disk.free, Ordering::Relaxed);
+        self.left_alone.store(claimed, Ordering::Relaxed);
         if self.is_short.swap(is_short, Ordering::Relaxed) != is_short {
-            let (free, claimed) = (format_size(disk.free), format_size(claimed));
+            let (free, claimed) = (about(disk.free), about(claimed));
             if is_short {
                 tracing::warn!(free, claimed, "the disk is nearly full: nothing is produced here until some of it is free again");
             } else {
@@ -157,6 +169,12 @@ impl Drop for Claim<'_> {
     fn drop(&mut self) {
         self.space.claimed.fetch_sub(self.bytes, Ordering::Relaxed);
     }
+}
+
+/// Bytes as people compare them, in whole MiB.
+fn about(bytes: u64) -> String {
+    const MIB: u64 = 1 << 20;
+    format_size(bytes / MIB * MIB)
 }
 
 /// What a payload may take of the disk: the journal, while it grows, and a segment.
@@ -198,6 +216,7 @@ mod tests {
             room: AtomicI64::new(0),
             claimed: AtomicU64::new(0),
             free: AtomicU64::new(0),
+            left_alone: AtomicU64::new(0),
             is_short: AtomicBool::new(false),
         }
     }
