@@ -217,10 +217,24 @@ impl SegmentReader {
     }
 
     fn read_segment(&self, segment: &Arc<Segment>, offset: u64, bytes_max: usize) -> Result<Vec<StoredItem>, SegmentError> {
+        let mut found = Vec::new();
+        match self.read_into(&mut found, segment, offset, bytes_max) {
+            // What lies before the damage is whole. Who goes on from there meets it again.
+            Err(error) if found.is_empty() => Err(error),
+            Ok(()) | Err(_) => Ok(found),
+        }
+    }
+
+    fn read_into(
+        &self,
+        found: &mut Vec<StoredItem>,
+        segment: &Arc<Segment>,
+        offset: u64,
+        bytes_max: usize,
+    ) -> Result<(), SegmentError> {
         let wanted = |item: &ItemHeader| item.kept().filter(|kept| end_offset(kept).is_some_and(|end| end > offset));
-        let mut found: Vec<StoredItem> = Vec::new();
         let Some(mut cursor) = self.shared.cursor(segment, |point| point.next_offset <= offset)? else {
-            return Ok(found);
+            return Ok(());
         };
         let mut next = cursor.find(|header| header.items.iter().any(|item| wanted(item).is_some()))?;
         cursor.read_ahead(read_bytes(bytes_max));
@@ -230,16 +244,16 @@ impl SegmentReader {
                 let Some(kept) = wanted(item) else { continue };
                 bytes += u64::from(item.payload_bytes);
                 if !found.is_empty() && bytes > bytes_max as u64 {
-                    return Ok(found);
+                    return Ok(());
                 }
-                let fetch = fetch_for(&found);
-                let Some(payload) = cursor.payload(&header, item, range, fetch)? else { return Ok(found) };
+                let fetch = fetch_for(found);
+                let Some(payload) = cursor.payload(&header, item, range, fetch)? else { return Ok(()) };
                 found.push(StoredItem { log_id: header.log_id, kind: item.kind, kept, payload });
             }
             cursor.advance(&header);
-            next = cursor.header(fetch_for(&found))?;
+            next = cursor.header(fetch_for(found))?;
         }
-        Ok(found)
+        Ok(())
     }
 
     /// The first kept item that reaches behind `from` (an offset) and whose largest timestamp is at least `timestamp_ms`

@@ -78,6 +78,23 @@ fn reads_refuse_a_damaged_payload_and_serve_the_rest() {
 }
 
 #[test]
+fn what_lies_before_the_damage_is_served() {
+    let (home, synced, written) = home_of_three();
+    let (_, reader) = home.open(Some(synced));
+    let path = &home.files("segment")[0];
+    let mut bytes = fs::read(path).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(path, bytes).unwrap();
+    let before = reader.read(0, 1_000_000).unwrap();
+    assert_eq!(before[..], items_of(&written)[..before.len()]);
+    let last = before.last().unwrap().kept;
+    let behind = last.base_offset + u64::from(last.offset_count);
+    let Err(SegmentError::Damaged(damage)) = reader.read(behind, 1_000_000) else { panic!("damage was served") };
+    assert!(damage.offsets.unwrap().contains(&behind));
+}
+
+#[test]
 fn every_shortened_segment_is_named_at_open() {
     let (home, synced, written) = home_of_three();
     let has_index = [true, false];
