@@ -229,6 +229,24 @@ async fn a_timeout_says_whether_the_record_may_be_stored() {
     assert_eq!(producer.stats().failed_records, 1);
 }
 
+/// The second record waits for the first one's answer, which does not come; when that is given up, nothing else happens.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_behind_a_record_that_is_given_up_is_given_up_in_its_time() {
+    let fake = Fake::start(1).await;
+    fake.script(|_| Some(Fault::AppendSilently));
+    let options =
+        ProducerOptions { delivery_timeout: Duration::from_millis(300), linger: Duration::ZERO, in_flight_max: 1, ..small() };
+    let producer = fake.client().await.producer(TOPIC, options).await.unwrap();
+    let first = producer.send(Record::new("on its way")).await.unwrap();
+    while fake.all_values().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let second = producer.send(Record::new("behind it")).await.unwrap();
+    let both = futures::future::join(first, second);
+    let (first, second) = tokio::time::timeout(Duration::from_secs(20), both).await.expect("both are told of");
+    assert!(first.is_err() && second.is_err());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn full_memory_makes_senders_wait() {
     let fake = Fake::start(1).await;

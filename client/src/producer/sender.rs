@@ -149,12 +149,13 @@ impl Sender {
     /// Everything that can be done now; when something is to be done next.
     fn step(&mut self, now: Instant) -> Option<Instant> {
         self.look_who_leads();
-        let mut wake_at = self.collect(now, false);
         self.break_silent_streams(now);
         let (timeout, last_error) = (self.accumulator.options.delivery_timeout, self.last_error.clone());
         for partition in self.active.clone() {
             self.resolve_while(partition, |queue| queue.expire(now, timeout, &last_error));
         }
+        // Behind that: what waited for batches that are given up leaves now, as nothing else would wake us for it.
+        let mut wake_at = self.collect(now, false);
         if let Some(cause) = self.accumulator.lost() {
             self.collect(now, true);
             let stopped = Error::Stopped { cause: Box::new(cause) };
