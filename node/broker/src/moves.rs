@@ -263,11 +263,13 @@ fn next_step(group: &Group, in_sync: &BTreeMap<ReplicaId, u64>, goal: &[Replica]
     if goes && let Some(successor) = goal.iter().find(|replica| in_sync.contains_key(&replica.id)) {
         return Some(Step::HandOver(successor.id));
     }
-    if membership.joint {
-        return Some(Step::ChangeVoters(goal_ids));
-    }
+    // First, also where an exchange of voters was left half way: the goal may have become another one since, with a replica
+    // of which that knows nothing. Adding it ends the exchange.
     if let Some(missing) = goal.iter().find(|replica| !membership.holds(replica.id)) {
         return Some(Step::AddLearner(*missing));
+    }
+    if membership.joint {
+        return Some(Step::ChangeVoters(goal_ids));
     }
     let voters = membership.voter_ids();
     if voters != goal_ids && is_planted(Bug::MoveFinishedEarly) {
